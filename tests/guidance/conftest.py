@@ -1,12 +1,8 @@
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny_checkpoints import GEOMETRIES, write_checkpoint  # noqa: E402
+from tiny_checkpoints import GEOMETRIES, write_checkpoint
 
 
 @pytest.fixture(scope="session", params=["pocket", "stable"])

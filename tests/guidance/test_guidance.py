@@ -237,6 +237,8 @@ def test_only_the_culprit_is_named(guidance, processor, batch, monkeypatch):
         ({"fm_layers": []}, "fm_layers.*empty"),
         ({"weighting_strategy": "sdss"}, r"system\.guidance\.weighting_strategy.*did you mean"),
         ({"max_step_percent": [0.98, 0.5, 100], "min_step_percent": 0.99}, "max_step_percent"),
+        ({"max_step_percent": [0, 0.98, 0.01, 5000]}, "max_step_percent is 0.01"),  # found now, not at step 4948
+        ({"guidance_scale": [100, 50, -1, 200, -5, 300]}, "guidance_scale is -5"),
         ({"trainer_max_steps": 0}, "trainer_max_steps"),
         ({"pretrained_model_name_or_path": "./missing"}, "pretrained_model_name_or_path.*does not exist"),
     ],

@@ -1,10 +1,5 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny_checkpoints import GEOMETRIES, write_checkpoint, write_single_file  # noqa: E402
+from tiny_checkpoints import GEOMETRIES, write_checkpoint, write_single_file
 
 
 @pytest.fixture(scope="session", params=GEOMETRIES)

@@ -126,3 +126,24 @@ def test_features_stop_after_the_deepest_layer(autoencoder, geometry):
 def test_unknown_layers(autoencoder, layers):
     with pytest.raises(ValueError, match="fm_layers.*mid, up_0, up_1"):
         autoencoder.features(torch.zeros(1, 4, 8, 8), layers)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("power", [-24, -12, 20])
+def test_half_precision_passes_gradients_of_any_size(autoencoder, images, sample, power):
+    """2^-24 and less is zero in float16, and 2^16 infinite; scaled by a power of two, nothing is lost at all."""
+    autoencoder.vae.half()
+    v = autoencoder.encode(images.requires_grad_(), sample=sample, generator=torch.Generator().manual_seed(3))
+    assert v.dtype == torch.float32
+    weight = torch.randn(v.shape, generator=torch.Generator().manual_seed(4))
+    plain, scaled = (
+        torch.autograd.grad((v * w).sum(), images, retain_graph=True)[0] for w in (weight, weight * 2.0**power)
+    )
+    assert plain.norm() > 0
+    assert torch.equal(scaled, plain * 2.0**power)
+    assert torch.autograd.grad(v.sum() * 0, images)[0].count_nonzero() == 0
+
+
+def test_pictures_of_another_precision_than_the_weights(autoencoder, images):
+    assert_close(autoencoder.encode(images.double()), autoencoder.encode(images))
+    assert autoencoder.encode(images.half()).dtype == torch.float32

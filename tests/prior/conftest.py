@@ -1,12 +1,7 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from latent_prior.prior import NoiseSchedule  # noqa: E402
-from reference.gaussian_mixture import GaussianMixture  # noqa: E402
+from latent_prior.prior import NoiseSchedule
+from reference.gaussian_mixture import GaussianMixture
 
 
 @pytest.fixture

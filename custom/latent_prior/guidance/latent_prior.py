@@ -7,6 +7,7 @@ computed at all: `use_fm: ${cmaxgt0:${system.loss.lambda_fm}}`.
 Beware: guidance_scale is the standard scale, so threestudio's plain guidance_scale of 100 is 101 here.
 """
 
+import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -79,7 +80,10 @@ class LatentPriorGuidance(host.BaseObject):
     cfg: Config
 
     def configure(self) -> None:
-        # options first: a misspelt one should not cost the loading of a model
+        # options first: a misspelt one should not cost the loading of a model, nor a schedule's end the training
+        if self.cfg.trainer_max_steps < 1:
+            raise ValueError(f"system.guidance.trainer_max_steps is {self.cfg.trainer_max_steps}; expected at least 1")
+        self._options_at(epoch=sys.maxsize, global_step=sys.maxsize)
         self.options = self._options_at(epoch=0, global_step=0)
         self.prior = LatentPrior.from_pretrained(
             self.cfg.pretrained_model_name_or_path,
@@ -157,8 +161,6 @@ class LatentPriorGuidance(host.BaseObject):
                 values[name] = host.C(values[name], epoch, global_step)
         if values["fm_layers"] is not None:
             values["fm_layers"] = tuple(values["fm_layers"])
-        if self.cfg.trainer_max_steps < 1:
-            raise ValueError(f"system.guidance.trainer_max_steps is {self.cfg.trainer_max_steps}; expected at least 1")
         return PriorOptions(**values)
 
     def _condition(self, prompt_utils: Any, cameras: tuple[Tensor, Tensor, Tensor]) -> Condition:

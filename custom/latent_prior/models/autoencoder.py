@@ -16,7 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior.models.checkpoint import Checkpoint
+from latent_prior.models.half_precision import in_precision
 from latent_prior.models.loading import load_vae
+from latent_prior.prior import draw_noise
 
 
 class Autoencoder:
@@ -48,14 +50,14 @@ class Autoencoder:
         Differentiable in the pictures. Raises ValueError if the size is no multiple of `downscale`.
         """
         self.check_image_size(*images.shape[-2:])
-        posterior = self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist
-        latents = posterior.mode()
-        if sample:
-            # drawn in float32 from the caller's generator, which may live on another device than the weights
-            device = generator.device if generator is not None else images.device
-            noise = torch.randn(latents.shape, generator=generator, device=device).to(latents.device)
-            latents = latents + posterior.std * noise
-        return (latents.float() - self.shift_factor) * self.scaling_factor
+
+        def latents(pictures: Tensor) -> Tensor:
+            posterior = self.vae.encode(pictures).latent_dist
+            mode = posterior.mode()
+            return mode + posterior.std * draw_noise(mode.float(), generator) if sample else mode
+
+        v = in_precision(latents, images * 2 - 1, self.vae.dtype)
+        return (v - self.shift_factor) * self.scaling_factor
 
     def decode(self, v: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Pictures in [0, 1] of latents, clamped."""
@@ -88,9 +90,11 @@ class Autoencoder:
         if layers is None:
             return self.default_layers
         unknown = [name for name in layers if name not in self.layer_names]
-        if unknown or not len(layers):
+        if unknown or not layers:
             came = ", ".join(map(repr, unknown)) or "an empty list"
-            raise ValueError(f"fm_layers: got {came}; this decoder's layers are {', '.join(self.layer_names)}")
+            raise ValueError(
+                f"system.guidance.fm_layers: got {came}; this decoder's layers are {', '.join(self.layer_names)}"
+            )
         return tuple(layers)
 
     def check_image_size(self, height: int, width: int) -> None:

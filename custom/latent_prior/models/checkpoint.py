@@ -82,9 +82,12 @@ class Checkpoint:
         folder = self.part(name, weights=False)
         path = folder / ("scheduler_config.json" if name == "scheduler" else "config.json")
         try:
-            return json.loads(path.read_text())
+            config = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise ValueError(f"{KEY}: {self.source!r} has no readable {path}: {error}") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{KEY}: {path} holds a {type(config).__name__}; expected a JSON object")
+        return config
 
     def single_file_tensors(self, *prefixes: str) -> dict[str, Tensor]:
         """The tensors of a single file whose names begin with one of the prefixes, on the CPU."""
@@ -102,7 +105,7 @@ def resolve(name: str) -> Checkpoint:
         if not (POCKET_FOLDER / "model_index.json").is_file():
             raise ValueError(f"{KEY}: the weights of 'pocket' are missing from {POCKET_FOLDER}; reinstall latent_prior")
         return Checkpoint(name, "diffusers", str(POCKET_FOLDER), str(POCKET_FOLDER))
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # Path.expanduser raises for an unknown user
     if path.is_dir():
         if not (path / "unet").is_dir():
             raise ValueError(f"{KEY}: {name!r} is a folder but no diffusers checkpoint: it has no 'unet' in it")
@@ -143,7 +146,10 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
         return [single]
     if not index.is_file():
         raise ValueError(f"{KEY}: no {single.name} in {folder} (pickled weights are not read: convert them)")
-    return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    try:
+        return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{KEY}: {index} is no index of shards: {_first_line(error)}") from error
 
 
 def _looks_like_path(name: str) -> bool:
@@ -170,7 +176,14 @@ def _inferred_config(path: Path) -> str:
         shapes = {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
     if not any(key.startswith("model.diffusion_model.") for key in shapes):
         raise ValueError(f"{KEY}: {path} is not in Stable Diffusion's single-file layout (no model.diffusion_model.*)")
-    return living_hub_id(fetch_diffusers_config(shapes)["pretrained_model_name_or_path"])
+    hub_id = fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
+    if hub_id.startswith("stabilityai/stable-diffusion-2"):
+        logger.warning(
+            "%s: a Stable Diffusion 2 file does not say whether it predicts v (768) or the noise (base); taking %s. "
+            "For the other, put its configs into the folder %s",
+            *(path, hub_id, path.with_suffix("")),
+        )
+    return living_hub_id(hub_id)
 
 
 def _fetch(hub_id: str, part: str, weights: bool, source: str) -> Path:

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from latent_prior.models.checkpoint import KEY, Checkpoint
 from latent_prior.models.loading import load_scheduler, load_unet
-from latent_prior.prior import NoiseSchedule, eps_from_model
-
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+from latent_prior.prior import PREDICTION_TYPES, NoiseSchedule, eps_from_model
 
 
 class Denoiser:
@@ -23,7 +21,9 @@ class Denoiser:
 
     def __init__(self, unet: UNet2DConditionModel, schedule: NoiseSchedule, prediction_type: str):
         if prediction_type not in PREDICTION_TYPES:
-            raise ValueError(f"{KEY}: prediction_type is {prediction_type!r}; expected one of {PREDICTION_TYPES}")
+            raise ValueError(
+                f"{KEY}: prediction_type is {prediction_type!r}; expected one of {', '.join(PREDICTION_TYPES)}"
+            )
         self.unet = unet
         self.schedule = schedule
         self.prediction_type = prediction_type

@@ -15,7 +15,7 @@ LEVELS = 4  # levels per channel; LEVELS^3 flat pictures are encoded
 LATENT_SIDE = 16  # their size in latent pixels: large enough for a middle that the borders do not reach
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatentColours:
     """RGB = latent @ matrix + offset, clipped to [0, 1]."""
 

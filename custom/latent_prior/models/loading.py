@@ -4,6 +4,9 @@ Each function loads one part and nothing else: no pipeline, no safety checker. W
 must be complete; a tensor missing from the file is an error, not a random initialisation.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
@@ -21,6 +24,15 @@ def check_fit(checkpoint: Checkpoint) -> None:
             f"{KEY}: {checkpoint.source!r} wants added conditions ({unet['addition_embed_type']!r}, as Stable "
             "Diffusion XL has); expected a model of the Stable Diffusion 1 or 2 family"
         )
+    if unet.get("sample_size") is None:
+        raise ValueError(f"{KEY}: the UNet of {checkpoint.source!r} states no sample_size in its config.json")
+    if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
+        raise ValueError(f"{KEY}: the UNet of {checkpoint.source!r} wants class labels; expected one led by text alone")
+    if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
+        raise ValueError(
+            f"{KEY}: the autoencoder of {checkpoint.source!r} normalises its latents by latents_mean and latents_std; "
+            "expected a scaling_factor alone"
+        )
     channels = {"UNet in": unet.get("in_channels", 4), "UNet out": unet.get("out_channels", 4)}
     channels["autoencoder"] = vae.get("latent_channels", 4)
     if len(set(channels.values())) != 1:
@@ -36,68 +48,81 @@ def check_fit(checkpoint: Checkpoint) -> None:
 
 def load_unet(checkpoint: Checkpoint, dtype: torch.dtype) -> UNet2DConditionModel:
     """The denoising network, frozen, on the CPU."""
-    return _load_diffusers(UNet2DConditionModel, checkpoint, "unet", dtype, ("model.diffusion_model.",))
+    return _load_diffusers(UNet2DConditionModel, checkpoint, "unet", dtype, "model.diffusion_model.")
 
 
 def load_vae(checkpoint: Checkpoint, dtype: torch.dtype) -> AutoencoderKL:
     """The autoencoder, frozen, on the CPU."""
-    return _load_diffusers(AutoencoderKL, checkpoint, "vae", dtype, ("first_stage_model.",))
+    return _load_diffusers(AutoencoderKL, checkpoint, "vae", dtype, "first_stage_model.")
 
 
 def load_scheduler(checkpoint: Checkpoint) -> DDIMScheduler:
     """The noise schedule's config as a DDIM scheduler, whatever sampler the checkpoint names."""
-    return DDIMScheduler.from_pretrained(str(checkpoint.part("scheduler")))
+    folder = str(checkpoint.part("scheduler"))
+    with _named_errors(checkpoint, "scheduler"):
+        return DDIMScheduler.from_pretrained(folder)
 
 
 def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[CLIPTokenizer, CLIPTextModel]:
     """Tokenizer and text tower, frozen, on the CPU."""
-    tokenizer = CLIPTokenizer.from_pretrained(str(checkpoint.part("tokenizer")))
-    folder = str(checkpoint.part("text_encoder"))
-    if checkpoint.kind == "single_file":
-        from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+    vocabulary, folder = checkpoint.part("tokenizer"), str(checkpoint.part("text_encoder"))
+    # transformers makes an empty tokenizer of an empty folder
+    if not any((vocabulary / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        raise ValueError(f"{KEY}: {checkpoint.source!r} has neither vocab.json nor tokenizer.json in {vocabulary}")
+    with _named_errors(checkpoint, "tokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(str(vocabulary))
+    missing = set()
+    with _named_errors(checkpoint, "text_encoder"):
+        if checkpoint.kind == "single_file":
+            from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
-        tensors = checkpoint.single_file_tensors("cond_stage_model.")
-        try:
+            tensors = checkpoint.single_file_tensors("cond_stage_model.")
             model = create_diffusers_clip_model_from_ldm(CLIPTextModel, tensors, config=folder, torch_dtype=dtype)
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"{KEY}: cannot read the text encoder from {checkpoint.source!r}: {_one_line(error)}"
-            ) from error
-        return tokenizer, _finish(model, checkpoint, "text_encoder", set())
-    try:
-        model, info = CLIPTextModel.from_pretrained(folder, use_safetensors=True, dtype=dtype, output_loading_info=True)
-    except RuntimeError as error:
+        else:
+            model, info = CLIPTextModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+            missing = info["missing_keys"]
+    if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
-            f"{KEY}: the text encoder of {checkpoint.source!r} does not fit its config: {_one_line(error)}"
-        ) from error
-    return tokenizer, _finish(model, checkpoint, "text_encoder", info["missing_keys"])
+            f"{KEY}: the tokenizer of {checkpoint.source!r} knows {len(tokenizer)} tokens, but its text encoder only "
+            f"{model.config.vocab_size}"
+        )
+    # converted here: transformers names its argument for it differently from version to version
+    return tokenizer, _finish(model, checkpoint, "text_encoder", missing).to(dtype)
 
 
-def _load_diffusers(cls, checkpoint: Checkpoint, part: str, dtype: torch.dtype, prefixes: tuple[str, ...]):
+def _load_diffusers(cls, checkpoint: Checkpoint, part: str, dtype: torch.dtype, prefix: str):
     folder = str(checkpoint.part(part))
     missing = set()
-    try:
+    with _named_errors(checkpoint, part):
         if checkpoint.kind == "single_file":
-            tensors = checkpoint.single_file_tensors(*prefixes)
+            tensors = checkpoint.single_file_tensors(prefix)
+            if not tensors:
+                raise ValueError(f"the file holds no {prefix}*")
             model = cls.from_single_file(tensors, config=folder, torch_dtype=dtype)
         else:
             model, info = cls.from_pretrained(
                 folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, local_files_only=True
             )
             missing = info["missing_keys"]
-    except (ValueError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{KEY}: cannot read {part!r} from {checkpoint.source!r}: {_one_line(error)}") from error
     return _finish(model, checkpoint, part, missing)
 
 
-def _finish(model: nn.Module, checkpoint: Checkpoint, part: str, missing) -> nn.Module:
+@contextmanager
+def _named_errors(checkpoint: Checkpoint, part: str) -> Iterator[None]:
+    """Say in one line which part of which checkpoint cannot be read; the libraries raise anything over a bad file."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "meta tensor" in reason:  # how diffusers tells of a single file that is incomplete
+            reason = "some of its tensors are missing from the file"
+        raise ValueError(f"{KEY}: cannot read {part!r} from {checkpoint.source!r}: {reason}") from error
+
+
+def _finish(model: nn.Module, checkpoint: Checkpoint, part: str, missing: Iterable[str]) -> nn.Module:
     missing = sorted({*missing, *(name for name, parameter in model.named_parameters() if parameter.is_meta)})
     if missing:
         raise ValueError(
             f"{KEY}: {part!r} of {checkpoint.source!r} lacks {len(missing)} of its tensors, for one {missing[0]!r}"
         )
     return model.eval().requires_grad_(False)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
