@@ -68,7 +68,9 @@ def _in_place(folder: Path) -> dict[str, str]:
 def train_pocket(args: argparse.Namespace) -> None:
     from latent_prior.pocket.training.everything import train_everything
 
-    train_everything(Path(args.work), Path(args.out), quick=args.quick)
+    train_everything(
+        Path(args.work), Path(args.out), quick=args.quick, start_from=args.start_from and Path(args.start_from)
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,6 +114,11 @@ def parser() -> argparse.ArgumentParser:
     c = command("train-pocket", train_pocket, "train the pocket prior from nothing (resumable)")
     c.add_argument("--work", default="outputs/pocket", help="folder for pictures, states and logs")
     c.add_argument("--out", default="outputs/pocket/weights", help="folder for the finished checkpoint")
+    c.add_argument(
+        "--start-from",
+        metavar="FOLDER",
+        help="go on from a finished checkpoint: its autoencoder and text encoder are kept, the rest is trained further",
+    )
     c.add_argument("--quick", action="store_true", help="a few steps of everything: shows that it runs, trains nothing")
     return p
 

@@ -58,7 +58,9 @@ def draw_shard(seed: int, held_out: bool | None, size: int, count: int = SHARD) 
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(count, generator=g) * (high - low) + low
 
-    elevation, azimuth = uniform(*cameras.ELEVATION_RANGE), uniform(-180.0, 180.0)
+    at_eye_level = torch.rand(count, generator=g) < cameras.EYE_LEVEL_SHARE
+    elevation = torch.where(at_eye_level, uniform(*cameras.EYE_LEVEL), uniform(*cameras.ELEVATION_RANGE))
+    azimuth = uniform(-180.0, 180.0)
     distance, fovy = uniform(*cameras.DISTANCE_RANGE), uniform(*cameras.FOVY_RANGE)
     paint = torch.tensor([s.rgb for s in subjects]) + torch.randn(count, 3, generator=g) * PAINT_JITTER
     grey = torch.where(torch.rand(count, generator=g) < 0.15, torch.ones(count), uniform(0.04, 1.0))
@@ -84,7 +86,9 @@ def picture_set(
             _write(path, draw_shard(seed + k, held_out, size))
         parts.append(_read(path))
     return PictureSet(
-        torch.cat([p.images for p in parts]), [s for p in parts for s in p.subjects], [v for p in parts for v in p.views]
+        torch.cat([p.images for p in parts]),
+        [s for p in parts for s in p.subjects],
+        [v for p in parts for v in p.views],
     )
 
 

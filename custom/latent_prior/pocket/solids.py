@@ -172,9 +172,7 @@ def _bird(p: Points) -> Tensor:
 
 
 def _ice_cream(p: Points) -> Tensor:
-    return union(
-        frustum(p, -0.77, 0.10, 0.02, 0.29), sphere(move(p, dz=0.22), 0.35), sphere(move(p, dz=0.55), 0.22)
-    )
+    return union(frustum(p, -0.77, 0.10, 0.02, 0.29), sphere(move(p, dz=0.22), 0.35), sphere(move(p, dz=0.55), 0.22))
 
 
 def _fire_hydrant(p: Points) -> Tensor:

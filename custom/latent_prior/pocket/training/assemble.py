@@ -34,6 +34,8 @@ def assemble(
         module.to(torch.float32)
         config = json.loads((partial / name / "config.json").read_text())
         config.pop("_name_or_path", None)  # where it lay on the machine that trained it
+        for tower in ("text_config", "vision_config"):
+            config.get(tower, {}).pop("dtype", None)  # of the training, not of what is written
         (partial / name / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     write_tokenizer(partial / "tokenizer")
     scheduler().save_pretrained(partial / "scheduler")

@@ -4,12 +4,14 @@ Two are trained. The *pocket CLIP* sees the prior's own pictures; its text tower
 another seed, width and picture set (held-out pairs among them) and only ever scores.
 """
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -35,8 +37,8 @@ class ClipRecipe:
     peak_lr: float = 1.5e-3
 
 
-POCKET = ClipRecipe(seed=11, text_width=128, text_layers=3, vision_width=128, vision_layers=4, steps=1600)
-JUDGE = ClipRecipe(seed=23, text_width=96, text_layers=2, vision_width=144, vision_layers=4, steps=1500)
+POCKET = ClipRecipe(seed=11, text_width=128, text_layers=3, vision_width=128, vision_layers=4, steps=2900)
+JUDGE = ClipRecipe(seed=23, text_width=96, text_layers=2, vision_width=144, vision_layers=4, steps=3700)
 
 
 def _byte_alphabet() -> list[str]:
@@ -99,12 +101,34 @@ def build(recipe: ClipRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
 
 
+def augmented(images: Float[Tensor, "B 3 H W"], generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
+    """Half the pictures mirrored (no caption or view word tells left from right), all moved by a few pixels (their
+    borders are of one grey), and a little noise, so that rough renders are read as well as clean ones."""
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    down, right = torch.randint(-3, 4, (2,), generator=generator).tolist()
+    strength = 0.04 * torch.rand(1, generator=generator).item()
+    return images.roll((down, right), (-2, -1)) + torch.randn(images.shape, generator=generator) * strength
+
+
 def train_clip(
-    folder: Path, recipe: ClipRecipe, pictures: PictureSet, tokenizer: CLIPTokenizer, device: torch.device, label: str
+    folder: Path,
+    recipe: ClipRecipe,
+    pictures: PictureSet,
+    tokenizer: CLIPTokenizer,
+    device: torch.device,
+    label: str,
+    start: CLIPModel | None = None,
+    train_text: bool = True,
 ) -> CLIPModel:
-    """Train (or go on, or load) a CLIP with the symmetric contrastive loss; equal captions in a batch count as matches."""
+    """Train (or go on, or load) a CLIP with the symmetric contrastive loss; equal captions in a batch count as matches.
+
+    It begins at `start` where one is given. Without `train_text` the text tower stays as it is, so that a UNet trained
+    on it stays valid.
+    """
     torch.manual_seed(recipe.seed)
-    clip = build(recipe, tokenizer).to(device)
+    clip = (build(recipe, tokenizer) if start is None else copy.deepcopy(start).requires_grad_(True)).to(device)
+    clip.text_model.requires_grad_(train_text)
     if device.type == "cpu":
         clip.set_attn_implementation("eager")  # torch's fused attention is slow backwards on a CPU
     captions = [s.caption for s in pictures.subjects]
@@ -119,10 +143,7 @@ def train_clip(
         said = torch.where(torch.rand(recipe.batch, generator=g) < VIEW_SHARE, viewed[rows], plain[rows])
         # a batch scores pictures against each distinct caption once
         distinct, which = said.unique(return_inverse=True)
-        images = pictures.images[rows].to(device).float() / 255
-        # a little noise, so that renders with rough edges are read as well as clean ones
-        strength = 0.04 * torch.rand(1, generator=g).item()
-        images = images + torch.randn(images.shape, generator=g).to(device) * strength
+        images = augmented(pictures.images[rows].float() / 255, g).to(device)
         with mixed_precision(device):
             i, t = image_embeddings(clip, images), text_embeddings(clip, ids[distinct])
         logits = clip.logit_scale.clamp(max=4.6).exp() * i.float() @ t.float().T

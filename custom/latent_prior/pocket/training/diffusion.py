@@ -20,7 +20,7 @@ from latent_prior.pocket.pictures import PictureSet
 from latent_prior.pocket.training.autoencoder import encode_all
 from latent_prior.pocket.training.loop import mixed_precision, train
 
-STEPS, BATCH, PEAK_LR, SEED = 3600, 64, 1.2e-3, 2
+STEPS, BATCH, PEAK_LR, SEED = 4600, 64, 1.2e-3, 2
 EMA_DECAY = 0.998
 NO_CAPTION = 0.1  # share of pictures trained without caption, for classifier-free guidance
 NO_VIEW = 0.15  # share of captions without view words
@@ -76,10 +76,13 @@ def train_diffusion(
     device: torch.device,
     steps: int = STEPS,
     batch: int = BATCH,
+    start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:
-    """Train (or go on, or load) the UNet in `folder`; returns its exponential moving average."""
+    """Train (or go on, or load) the UNet in `folder`, from `start` where one is given; returns its exponential moving
+    average."""
     torch.manual_seed(SEED)
-    unet = build(text.config.hidden_size).to(device)
+    unet = build(text.config.hidden_size) if start is None else copy.deepcopy(start).requires_grad_(True)
+    unet = unet.to(device)
     if device.type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # torch's fused attention is slow backwards on a CPU
     ema = copy.deepcopy(unet).requires_grad_(False)

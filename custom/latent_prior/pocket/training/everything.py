@@ -4,9 +4,12 @@ Each part lies in its own folder under the work folder and is resumable; what is
 takes a few steps of everything, to show that the pipeline runs.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPModel
 
 from latent_prior.pocket.pictures import picture_set
 from latent_prior.pocket.training.assemble import assemble
@@ -17,19 +20,41 @@ from latent_prior.pocket.training.quality import measure
 
 # seeds of the picture sets; far enough apart that no shard is shared
 PRIOR_SEED, JUDGE_SEED, HELD_OUT_SEED, UNSEEN_SEED = 100_000, 200_000, 300_000, 400_000
-PRIOR_PICTURES, JUDGE_PICTURES, TEST_PICTURES = 24_000, 12_000, 1_000
+PRIOR_PICTURES, JUDGE_PICTURES, TEST_PICTURES = 26_000, 24_000, 1_000
+
+FURTHER_CLIP, FURTHER_JUDGE, FURTHER_UNET = 1300, 2200, 1000  # steps when training goes on from a checkpoint
 
 
-def train_everything(work: Path, out: Path, quick: bool = False) -> None:
-    """Render, train, measure and assemble the pocket prior; `out` becomes a diffusers folder with a model card."""
-    from dataclasses import replace
+@dataclass(frozen=True)
+class _Parts:
+    """The trained models of a checkpoint folder in float32; all None where training starts from nothing."""
 
+    vae: AutoencoderKL | None = None
+    unet: UNet2DConditionModel | None = None
+    clip: CLIPModel | None = None
+    judge: CLIPModel | None = None
+
+    @staticmethod
+    def load(folder: Path) -> "_Parts":
+        return _Parts(
+            AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval().requires_grad_(False),
+            UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
+            CLIPModel.from_pretrained(folder / "clip", torch_dtype=torch.float32),
+            CLIPModel.from_pretrained(folder / "judge", torch_dtype=torch.float32),
+        )
+
+
+def train_everything(work: Path, out: Path, quick: bool = False, start_from: Path | None = None) -> None:
+    """Render, train, measure and assemble the pocket prior; `out` becomes a diffusers folder with a model card.
+
+    `start_from` is a finished checkpoint to go on from: its autoencoder and text encoder are kept as they are, the rest
+    is trained further.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    few = {"steps": 4} if quick else {}
-    scale = 1 / 24 if quick else 1
+    few = {"steps": 2, "batch": 8} if quick else {}
 
     def pictures(label: str, count: int, seed: int, held_out: bool | None):
-        return picture_set(work / "pictures", int(count * scale), seed, held_out, label=f"pictures: {label}")
+        return picture_set(work / "pictures", 1 if quick else count, seed, held_out, label=f"pictures: {label}")
 
     tokenizer = write_tokenizer(work / "tokenizer")
     prior_set = pictures("prior", PRIOR_PICTURES, PRIOR_SEED, False)
@@ -38,9 +63,26 @@ def train_everything(work: Path, out: Path, quick: bool = False) -> None:
         "training pairs": pictures("test, training pairs", TEST_PICTURES, UNSEEN_SEED, False),
         "held-out pairs": pictures("test, held-out pairs", TEST_PICTURES, HELD_OUT_SEED, True),
     }
-    clip = train_clip(work / "clip", replace(POCKET, **few), prior_set, tokenizer, device, "pocket CLIP")
-    judge = train_clip(work / "judge", replace(JUDGE, **few), judge_set, tokenizer, device, "judge CLIP")
-    vae = train_autoencoder(work / "autoencoder", prior_set.images, device, **few)
-    unet = train_diffusion(work / "unet", vae, clip.text_model, tokenizer, prior_set, device, **few)
+    begin = _Parts() if start_from is None else _Parts.load(start_from)
+
+    def steps(further: int) -> dict[str, int]:
+        return few or ({} if start_from is None else {"steps": further})
+
+    clip = train_clip(
+        work / "clip",
+        replace(POCKET, **steps(FURTHER_CLIP)),
+        prior_set,
+        tokenizer,
+        device,
+        "pocket CLIP",
+        start=begin.clip,
+        train_text=start_from is None,
+    )
+    judge_recipe = replace(JUDGE, **steps(FURTHER_JUDGE))
+    judge = train_clip(work / "judge", judge_recipe, judge_set, tokenizer, device, "judge CLIP", start=begin.judge)
+    vae = (begin.vae or train_autoencoder(work / "autoencoder", prior_set.images, device, **few)).to(device)
+    unet = train_diffusion(
+        work / "unet", vae, clip.text_model, tokenizer, prior_set, device, start=begin.unet, **steps(FURTHER_UNET)
+    )
     assemble(out, vae, unet, clip, judge)
-    measure(out, tests, device, samples=8 if quick else 200)
+    measure(out, tests, device, samples=4 if quick else 200)
