@@ -53,6 +53,29 @@ def test_settings_make_the_folder_but_comments_do_not(tmp_path):
     assert jobs.Variant("c", tmp_path / "c.yaml").folder != first
 
 
+def test_a_prior_that_was_trained_again_makes_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "c.yaml").write_text("a: 1\n")
+    variant = jobs.Variant("c", tmp_path / "c.yaml")
+    first = variant.folder
+    assert variant.folder == first
+    monkeypatch.setattr(jobs, "_prior_digest", lambda: "of other weights")
+    assert variant.folder != first
+
+
+def test_the_digest_is_of_every_weight_but_the_judges(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    for part in ("unet", "vae", "judge"):
+        (package / "pocket" / "weights" / part).mkdir(parents=True)
+        (package / "pocket" / "weights" / part / "model.safetensors").write_bytes(b"0")
+    monkeypatch.setattr(jobs.latent_prior, "__file__", str(package / "__init__.py"))
+    digest = jobs._prior_digest.__wrapped__
+    first = digest()
+    (package / "pocket" / "weights" / "judge" / "model.safetensors").write_bytes(b"1")
+    assert digest() == first
+    (package / "pocket" / "weights" / "vae" / "model.safetensors").write_bytes(b"1")
+    assert digest() != first
+
+
 @pytest.mark.parametrize(
     ("configs", "overrides", "message"),
     [
@@ -82,6 +105,7 @@ def test_given_runs_are_found_below_a_folder(tmp_path):
     ]
     assert jobs.given([tmp_path / "exp" / "mug"], tmp_path / "out") == [found[1]]
     assert found[0].command is None
+    assert jobs.given([tmp_path / "exp" / "mug", tmp_path / "exp"], tmp_path / "out") == [found[1], found[0]]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

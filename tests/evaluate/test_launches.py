@@ -43,6 +43,8 @@ def is_alive(pid):
 def test_the_command_dies_with_the_stopwatch_and_with_the_evaluation(tmp_path, blow):
     pid_file = tmp_path / "pid"
     sleeper = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    # what the command itself starts, as a run does for its videos, is to go with it
+    sleeper = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {sleeper!r}])"
     command = [sys.executable, str(STOPWATCH), str(tmp_path / "r.json"), sys.executable, "-S", "-c", sleeper]
     if blow == "orphan":  # the evaluation is a process between us and the stopwatch
         command = [sys.executable, "-S", "-c", f"import subprocess; subprocess.run({command!r})"]
@@ -118,7 +120,9 @@ def test_refused_input_stops_the_evaluation(tmp_path):
         list(Launcher(1).stream([refused]))
 
 
-def test_parallel_runs_all_come_and_share_the_cores(tmp_path):
+def test_parallel_runs_all_come_and_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000")
+
     def code(name):
         return making(tmp_path / "runs" / name, "print(os.environ['OMP_NUM_THREADS'])")
 
@@ -147,3 +151,11 @@ def test_stopping_stops_what_runs(tmp_path):
     thread.join(60)
     assert not thread.is_alive()
     wait_until(lambda: not is_alive(int(pid_file.read_text())))
+
+
+def test_a_run_that_a_worker_was_about_to_start_is_stopped_too(tmp_path):
+    launcher = Launcher(2)
+    launcher.stop()
+    began = time.monotonic()
+    assert launcher.launch(job(tmp_path, "import time; time.sleep(600)")).error == "stopped before its end"
+    assert time.monotonic() - began < 120

@@ -65,6 +65,14 @@ def test_spread_is_over_the_seeds_means():
     assert table.summarise(rows[:2])[-1].spread == {}
 
 
+def test_spread_counts_a_failed_run_as_the_mean_does():
+    rows = [result(0, iou=0.8), result(1, iou=0.8), result(1, iou=None, psnr=None, error="exit code 1")]
+    summary = table.summarise(rows)[-1]
+    assert summary.iou == pytest.approx(1.6 / 3)
+    assert summary.spread["iou"] == pytest.approx(statistics.pstdev((0.8, 0.4)))
+    assert summary.spread["psnr"] == 0
+
+
 def test_markdown_has_a_cell_for_every_column():
     rows = [
         result(),

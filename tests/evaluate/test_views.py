@@ -80,7 +80,8 @@ def test_r_precision_is_of_the_prompts_own_caption(true_ring, fixed_judge):
 class Box:
     """A renderer of nothing at all: opacity 0, the background as it is."""
 
-    def __call__(self, rays_o, rays_d, light_positions, bg_color):
+    def __call__(self, rays_o, rays_d, light_positions, bg_color, render_normal):
+        assert not render_normal
         assert bg_color.shape[:3] == rays_d.shape[:3]
         assert_close(light_positions, rays_o[:, 0, 0])
         self.sizes = [*getattr(self, "sizes", []), rays_d.shape[1]]

@@ -88,6 +88,29 @@ def test_floaters_go_and_large_pieces_stay(fields, unit_box):
     assert pieces == [3, 2, 1]
 
 
+def shell(opening: float, n: int = 48) -> np.ndarray:
+    """A hollow ball of outer radius 20 voxels, inner 14, with a round opening of that radius through its top."""
+    x, y, z = np.meshgrid(*[np.arange(n) - (n - 1) / 2] * 3, indexing="ij")
+    r = np.sqrt(x**2 + y**2 + z**2)
+    return np.where((r < 20) & (r > 14) & ~((np.hypot(x, y) < opening) & (z > 0)), 1.0, 0.0)
+
+
+@pytest.mark.parametrize("opening", [0.0, 1.0, 3.0])
+def test_cavities_behind_pinholes_are_filled(opening):
+    mask = isosurface.solid_mask(shell(opening), 0.5, 0.0, fill_cavities=True)
+    centre = np.array(mask.shape) // 2
+    x, y, z = np.meshgrid(*[np.arange(48) - 23.5] * 3, indexing="ij")
+    inside = (np.sqrt(x**2 + y**2 + z**2) <= 14) & (z < 7)  # but for a dimple under the opening
+    assert mask[tuple(centre)]
+    assert mask[inside].all()
+    assert not mask[np.sqrt(x**2 + y**2 + z**2) >= 20].any()
+
+
+def test_what_is_open_stays_open():
+    open_bowl = shell(8.0)
+    np.testing.assert_array_equal(isosurface.solid_mask(open_bowl, 0.5, 0.0, fill_cavities=True), open_bowl > 0.5)
+
+
 def test_cavities_are_filled(fields, unit_box):
     shell = fields.sum(fields.ball(0.6), lambda p: -fields.ball(0.3)(p))
     grid = isosurface.sample_density(lambda p: shell(p).clamp(min=0), unit_box, 48)

@@ -64,6 +64,16 @@ def test_coarse_to_fine_spends_the_samples_on_the_object(fields, unit_box):
         assert np.abs(distance - 0.2).max() < tolerance
 
 
+def test_a_joint_too_thin_for_the_coarse_look_still_joins(fields, unit_box):
+    def rod(points):  # its radius is 0.025; the coarse grid's lines pass it at 0.032
+        return 200.0 * ((points[:, 1:].norm(dim=-1, keepdim=True) < 0.025) & (points[:, :1].abs() < 0.5))
+
+    density = fields.sum(fields.ball(0.3, (-0.5, 0.0, 0.0)), fields.ball(0.2, (0.5, 0.0, 0.0)), rod)
+    mesh = field_to_mesh(density, None, unit_box, 64, threshold=100.0, min_fraction=1.0).mesh
+    np.testing.assert_allclose(mesh.bounds[:, 0], [-0.8, 0.7], atol=0.02)
+    assert mesh.body_count == 1 and mesh.is_watertight
+
+
 def test_max_faces_and_threshold_are_heeded(fields, unit_box):
     result = field_to_mesh(
         fields.ball(peak=10.0, width=0.1), fields.plain(0.2, 0.4, 0.6), unit_box, 40, threshold=5.0, max_faces=500

@@ -58,11 +58,13 @@ def test_all_formats_with_true_colours(scene, tmp_path):
 
 
 def test_formats_may_come_as_one_string(scene):
-    assert VertexColorMeshExporter({"fmt": "glb,ply"}, **scene()).formats == ["glb", "ply"]
+    assert VertexColorMeshExporter({"fmt": "glb, ply"}, **scene()).formats == ["glb", "ply"]
     with pytest.raises(ValueError, match="exporter.fmt"):
         VertexColorMeshExporter({"fmt": "stl"}, **scene())
     with pytest.raises(ValueError, match="min_component_fraction"):
         VertexColorMeshExporter({"min_component_fraction": 2.0}, **scene())
+    with pytest.raises(ValueError, match="exporter.texture_size is 0"):
+        VertexColorMeshExporter({"texture_size": 0}, **scene())
 
 
 def test_thresholds(scene):
@@ -75,6 +77,12 @@ def test_thresholds(scene):
         assert np.linalg.norm(result.mesh.vertices, axis=1).mean() == pytest.approx(0.5 - value / 600, abs=2e-3)
     with pytest.raises(ValueError, match="isosurface_threshold is 'otsu'"):
         VertexColorMeshExporter({"isosurface_threshold": "otsu"}, **parts).extract()
+    with pytest.raises(ValueError, match="exporter.isosurface_threshold is 0.0, expected 'auto' or a number above 0"):
+        VertexColorMeshExporter({"isosurface_threshold": 0.0}, **parts).extract()
+    with pytest.raises(ValueError, match="geometry.isosurface_threshold is -1.0"):
+        VertexColorMeshExporter({"isosurface_threshold": None}, **scene(isosurface_threshold=-1.0)).extract()
+    with pytest.raises(ValueError, match="isosurface_resolution is 0"):
+        VertexColorMeshExporter({"isosurface_resolution": 0}, **parts).extract()
 
 
 def test_empty_field(scene):
@@ -89,6 +97,9 @@ def test_latents_need_a_way_to_colours(scene):
     with pytest.raises(ValueError, match="exporter.latent_to_rgb"):
         VertexColorMeshExporter({}, **parts).extract()
     matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.5]]
+    for wrong in ([[1.0, 0.0, 0.0], [0.0]], [1.0, 2.0, 3.0], [["a", "b", "c"]]):
+        with pytest.raises(ValueError, match="exporter.latent_to_rgb is .*expected rows of three numbers"):
+            VertexColorMeshExporter({"latent_to_rgb": wrong}, **parts)
     linear = VertexColorMeshExporter({"latent_to_rgb": matrix}, **parts).extract()
     np.testing.assert_array_equal(np.unique(linear.mesh.visual.vertex_colors, axis=0), [[153, 102, 191, 255]])
     exporter = VertexColorMeshExporter({}, **parts)

@@ -28,9 +28,7 @@ def test_orientation_counts_only_what_faces_away():
     directions = torch.tensor([[1.0, 0, 0]] * 3)
     normals = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0], [0.6, 0.8, 0]])
     weights = torch.tensor([[0.5], [0.25], [1.0]])
-    torch.testing.assert_close(
-        regularisers.orientation(weights, normals, directions), torch.tensor((0.25 + 0.36) / 3)
-    )
+    torch.testing.assert_close(regularisers.orientation(weights, normals, directions), torch.tensor((0.25 + 0.36) / 3))
 
 
 def test_total_variation_against_a_loop():
@@ -43,9 +41,19 @@ def test_total_variation_against_a_loop():
     torch.testing.assert_close(regularisers.total_variation(grid), sum(means) / 3)
 
 
+def test_density_and_features_are_smoothed_apart():
+    grid = torch.randn(1, 4, 3, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    opacity = {"opacity": torch.zeros(1, 1, 1, 1)}
+    for name, touched in (("tv_density", [True, False, False, False]), ("tv_features", [False, True, True, True])):
+        (gradient,) = torch.autograd.grad(
+            regularisers.regularisers(opacity, SimpleNamespace(grid=grid), 10.0)[name](), grid
+        )
+        assert [bool(gradient[0, channel].any()) for channel in range(4)] == touched
+
+
 def test_what_is_missing_is_named():
     terms = regularisers.regularisers({"opacity": torch.zeros(1, 1, 1, 1)}, SimpleNamespace(), 10.0)
-    with pytest.raises(ValueError, match="lambda_tv.*volume-grid"):
-        terms["tv"]()
+    with pytest.raises(ValueError, match="lambda_tv_density.*volume-grid"):
+        terms["tv_density"]()
     with pytest.raises(ValueError, match="lambda_emptiness needs weights"):
         terms["emptiness"]()

@@ -4,7 +4,8 @@ The folder of an evaluation:
     runs/<label>-<settings>/<prompt>-seed<N>/         run folders, as `latent-prior generate` writes them
     launches/<label>-<settings>/<prompt>-seed<N>.json  seconds, peak memory and exit code of that launch, .log its output
     results/<label>-<settings>/<prompt>-seed<N>.json   figures, .png the pictures of the contact sheet
-<settings> is a digest of config and overrides, so that runs of other settings are never taken for these.
+<settings> is a digest of config, overrides and the pocket prior's weights, so that runs of other settings, or under a
+prior that was trained again since, are never taken for these.
 """
 
 import hashlib
@@ -13,8 +14,10 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import latent_prior
 from latent_prior.pocket.captions import Subject, parse
 
 RESERVED = {
@@ -46,7 +49,8 @@ class Variant:
         from omegaconf import OmegaConf
 
         content = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
-        return hashlib.sha256(json.dumps([content, self.overrides], sort_keys=True).encode()).hexdigest()[:6]
+        settings = json.dumps([content, self.overrides, _prior_digest()], sort_keys=True)
+        return hashlib.sha256(settings.encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,12 @@ def planned(
 ) -> list[Job]:
     """Every prompt with every seed under every variant; the variants of one prompt and seed follow each other."""
     jobs = []
+    runs = out / "runs"
+    groups = [variant.folder for variant in variants]
     for seed in seeds:
         for prompt in prompts:
-            for variant in variants:
+            for variant, group in zip(variants, groups, strict=True):
                 name = f"{_slug(prompt)}-seed{seed}"
-                runs, group = out / "runs", variant.folder
                 # JSON, as a value that YAML reads back as it is
                 own = {"seed": seed, "exp_root_dir": str(runs), "name": group, "tag": name, "use_timestamp": False}
                 command = [sys.executable, "-m", "latent_prior", "generate", prompt, *variant.overrides]
@@ -123,7 +128,7 @@ def given(runs: Sequence[Path], out: Path) -> list[Job]:
     """Run folders that are there; a folder that holds run folders stands for those. Labelled by the run's `name`."""
     from omegaconf import OmegaConf
 
-    jobs = []
+    jobs: dict[Path, Job] = {}  # by the folder's real path, so that none counts twice
     for path in runs:
         folders = [path] if _is_run(path) else sorted(p.parent.parent for p in path.glob("**/configs/parsed.yaml"))
         if not folders:
@@ -135,8 +140,15 @@ def given(runs: Sequence[Path], out: Path) -> list[Job]:
                 raise ValueError(f"--runs: {folder} is no text-to-3D run: it has no system.prompt_processor.prompt")
             digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
             result = out / "results" / f"{_slug(str(cfg.name))}-given" / f"{_slug(folder.name)}-{digest}.json"
-            jobs.append(Job(str(cfg.name), str(prompt), int(cfg.seed), run=folder, result=result))
-    return jobs
+            jobs.setdefault(folder.resolve(), Job(str(cfg.name), str(prompt), int(cfg.seed), folder, result))
+    return list(jobs.values())
+
+
+@cache
+def _prior_digest() -> str:
+    weights = Path(latent_prior.__file__).parent / "pocket" / "weights"
+    files = sorted(path for path in weights.glob("*/*.safetensors") if path.parent.name != "judge")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _is_run(path: Path) -> bool:

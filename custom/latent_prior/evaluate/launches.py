@@ -32,6 +32,7 @@ class Launcher:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._running: set[subprocess.Popen] = set()
+        self._stopped = False
         self._environment = _environment(workers)
 
     def stream(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Launch]]:
@@ -58,7 +59,8 @@ class Launcher:
             self.stop()
 
     def stop(self) -> None:
-        """Stop whatever is running."""
+        """Stop whatever is running, and what a worker is just about to start."""
+        self._stopped = True
         for process in list(self._running):
             process.terminate()
 
@@ -78,6 +80,8 @@ class Launcher:
                     command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=self._environment
                 )
                 self._running.add(process)
+                if self._stopped:
+                    process.terminate()
                 try:
                     process.wait()
                 finally:

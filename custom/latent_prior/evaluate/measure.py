@@ -71,9 +71,7 @@ def measure_mesh(subject: Subject, path: Path | None) -> MeshFigures:
 
     try:
         mesh = load_mesh(path) if path is not None else None
-    except (
-        Exception
-    ):  # what a broken file makes a reader raise is anybody's guess, and it is a figure here, not an error
+    except Exception:  # a broken file makes a reader raise anything, and here that is a figure, not an error
         mesh = None
     if mesh is None or len(mesh.faces) == 0:
         return MeshFigures(loads=False)

@@ -2,8 +2,8 @@
 
 A process of its own, of the standard library alone, because on Linux a process's peak memory starts with that of the
 one it was started from: asked for from the evaluation, which holds torch, a run would never look smaller than that. The
-command is stopped with the stopwatch (SIGINT, SIGTERM) and with the evaluation, even if that is killed, so that a second
-evaluation does not find it at work.
+command and what it started are stopped with the stopwatch (SIGINT, SIGTERM) and with the evaluation, even if that is
+killed, so that a second evaluation does not find them at work.
 """
 
 import json
@@ -25,12 +25,12 @@ def main(report: Path, command: list[str]) -> int:
         signal.signal(ours, signal.default_int_handler)
     evaluation = os.getppid()
     begun = time.monotonic()
-    process = subprocess.Popen(command, start_new_session=True)  # so that only we hear of Ctrl-C
+    process = subprocess.Popen(command, start_new_session=True)  # only we hear of Ctrl-C, and it can be killed whole
     try:
         threading.Thread(target=_kill_when_orphaned, args=(process.pid, evaluation), daemon=True).start()
         _, status, usage = os.wait4(process.pid, 0)
     except KeyboardInterrupt:
-        os.kill(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
         return INTERRUPTED
     figures = {
         "seconds": time.monotonic() - begun,
@@ -46,7 +46,7 @@ def main(report: Path, command: list[str]) -> int:
 def _kill_when_orphaned(pid: int, parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
-    os.kill(pid, signal.SIGKILL)
+    os.killpg(pid, signal.SIGKILL)
     os._exit(INTERRUPTED)  # before the main thread reports an end that was none
 
 

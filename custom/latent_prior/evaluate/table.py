@@ -17,6 +17,7 @@ from latent_prior.evaluate.metrics import FOG_MARGIN
 from latent_prior.evaluate.results import Result
 from latent_prior.evaluate.views import RING_ELEVATION, RING_VIEWS, SINGLE_AZIMUTH, SINGLE_ELEVATION
 
+MISSED_IS_ZERO = ("iou", "r_ring")  # figures that a run without them has as 0
 GROUPS = {
     "training": lambda result: not result.held_out,
     "held out": lambda result: result.held_out,
@@ -79,6 +80,11 @@ def _summary(label: str, group: str, rows: Sequence[Result]) -> Summary:
     def present(key: str, among: Sequence[Result] = rows) -> list[float]:
         return [value for row in among if (value := getattr(row, key)) is not None]
 
+    def mean(key: str, among: Sequence[Result] = rows) -> float | None:
+        if key in MISSED_IS_ZERO:
+            return _mean([getattr(row, key) or 0.0 for row in among])
+        return _mean(present(key, among))
+
     def most(key: str) -> Any:
         return max(present(key), default=None)
 
@@ -86,7 +92,7 @@ def _summary(label: str, group: str, rows: Sequence[Result]) -> Summary:
     seeds = sorted({row.seed for row in rows})
     if len(seeds) > 1:
         for key in ("iou", "psnr", "chamfer", "fog"):
-            means = [_mean(present(key, [row for row in rows if row.seed == seed])) for seed in seeds]
+            means = [mean(key, [row for row in rows if row.seed == seed]) for seed in seeds]
             if None not in means:
                 spread[key] = statistics.pstdev(means)
     return Summary(
@@ -95,17 +101,17 @@ def _summary(label: str, group: str, rows: Sequence[Result]) -> Summary:
         runs=len(rows),
         failed=sum(row.error is not None for row in rows),
         r_single=sum(bool(row.r_single) for row in rows),
-        r_ring=_mean([row.r_ring or 0.0 for row in rows]),
+        r_ring=mean("r_ring"),
         r_ring_mean=sum(bool(row.r_ring_mean) for row in rows),
         judged=bool(present("r_ring")),
-        iou=_mean([row.iou or 0.0 for row in rows]),
-        psnr=_mean(present("psnr")),
-        fog=_mean(present("fog")),
+        iou=mean("iou"),
+        psnr=mean("psnr"),
+        fog=mean("fog"),
         worst_fog=most("fog"),
-        chamfer=_mean(present("chamfer")),
+        chamfer=mean("chamfer"),
         one_body=sum(row.one_body for row in rows),
         colour_right=sum(row.colour_right for row in rows),
-        seconds=_mean(present("seconds")),
+        seconds=mean("seconds"),
         most_seconds=most("seconds"),
         peak_bytes=most("peak_bytes"),
         spread=spread,

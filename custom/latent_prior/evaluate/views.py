@@ -113,4 +113,5 @@ def _render(system: Any, angles: Angles, background: Float[Tensor, "H W C"]) -> 
         rays_d=batch.directions.to(device),
         light_positions=position.to(device),
         bg_color=background.to(device).expand(len(angles), -1, -1, -1),
+        render_normal=False,
     )

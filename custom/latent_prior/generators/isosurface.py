@@ -18,6 +18,7 @@ from torch import Tensor
 
 Density = Callable[[Tensor], Tensor]  # (N, 3) points -> (N, 1) densities
 CANDIDATES = 96  # thresholds tried by automatic_threshold
+PINHOLE = 4  # voxels; half the width of the openings that a cavity is filled through
 PLATEAU = 0.005  # how much silhouette IoU a threshold may lose and still count as equally good
 
 
@@ -87,10 +88,12 @@ def automatic_threshold(grid: DensityGrid) -> float:
 def solid_mask(
     values: Float[np.ndarray, "X Y Z"], threshold: float, min_fraction: float, fill_cavities: bool
 ) -> Bool[np.ndarray, "X Y Z"]:
-    """The voxels of the body: those above the threshold, without floaters, and with closed cavities filled.
+    """The voxels of the body: those above the threshold, without floaters, and with cavities filled.
 
     min_fraction: separate pieces with fewer voxels than this fraction of the largest piece's are floaters; 0 keeps
     all, 1 keeps the largest alone.
+    fill_cavities: also those that open to the outside by pinholes alone, up to 2 * PINHOLE voxels wide: no picture ever
+    shows a field's inside, and what lies there is noise.
     """
     labels, count = ndimage.label(values > threshold)
     if count == 0:
@@ -102,7 +105,16 @@ def solid_mask(
     if min_fraction >= 1:
         keep &= np.arange(count + 1) == sizes.argmax()
     solid = keep[labels]
-    return ndimage.binary_fill_holes(solid) if fill_cavities else solid
+    return _without_cavities(solid) if fill_cavities else solid
+
+
+def _without_cavities(solid: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "X Y Z"]:
+    """`solid` with all that the outside cannot reach: it passes no pinholes, and no crevice deeper than a few voxels."""
+    padded = np.pad(solid, PINHOLE + 1)
+    thick = ndimage.binary_dilation(padded, iterations=PINHOLE)  # pinholes close
+    labels, _ = ndimage.label(~thick)
+    outside = ndimage.binary_dilation(labels == labels[0, 0, 0], iterations=3 * PINHOLE, mask=~padded)
+    return ~outside[(slice(PINHOLE + 1, -PINHOLE - 1),) * 3]
 
 
 def extract_surface(

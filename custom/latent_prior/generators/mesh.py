@@ -23,6 +23,9 @@ from latent_prior.generators.isosurface import (
 
 Color = Callable[[Tensor], Tensor]  # (N, 3) points -> (N, 3) colours in [0, 1]
 MARCH_SAMPLES = 24  # samples of the march that colours a surface point
+# Pieces that the coarse look may pass over, at most this fraction of the largest: thin joints break there which the
+# final grid closes, so what counts as a floater is for that one to say.
+COARSE_FLOATER = 0.05
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def field_to_mesh(
     grid = sample_density(density, box, max(32, resolution // 2) if coarse_to_fine else resolution, chunk)
     threshold = automatic_threshold(grid) if threshold is None else threshold
     if coarse_to_fine and grid.values.max() > threshold:
-        body = np.argwhere(solid_mask(grid.values, threshold, min_fraction, fill_cavities))
+        coarse_fraction = min(min_fraction, COARSE_FLOATER)
+        body = np.argwhere(solid_mask(grid.values, threshold, coarse_fraction, fill_cavities=False))
         corners = np.stack([body.min(axis=0) - 2, body.max(axis=0) + 2]) * grid.step + grid.origin
         tight = torch.as_tensor(corners, dtype=box.dtype, device=box.device)
         tight = torch.stack([torch.maximum(tight[0], box[0]), torch.minimum(tight[1], box[1])])

@@ -62,15 +62,19 @@ class VertexColorMeshExporter(host.Exporter):
     def configure(self, geometry: Any, material: Any, background: Any) -> None:
         super().configure(geometry, material, background)
         fmt = self.cfg.fmt
-        self.formats = list(fmt) if isinstance(fmt, list | tuple | ListConfig) else str(fmt).split(",")
+        names = fmt if isinstance(fmt, list | tuple | ListConfig) else str(fmt).split(",")
+        self.formats = [str(name).strip() for name in names]
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise ValueError(f"exporter.fmt is {fmt!r}, expected some of {', '.join(FORMATS)}")
         if not 0 <= self.cfg.min_component_fraction <= 1:
             raise ValueError(f"exporter.min_component_fraction is {self.cfg.min_component_fraction}, expected 0 to 1")
+        for key in ("texture_size", "texture_timeout"):
+            if getattr(self.cfg, key) <= 0:
+                raise ValueError(f"exporter.{key} is {getattr(self.cfg, key)}, expected a positive number")
         self.to_rgb: Callable[[Tensor], Tensor] | None = None
         if self.cfg.latent_to_rgb is not None:
-            self.to_rgb = linear_latents_to_rgb(torch.tensor([list(row) for row in self.cfg.latent_to_rgb]))
+            self.to_rgb = linear_latents_to_rgb(_matrix(self.cfg.latent_to_rgb))
 
     @torch.no_grad()
     def __call__(self) -> list[host.ExporterOutput]:
@@ -90,16 +94,17 @@ class VertexColorMeshExporter(host.Exporter):
         options = self.geometry.cfg
         if not options.isosurface:
             raise ValueError("geometry.isosurface is false, so there is no surface to export; set it to true")
-        threshold = self.cfg.isosurface_threshold
+        threshold, owner = self.cfg.isosurface_threshold, "exporter"
         if threshold is None:
-            threshold = options.isosurface_threshold
-        if threshold != "auto" and not isinstance(threshold, int | float):
-            raise ValueError(f"exporter.isosurface_threshold is {threshold!r}, expected 'auto' or a number")
+            threshold, owner = options.isosurface_threshold, "geometry"
+        if threshold != "auto" and not (isinstance(threshold, int | float) and threshold > 0):
+            raise ValueError(f"{owner}.isosurface_threshold is {threshold!r}, expected 'auto' or a number above 0")
+        resolution = self.cfg.isosurface_resolution
         result = field_to_mesh(
             self.geometry.forward_density,
             self.colors,
             self.geometry.bbox,
-            resolution=self.cfg.isosurface_resolution or options.isosurface_resolution,
+            resolution=options.isosurface_resolution if resolution is None else resolution,
             threshold=None if threshold == "auto" else float(threshold),
             coarse_to_fine=options.isosurface_coarse_to_fine,
             min_fraction=self.cfg.min_component_fraction if options.isosurface_remove_outliers else 0.0,
@@ -150,6 +155,14 @@ class VertexColorMeshExporter(host.Exporter):
                 self.colors,
                 result.threshold,
                 result.step,
+                self.geometry.cfg.isosurface_chunk or DEFAULT_CHUNK,
             )
 
         return bake(result.mesh, atlas, color, self.cfg.texture_size)
+
+
+def _matrix(rows: Any) -> Float[Tensor, "..."]:
+    try:
+        return torch.tensor([list(row) for row in rows], dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"exporter.latent_to_rgb is {rows}, expected rows of three numbers, one a channel") from error

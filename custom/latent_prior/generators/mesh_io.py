@@ -86,7 +86,7 @@ def _map_colors(colors: np.ndarray, curve: Callable[[np.ndarray], np.ndarray]) -
 
 
 def _save_glb(mesh: trimesh.Trimesh, path: Path, linear: bool) -> list[Path]:
-    turned = mesh.copy()
+    turned = mesh.copy(include_cache=True)  # with the normals, which a mesh cut for its texture has from before the cut
     turned.apply_transform(WORLD_TO_GLTF)
     if turned.visual.kind == "vertex" and linear:
         turned.visual.vertex_colors = _map_colors(turned.visual.vertex_colors, srgb_to_linear)

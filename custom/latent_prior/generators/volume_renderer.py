@@ -9,6 +9,11 @@ threestudio's.
 With `grid_prune` the bounds shrink to the box around the occupied cells of a coarse grid, which is what makes training
 fast: the rays that miss cost nothing, and the others spend their samples on the object. The box is a buffer, so a
 resumed run goes on with it.
+
+Where a geometry has finite-difference normals, those drawn in evaluation are the direction of -sum_i T_i grad sigma_i,
+with grad sigma over NORMAL_STEP. Unit normals composited by weight would be noise: inside a body that is not quite
+opaque the density is nearly level, and each sample there, its gradient scaled to length one, counts as much as the
+surface.
 """
 
 from dataclasses import dataclass
@@ -25,6 +30,7 @@ from latent_prior.generators.occupancy import occupied_box
 from latent_prior.generators.rays import ray_box, ray_sphere, sample_bins
 
 NEGLIGIBLE_WEIGHT = 1e-5  # in evaluation, samples that weigh less get no colour
+NORMAL_STEP = 1 / 20  # step of the drawn normals' central differences, in radii
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,8 @@ class DenseVolumeRenderer(host.BaseModule):
     def configure(self, geometry: Any, material: Any, background: Any) -> None:
         if self.cfg.bounds not in ("box", "sphere"):
             raise ValueError(f"renderer.bounds is {self.cfg.bounds!r}, expected box or sphere")
-        for key in ("radius", "num_samples_per_ray", "eval_chunk_size", "prune_resolution", "prune_every"):
+        keys = ("radius", "num_samples_per_ray", "eval_chunk_size", "prune_alpha", "prune_resolution", "prune_every")
+        for key in keys:
             if getattr(self.cfg, key) <= 0:
                 raise ValueError(f"renderer.{key} is {getattr(self.cfg, key)}, expected a positive number")
         self.sub_modules = SubModules(geometry, material, background)
@@ -115,12 +122,14 @@ class DenseVolumeRenderer(host.BaseModule):
         rays_d: Float[Tensor, "B H W 3"],
         light_positions: Float[Tensor, "B 3"] | None = None,
         bg_color: Float[Tensor, "..."] | None = None,
+        render_normal: bool = True,
         **kwargs,
     ) -> dict[str, Tensor]:
         """Render.
 
-        bg_color: in place of the background's colour: Nc, B Nc or B H W Nc. Other keywords go to the material (the
-        hosts pass the whole batch).
+        bg_color: in place of the background's colour: Nc, B Nc or B H W Nc. render_normal: false leaves out what
+        return_eval_normal asks for, which is more than half of the work. Other keywords go to the material (the hosts
+        pass the whole batch).
 
         Returns comp_rgb, comp_rgb_fg, comp_rgb_bg (B H W Nc), opacity and depth (B H W 1), comp_normal (B H W 3, drawn
         as (n + 1) / 2 * opacity). While training also weights, t_points, t_intervals (N 1), t_dirs, points (N 3),
@@ -144,7 +153,7 @@ class DenseVolumeRenderer(host.BaseModule):
             parts = []
             for rays in hit.split(max(1, self.cfg.eval_chunk_size // self.cfg.num_samples_per_ray)):
                 samples = self._sample(rays, origins, directions, lights, near, far)
-                parts.append(self._compose_evaluation(samples, kwargs))
+                parts.append(self._compose_evaluation(samples, render_normal, kwargs))
             composed = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
             extra = {}
 
@@ -196,7 +205,7 @@ class DenseVolumeRenderer(host.BaseModule):
         colors = self.material(
             viewdirs=samples.directions, positions=samples.points, light_positions=samples.lights, **field, **kwargs
         )
-        weights = _weights(samples, field["density"])
+        weights, _ = _weights(samples, field["density"])
         composed = {
             "comp_rgb_fg": nerfacc.accumulate_along_rays(weights, colors.reshape(*weights.shape, -1)),
             "opacity": nerfacc.accumulate_along_rays(weights),
@@ -218,8 +227,8 @@ class DenseVolumeRenderer(host.BaseModule):
             extra["normal_perturb"] = self.geometry(moved, output_normal=True)["normal"]
         return composed, extra
 
-    def _compose_evaluation(self, samples: Samples, kwargs: dict[str, Any]) -> dict[str, Tensor]:
-        weights = _weights(samples, self.geometry.forward_density(samples.points))
+    def _compose_evaluation(self, samples: Samples, render_normal: bool, kwargs: dict[str, Any]) -> dict[str, Tensor]:
+        weights, transmittance = _weights(samples, self.geometry.forward_density(samples.points))
         opacity = nerfacc.accumulate_along_rays(weights)
         depth = nerfacc.accumulate_along_rays(weights, samples.t[..., None])
 
@@ -227,9 +236,11 @@ class DenseVolumeRenderer(host.BaseModule):
         seen = (flat > NEGLIGIBLE_WEIGHT).nonzero().squeeze(-1)
         if len(seen) == 0:
             seen = torch.zeros(1, dtype=torch.long, device=flat.device)
-        has_normal = getattr(self.geometry.cfg, "normal_type", None) is not None
-        normals = self.material.requires_normal or (self.cfg.return_eval_normal and has_normal)
-        field = self.geometry(samples.points[seen], output_normal=normals)
+        normal_type = getattr(self.geometry.cfg, "normal_type", None)
+        drawn = render_normal and self.cfg.return_eval_normal and normal_type is not None
+        by_slope = drawn and normal_type.startswith("finite_difference")
+        needed = self.material.requires_normal or (drawn and not by_slope)
+        field = self.geometry(samples.points[seen], output_normal=needed)
         colors = self.material(
             viewdirs=samples.directions[seen],
             positions=samples.points[seen],
@@ -243,23 +254,41 @@ class DenseVolumeRenderer(host.BaseModule):
             "opacity": opacity,
             "depth": depth,
         }
-        if normals:
+        if by_slope:
+            light, slope = transmittance.reshape(-1)[seen], self._slope(samples.points[seen])
+            composed["comp_normal"] = _drawn(nerfacc.accumulate_along_rays(light, slope, rays, len(weights)), opacity)
+        elif drawn:
             normal = nerfacc.accumulate_along_rays(flat[seen], field["normal"], rays, len(weights))
             composed["comp_normal"] = _drawn(normal, opacity)
         return composed
 
+    def _slope(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Minus the density's gradient, up to a factor, by central differences over NORMAL_STEP."""
+        steps = NORMAL_STEP * self.cfg.radius * torch.eye(3, dtype=points.dtype, device=points.device)
+        before, after = (self.geometry.forward_density(points[:, None] + offset) for offset in (-steps, steps))
+        return (before - after)[..., 0]
+
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         due = global_step > 0 and global_step % self.cfg.prune_every == 0
         if self.cfg.grid_prune and self.training and due and not on_load_weights:
-            step = 2 * 3**0.5 * self.cfg.radius / self.cfg.num_samples_per_ray  # the longest a bin can be
+            chord = 2 * self.cfg.radius * (1 if self.cfg.bounds == "sphere" else 3**0.5)
+            longest_bin = chord / self.cfg.num_samples_per_ray
             box = occupied_box(
-                self.geometry.forward_density, self.bbox, self.cfg.prune_resolution, step, self.cfg.prune_alpha
+                self._density_in_bounds, self.bbox, self.cfg.prune_resolution, longest_bin, self.cfg.prune_alpha
             )
             self.occupied_bbox.copy_(box)
 
+    def _density_in_bounds(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 1"]:
+        density = self.geometry.forward_density(points)
+        if self.cfg.bounds == "sphere":  # the corners are never sampled, whatever the field holds there
+            density = density * (points.norm(dim=-1, keepdim=True) < self.cfg.radius)
+        return density
 
-def _weights(samples: Samples, density: Float[Tensor, "N 1"]) -> Float[Tensor, "R S"]:
-    return nerfacc.render_weight_from_density(samples.starts, samples.ends, density.reshape(samples.t.shape))[0]
+
+def _weights(samples: Samples, density: Float[Tensor, "N 1"]) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S"]]:
+    """Weights, and the transmittance up to each sample."""
+    density = density.reshape(samples.t.shape)
+    return nerfacc.render_weight_from_density(samples.starts, samples.ends, density)[:2]
 
 
 def _drawn(normal: Float[Tensor, "R 3"], opacity: Float[Tensor, "R 1"]) -> Float[Tensor, "R 3"]:

@@ -27,7 +27,10 @@ def emptiness(weights: Float[Tensor, "N 1"], scale: float) -> Float[Tensor, ""]:
 def orientation(
     weights: Float[Tensor, "N 1"], normal: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]
 ) -> Float[Tensor, ""]:
-    """Mean of w * max(0, n . d)^2: what is seen must face the camera (Ref-NeRF, eq. 11, with detached weights)."""
+    """Mean of w * max(0, n . d)^2 over the samples with any weight: what is seen must face the camera.
+
+    Ref-NeRF's eq. 11 with detached weights; there, and in threestudio, it is summed along each ray instead.
+    """
     facing_away = (normal * directions).sum(-1, keepdim=True).clamp(min=0)
     return (weights.detach() * facing_away**2).sum() / (weights.detach() > 0).sum().clamp(min=1)
 
@@ -54,21 +57,22 @@ def regularisers(
         normal = need("normal", "orient", "choose a material or geometry that gives normals in training")
         return orientation(out["weights"], normal, out["t_dirs"])
 
-    def tv() -> Tensor:
+    def smooth(name: str, channels: slice) -> Tensor:
         if not hasattr(geometry, "grid"):
             raise ValueError(
-                f"system.loss.lambda_tv needs a voxel grid, but the geometry is a {type(geometry).__name__}: "
+                f"system.loss.lambda_{name} needs a voxel grid, but the geometry is a {type(geometry).__name__}: "
                 "choose system.geometry_type=volume-grid or set it to 0"
             )
-        return total_variation(geometry.grid)
+        return total_variation(geometry.grid[:, channels])
 
     return {
         "sparsity": lambda: sparsity(out["opacity"]),
         "opaque": lambda: opaque(out["opacity"]),
         "emptiness": lambda: emptiness(need("weights", "emptiness", "use a volume renderer"), emptiness_scale),
         "orient": orient,
-        "tv": tv,
+        "tv_density": lambda: smooth("tv_density", slice(0, 1)),  # volume-grid's channels: density, then features
+        "tv_features": lambda: smooth("tv_features", slice(1, None)),
     }
 
 
-NAMES = ("sparsity", "opaque", "emptiness", "orient", "tv")
+NAMES = ("sparsity", "opaque", "emptiness", "orient", "tv_density", "tv_features")

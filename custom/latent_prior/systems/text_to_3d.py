@@ -4,6 +4,7 @@ Works with any guidance of threestudio's contract. In RGB space the guidance enc
 true colours. In latent space the field's features are scaled latents: cheaper by the encoder, seen through the decoder.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,21 +47,25 @@ class LatentPriorSystem(host.BaseLift3DSystem):
             return
         if self.cfg.space != "rgb":
             raise ValueError("system.random_background is set, but system.space is latent: set it to null")
-        if len(greys) != 2 or not 0 <= greys[0] <= greys[1] <= 1:
+        pair = list(greys) if isinstance(greys, Sequence) and not isinstance(greys, str) else []
+        if len(pair) != 2 or not all(_is_number(n) for n in pair) or not 0 <= pair[0] <= pair[1] <= 1:
             raise ValueError(f"system.random_background is {greys}; expected [low, high] in [0, 1], or null")
 
     def _check_loss_weights(self) -> None:
         for key, value in host.config_to_primitive(self.cfg.loss).items():
             if key == "emptiness_scale":
+                if not _is_number(value) or value <= 0:
+                    raise ValueError(f"system.loss.emptiness_scale is {value!r}; expected a number above 0")
                 continue
             if not key.startswith("lambda_"):
                 raise ValueError(f"system.loss.{key} is not a weight; expected lambda_<term> or emptiness_scale")
             numbers = value if isinstance(value, list) else [value]
-            if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+            if not all(_is_number(n) for n in numbers):
                 raise ValueError(f"system.loss.{key} is {value!r}; expected a number or a schedule of numbers")
-            values = numbers if len(numbers) == 1 else _scheduled_values(numbers)
-            if any(v < 0 for v in values):
-                raise ValueError(f"system.loss.{key} is {value}; expected a weight >= 0 (a negative one would maximise)")
+            if any(v < 0 for v in _scheduled_values(value)):
+                raise ValueError(
+                    f"system.loss.{key} is {value}; expected a weight >= 0 (a negative one would maximise)"
+                )
 
     def load_guidance(self) -> None:
         """Load the guidance if it is not there yet: an export in RGB needs none."""
@@ -82,19 +87,24 @@ class LatentPriorSystem(host.BaseLift3DSystem):
             if key not in known:
                 raise ValueError(f"system.loss.{key} is read by nothing; expected one of {', '.join(sorted(known))}")
         for term, used in (("fm", self.guidance.cfg.use_fm), ("kl", self.guidance.cfg.use_kl)):
-            if not used and self.C(self.cfg.loss.get(f"lambda_{term}", 0)) > 0:
+            weight = host.config_to_primitive(self.cfg.loss).get(f"lambda_{term}", 0)
+            if not used and max(_scheduled_values(weight)) > 0:
                 raise ValueError(
                     f"system.loss.lambda_{term} is above 0, but system.guidance.use_{term} is false: set one of them"
                 )
 
-    def forward(self, batch: dict[str, Any], decode: bool = False) -> dict[str, Any]:
-        """Render a batch of cameras; `decode` adds decoded_rgb (B H W 3 in [0, 1]), what a person would look at."""
-        background = {}
+    def forward(self, batch: dict[str, Any], decode: bool = False, normals: bool = True) -> dict[str, Any]:
+        """Render a batch of cameras.
+
+        decode: add decoded_rgb (B H W 3 in [0, 1]), what a person would look at. normals: false spares a picture that
+        shows none the work.
+        """
+        options: dict[str, Any] = {} if normals else {"render_normal": False}
         if self.training and self.cfg.random_background is not None:
             low, high = self.cfg.random_background
             grey = torch.rand(len(batch["rays_o"]), 1, device=batch["rays_o"].device) * (high - low) + low
-            background["bg_color"] = grey.expand(-1, 3)
-        out = self.renderer(**batch, **background)
+            options["bg_color"] = grey.expand(-1, 3)
+        out = self.renderer(**batch, **options)
         if decode:
             out["decoded_rgb"] = self._decode(out["comp_rgb"])
         return out
@@ -116,7 +126,9 @@ class LatentPriorSystem(host.BaseLift3DSystem):
                 continue
             self.log(f"train/{name}", value)
             if name.startswith("loss_"):
-                loss = loss + value * self._weight(name.removeprefix("loss_"), required=True)
+                term = name.removeprefix("loss_")
+                self._require_finite(term, value)
+                loss = loss + value * self._weight(term, required=True)
         terms = regularisers.regularisers(out, self.geometry, float(self.cfg.loss.get("emptiness_scale", 10.0)))
         for name, term in terms.items():
             weight = self._weight(name)
@@ -134,7 +146,9 @@ class LatentPriorSystem(host.BaseLift3DSystem):
     def _weight(self, term: str, required: bool = False) -> float:
         key = f"lambda_{term}"
         if required and key not in self.cfg.loss:
-            raise ValueError(f"the guidance returns loss_{term}, but system.loss has no {key}: add it (0 leaves it out)")
+            raise ValueError(
+                f"the guidance returns loss_{term}, but system.loss has no {key}: add it (0 leaves it out)"
+            )
         return self.C(self.cfg.loss.get(key, 0.0))
 
     @staticmethod
@@ -173,11 +187,14 @@ class LatentPriorSystem(host.BaseLift3DSystem):
         pass
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        out = self(batch, decode=True)
         index = int(batch["index"][0])
+        # an export with exporter.save_video comes here too
+        loader = self.trainer.predict_dataloaders if self.trainer.predicting else self.trainer.test_dataloaders
+        with_panels = index % max(1, loader.dataset.n_views // 4) == 0
+        out = self(batch, decode=True, normals=with_panels)
         folder = f"it{self.true_global_step}-test"
         self.save_rgb_image(f"{folder}/{index}.png", out["decoded_rgb"][0], data_format="HWC")
-        if index % max(1, self.trainer.test_dataloaders.dataset.n_views // 4) == 0:
+        if with_panels:
             self.save_image_grid(f"{folder}/panels-{index}.png", self._panels(out), align=max(batch["height"], 128))
 
     def on_predict_start(self) -> None:
@@ -193,8 +210,15 @@ class LatentPriorSystem(host.BaseLift3DSystem):
         )
 
 
-def _scheduled_values(numbers: list[float]) -> list[float]:
-    """The values, not the moments, of a schedule as `C` reads it."""
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scheduled_values(weight: float | list[float]) -> list[float]:
+    """The values, not the moments, of a weight: a number, or a schedule as `C` reads it."""
+    numbers = weight if isinstance(weight, list) else [weight]
+    if len(numbers) < 3:  # a number; what else is so short, `C` refuses
+        return numbers
     if len(numbers) == 3:  # [v0, v1, end]
         return numbers[:2]
     if len(numbers) == 4:  # [start, v0, v1, end]
