@@ -32,7 +32,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "custom"},
     packages=find_packages("custom"),
-    package_data={"latent_prior": ["pocket/*.json", "pocket/weights/**/*", "evaluate/*.txt"]},
+    package_data={"latent_prior": ["pocket/*.json", "pocket/weights/**/*"]},
     entry_points={"console_scripts": ["latent-prior = latent_prior.cli:main"]},
     install_requires=[
         "torch>=2.6",
@@ -42,7 +42,7 @@ setup(
         "accelerate>=1.0",
         "safetensors>=0.4",
         "huggingface_hub>=0.27",
-        "pytorch-lightning>=2.5",
+        "pytorch-lightning>=2.6",
         "omegaconf>=2.3",
         "nerfacc>=0.5.3",
         "trimesh>=4.5",

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tiny_prior, tmp_path)
         [*command, *small(tiny_prior, tmp_path, **{"trainer.max_steps": 6})], stderr=subprocess.DEVNULL
     )
     while process.poll() is None and not (folder / "ckpts" / "epoch=0-step=4.ckpt").exists():
-        pass
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     for late in ("last.ckpt", "epoch=0-step=6.ckpt"):  # what a slower kill would have left
@@ -120,12 +121,75 @@ def test_interrupt_saves_before_it_leaves(tiny_prior, tmp_path):
     )
     folder = tmp_path / "latent_prior" / "run"
     while process.poll() is None and not (folder / "ckpts" / "last.ckpt").exists():
-        pass
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert f"latent-prior resume {folder}" in said
     assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] >= 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal_saves_the_step_it_falls_into(tiny_prior, tmp_path, capsys, monkeypatch, number):
+    """No checkpoint is due: what is there was saved because of the signal, and a resumed run renews that file."""
+    from latent_prior.systems.text_to_3d import LatentPriorSystem
+
+    step = LatentPriorSystem.training_step
+
+    def stopped(self, batch, batch_idx):
+        if self.global_step == 2:
+            os.kill(os.getpid(), number)
+        return step(self, batch, batch_idx)
+
+    folder, before = tmp_path / "latent_prior" / "run", signal.getsignal(number)
+    overrides = small(tiny_prior, tmp_path, **{"checkpoint.every_n_train_steps": 50})
+    with monkeypatch.context() as patch:
+        patch.setattr(LatentPriorSystem, "training_step", stopped)
+        assert launch.main(["--config", CONFIG, "--train", *overrides]) == 130
+    assert f"latent-prior resume {folder}" in capsys.readouterr().err and signal.getsignal(number) is before
+    assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert main(["resume", str(folder), "trainer.max_steps=4", "checkpoint.every_n_train_steps=1"]) == 0
+    assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert not list(folder.glob("ckpts/last-v*"))
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing(tiny_prior, tmp_path, capsys, monkeypatch):
+    from latent_prior.systems.text_to_3d import LatentPriorSystem
+
+    def press(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LatentPriorSystem, "on_fit_start", press)
+    assert launch.main(["--config", CONFIG, *small(tiny_prior, tmp_path / "out")]) == 130
+    assert "Traceback" not in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_after_training_names_the_way_back(tiny_prior, tmp_path, capsys, monkeypatch):
+    from latent_prior.systems.text_to_3d import LatentPriorSystem
+
+    def press(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LatentPriorSystem, "test_step", press)
+    folder = tmp_path / "latent_prior" / "run"
+    assert launch.main(["--config", CONFIG, *small(tiny_prior, tmp_path, **{"trainer.max_steps": 1})]) == 130
+    assert f"latent-prior resume {folder}" in capsys.readouterr().err
+    assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_a_finished_run_resumed_in_a_new_folder_is_a_run(finished, tiny_prior, tmp_path):
+    overrides = [f"resume={last_checkpoint(finished)}", "trainer.enable_progress_bar=true"]
+    folder = launch.run([CONFIG], [*small(tiny_prior, tmp_path), *overrides], ("train",)).folder
+    assert torch.load(last_checkpoint(folder), weights_only=True)["global_step"] == 6
+
+
+def test_gpus_are_chosen_by_the_flag_unless_the_environment_has(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert launch._choose_gpus("2,3") == 2 and os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert launch._choose_gpus("0") == 2 and os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(ValueError, match="--gpu"):
+        launch._choose_gpus("0,")
 
 
 def test_export_again_in_other_formats(finished, tmp_path):
@@ -152,12 +216,34 @@ def test_export_again_in_other_formats(finished, tmp_path):
         ("system.random_background=[1,0]", "system.random_background"),
         ("system_type=latent-prior-sistem", "latent-prior-system"),
         ("resume=nowhere.ckpt", "resume"),
+        (f"resume={CONFIG}", "resume: "),
+        ("data_type=random-camera", "data_type: unknown type 'random-camera'"),
+        ("data.batch_size=2.5", "data.batch_size are positive ints"),
+        ("data.eval_height=0", "data.eval_height"),
+        ("data.progressive_until=-1", "data.progressive_until"),
+        ("system.background.color=1", "background.color"),
+        ("system.geometry.density_activation=softpluss", "geometry.density_activation"),
+        ("system.scheduler.interval=step", "system.scheduler.name"),
+        ("system.optimizer.params=geometry", "system.optimizer.params"),
+        ("system.optimizer.args.lr=-1", "system.optimizer.args"),
+        ("trainer.max_stepz=3", "trainer: "),
+        ("trainer.devices=2", "trainer.devices"),
+        ("checkpoint.save_top_k=3", "checkpoint: "),
+        ("seed=-1", "seed"),
+        (f"tag={'long' * 80}", "exp_root_dir"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tiny_prior, tmp_path, capsys, override, message):
     assert launch.main(["--config", CONFIG, *small(tiny_prior, tmp_path / "out"), override]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and message in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_config_is_refused(finished, tiny_prior, tmp_path, capsys):
+    overrides = small(tiny_prior, tmp_path / "out", **{"system.geometry.grid_size": "[8,8,8]"})
+    assert launch.main(["--config", CONFIG, *overrides, f"resume={last_checkpoint(finished)}"]) == 2
+    assert "its geometry.grid has shape (1, 4, 16, 16, 16), this config's (1, 4, 8, 8, 8)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -1,7 +1,8 @@
-"""What launch.py adds to Lightning's loop: progress with time left, the run's origin, and a clean way out on Ctrl-C."""
+"""What launch.py adds to Lightning's loop: progress with time left, the run's origin, and a clean way out."""
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed; the state was saved to `checkpoint` first."""
+    """Ctrl-C was pressed or SIGTERM came; the run can go on from `checkpoint`."""
 
     def __init__(self, checkpoint: Path):
         super().__init__(str(checkpoint))
@@ -24,7 +25,7 @@ class Progress(pl.Callback):
     def __init__(self) -> None:
         self.bar: tqdm | None = None
 
-    def _open(self, label: str, total: int, done: int = 0, unit: str = "step") -> None:
+    def _open(self, label: str, total: int | None, done: int = 0, unit: str = "step") -> None:
         self._close()
         self.bar = tqdm(
             total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True, mininterval=0.5, file=sys.stderr
@@ -36,7 +37,7 @@ class Progress(pl.Callback):
             self.bar = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._open("train", trainer.max_steps, trainer.global_step)
+        self._open("train", trainer.max_steps if trainer.max_steps > 0 else None, trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         self.bar.update(trainer.global_step - self.bar.n)
@@ -70,24 +71,25 @@ class OnFirstStep(pl.Callback):
 
 
 class SaveOnInterrupt(pl.Callback):
-    """On Ctrl-C finish the step, save `last.ckpt`, and leave by `Interrupted`; a second Ctrl-C leaves at once.
+    """On Ctrl-C or SIGTERM finish the step, save `last.ckpt`, and leave by `Interrupted`; a second one leaves at once.
 
-    Must be the last callback, so that the checkpoint is of a whole step.
+    Outside of the main thread, where Python takes no signals, it does nothing.
     """
 
     def __init__(self, folder: Path):
         self.checkpoint = folder / "last.ckpt"
         self._asked = False
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        print("\nInterrupted: saving after this step (press again to leave at once) ...", file=sys.stderr, flush=True)
+        print("\nInterrupted: saving after this step (once more to leave at once) ...", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         if self._asked:
@@ -96,9 +98,9 @@ class SaveOnInterrupt(pl.Callback):
             raise Interrupted(self.checkpoint)
 
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._previous = {}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restore()

@@ -4,7 +4,9 @@ The flags are threestudio's; where none is given the whole job runs: train, test
 """
 
 import argparse
+import importlib.util
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -34,28 +36,32 @@ def run(
     """Run an experiment.
 
     configs: YAML files, merged in order; overrides: `key=value`; settings: nested values that override both (a prompt
-    needs no quoting here). Raises ValueError for bad input, before anything is written, and `Interrupted` on Ctrl-C.
+    needs no quoting here). Raises ValueError for bad input, before anything is written. Ctrl-C and SIGTERM raise
+    `Interrupted` where there is a checkpoint to go on from, else KeyboardInterrupt.
     """
     for mode in modes:
         if mode not in MODES:
             raise ValueError(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
     _quieten()
+    n_gpus = _choose_gpus(gpu)  # before anything looks for GPUs
     import pytorch_lightning as pl
     import torch
     from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     import latent_prior
     from latent_prior import host, run_folder
-    from latent_prior.callbacks import OnFirstStep, Progress, SaveOnInterrupt
+    from latent_prior.callbacks import Interrupted, OnFirstStep, Progress, SaveOnInterrupt
     from latent_prior.host.resume import ExactResume
 
     latent_prior.register()
     on_gpu = torch.cuda.is_available() and host.get_device().type == "cuda"
-    n_gpus = len(gpu.split(",")) if on_gpu else 1
+    n_gpus = n_gpus if on_gpu else 1
     cfg = host.load_config(*configs, cli_args=list(overrides), n_gpus=n_gpus, **settings)
     folder = Path(cfg.trial_dir)
-    new, started = not folder.exists() or not any(folder.iterdir()), []
+    last = folder / "ckpts" / "last.ckpt"
+    new, started = run_folder.claim(folder), []
 
     def begin() -> None:
         started.append(True)
@@ -68,15 +74,23 @@ def run(
         if "train" not in modes and cfg.resume is None:
             raise ValueError(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
         pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
-        dm = host.find(cfg.data_type)(cfg.data)
-        system = host.find(cfg.system_type)(cfg.system, resumed=cfg.resume is not None)
+        dm = host.find(cfg.data_type, "data_type")(cfg.data)
+        system = host.find(cfg.system_type, "system_type")(cfg.system, resumed=cfg.resume is not None)
         system.set_save_dir(str(folder / "save"))
-        callbacks, loggers = [Progress()], []
+        moment = None if cfg.resume is None else _check_fit(cfg.resume, system)
+        given = _trainer_arguments(cfg.trainer, on_gpu)
+        callbacks, loggers = [Progress()] if given.pop("enable_progress_bar", True) else [], []
         if "train" in modes:
             callbacks += [
                 OnFirstStep(begin),
                 ExactResume(),
-                ModelCheckpoint(dirpath=str(folder / "ckpts"), **cfg.checkpoint),
+                # with the counter a resumed run would write `last-v1.ckpt` beside a `last.ckpt` that grows old
+                _built(
+                    ModelCheckpoint,
+                    "checkpoint",
+                    {"dirpath": str(folder / "ckpts")},
+                    {"enable_version_counter": False} | host.config_to_primitive(cfg.checkpoint),
+                ),
                 LearningRateMonitor(logging_interval="step"),
                 SaveOnInterrupt(folder / "ckpts"),
             ]
@@ -85,24 +99,24 @@ def run(
                 CSVLogger(str(folder), name="csv_logs", flush_logs_every_n_steps=1),
                 *system.get_loggers(),
             ]
-        trainer = pl.Trainer(
-            callbacks=callbacks,
-            logger=loggers or False,
-            accelerator="gpu" if on_gpu else "cpu",
-            devices=n_gpus,
-            inference_mode=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **_trainer_arguments(cfg.trainer, on_gpu),
-        )
+        ours = {
+            "callbacks": callbacks,
+            "logger": loggers or False,
+            "accelerator": "gpu" if on_gpu else "cpu",
+            "devices": n_gpus,
+            "inference_mode": False,
+            "enable_progress_bar": False,
+        }
+        trainer = _built(pl.Trainer, "trainer", ours, {"enable_model_summary": False} | given)
         checkpoint = cfg.resume
         if "train" in modes:
             trainer.fit(system, datamodule=dm, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-            trainer.save_checkpoint(folder / "ckpts" / "last.ckpt")  # max_steps need not be a multiple of the interval
+            if not started:  # resumed from the end of a finished run
+                begin()
+            trainer.save_checkpoint(last)  # max_steps need not be a multiple of the interval
             checkpoint = None  # what follows works on the trained system as it stands
         else:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            system.set_resume_status(state["epoch"], state["global_step"])
+            system.set_resume_status(*moment)
         steps = {"validate": trainer.validate, "test": trainer.test, "export": trainer.predict}
         for mode in modes:
             if mode in steps:
@@ -111,10 +125,56 @@ def run(
                     system, datamodule=dm, ckpt_path=checkpoint, weights_only=True if checkpoint else None, **quiet
                 )
         return Run(folder, system)
-    except ValueError:
-        if new and not started:
+    except BaseException as error:
+        if new and not started and ("train" in modes or isinstance(error, ValueError)):
             run_folder.remove_unused(folder)
+        if isinstance(error, MisconfigurationException):
+            raise ValueError(f"trainer: {error}") from error
+        if isinstance(error, KeyboardInterrupt | SystemExit):  # Lightning leaves by SystemExit on either signal
+            if started and last.is_file():
+                raise Interrupted(last) from None
+            raise KeyboardInterrupt from None
         raise
+
+
+def _choose_gpus(gpu: str) -> int:
+    """Make only the GPUs of `--gpu` visible, and count them; CUDA_VISIBLE_DEVICES goes before, as in threestudio."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        if not all(part.strip() for part in gpu.split(",")):
+            raise ValueError(f"--gpu: expected numbers with commas between, e.g. 0 or 0,1, got {gpu!r}")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    return len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+
+
+def _check_fit(resume: str, system: Any) -> tuple[int, int]:
+    """The (epoch, step) of a checkpoint. ValueError unless its tensors have the names and shapes of the system's."""
+    from latent_prior import host
+
+    try:
+        state, epoch, step = host.load_module_weights(resume, map_location="cpu")
+    except ValueError as error:
+        raise ValueError(f"resume: {error}") from error
+    there, here = ({name: tuple(value.shape) for name, value in s.items()} for s in (state, system.state_dict()))
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise ValueError(
+                f"resume: {resume!r} was written under another config: its {name} has shape "
+                f"{there.get(name, 'none')}, this config's {here.get(name, 'none')}"
+            )
+    return epoch, step
+
+
+def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> Any:
+    """cls(**ours, **given), with what is wrong in `given` reported under its config key."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    if taken := sorted(ours.keys() & given.keys()):
+        raise ValueError(f"{key}.{taken[0]}: this is set for every run (GPUs by --gpu); remove it from the config")
+    try:
+        return cls(**ours, **given)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"{key}: {error} (got {given})") from error
 
 
 def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
@@ -161,7 +221,7 @@ def report(folder: Path) -> None:
 
 
 def guarded(action) -> int:
-    """Run `action()`; bad input becomes one line and exit code 2, an interrupt exit code 130 with the way back."""
+    """Run `action()`; bad input becomes one line and exit code 2, Ctrl-C or SIGTERM exit code 130 with the way back."""
     from latent_prior.callbacks import Interrupted
 
     try:
@@ -172,6 +232,9 @@ def guarded(action) -> int:
     except Interrupted as stop:
         run = stop.checkpoint.parent.parent
         print(f"Saved {stop.checkpoint}\nContinue with: latent-prior resume {run}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -190,7 +253,9 @@ def parser() -> argparse.ArgumentParser:
     mode.add_argument("--test", action="store_true", help="render the turntable of resume=CHECKPOINT")
     mode.add_argument("--export", action="store_true", help="write the mesh of resume=CHECKPOINT")
     p.add_argument("--verbose", action="store_true", help="log at level DEBUG")
-    p.add_argument("--typecheck", action="store_true", help="check shapes at run time (slow; changes the random numbers)")
+    p.add_argument(
+        "--typecheck", action="store_true", help="check shapes at run time (slow; changes the random numbers)"
+    )
     p.add_argument("overrides", nargs="*", metavar="key=value", help="config values to override")
     return p
 
@@ -200,14 +265,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_intermixed_args(argv)
     modes = {"train": ("train", "test"), "validate": ("validate",), "test": ("test",), "export": ("export",)}
     chosen = next((modes[m] for m in MODES if getattr(args, m)), WHOLE_JOB)
-    if args.typecheck:
-        from jaxtyping import install_import_hook
-
-        install_import_hook("latent_prior", "beartype.beartype")
     if args.verbose:
         logging.getLogger("pytorch_lightning").setLevel(logging.DEBUG)
 
     def action() -> None:
+        if args.typecheck:
+            from jaxtyping import install_import_hook
+
+            if importlib.util.find_spec("beartype") is None:
+                raise ValueError("--typecheck needs beartype: pip install beartype")
+            install_import_hook("latent_prior", "beartype.beartype")
         report(run([args.config], args.overrides, chosen, args.gpu).folder)
 
     return guarded(action)

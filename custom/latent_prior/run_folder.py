@@ -42,11 +42,27 @@ def write_origin(folder: Path, cfg, sources: list[str]) -> None:
     (folder / "configs" / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
 
 
+def claim(folder: Path) -> bool:
+    """Make the folder of a run. Returns whether it is new or empty; ValueError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return not os.listdir(folder)
+    except OSError as error:
+        _remove_empty_parents(folder)
+        raise ValueError(
+            f"cannot make the run folder {str(folder)!r}: {error.strerror} (it is exp_root_dir/name/tag@timestamp)"
+        ) from error
+
+
 def remove_unused(folder: Path) -> None:
     """Remove the folder of a run that never began (loggers open theirs early), and its parents while they are empty."""
     shutil.rmtree(folder, ignore_errors=True)
+    _remove_empty_parents(folder)
+
+
+def _remove_empty_parents(folder: Path) -> None:
     for parent in (folder.parent, folder.parent.parent):
-        if parent.is_dir() and parent != Path.cwd() and not os.listdir(parent):
+        if parent.is_dir() and parent.resolve() != Path.cwd() and not os.listdir(parent):
             parent.rmdir()
 
 

@@ -68,8 +68,15 @@ def test_without_threestudio_we_are_embedded(wish, value, expected):
 
 def test_asking_for_a_missing_threestudio_fails(wish):
     wish("threestudio")
-    with pytest.raises(ImportError, match="threestudio"):
+    with pytest.raises(ValueError, match="LATENT_PRIOR_HOST is threestudio.*No module named 'threestudio'"):
         host._choose()
+
+
+def test_a_folder_called_threestudio_is_not_it(wish, tmp_path, monkeypatch, recwarn):
+    (tmp_path / "threestudio" / "threestudio").mkdir(parents=True)  # a clone beside the working directory
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wish("auto")
+    assert host._choose() == "embedded" and not recwarn.list
 
 
 def test_unknown_host_is_refused(wish):
@@ -91,17 +98,20 @@ def test_auto_takes_threestudio_where_it_is(wish, fake_threestudio, monkeypatch)
             del sys.modules[name]
 
 
-def test_auto_passes_over_a_broken_threestudio_and_says_so(wish, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "fault", ["import a_cuda_package_that_is_missing", "raise OSError('a_cuda_package_that_is_missing')"]
+)
+def test_auto_passes_over_a_broken_threestudio_and_says_so(wish, tmp_path, monkeypatch, fault):
     (tmp_path / "threestudio").mkdir()
     (tmp_path / "threestudio" / "part.py").touch()
-    (tmp_path / "threestudio" / "__init__.py").write_text("from . import part\nimport a_cuda_package_that_is_missing\n")
+    (tmp_path / "threestudio" / "__init__.py").write_text(f"from . import part\n{fault}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     wish("auto")
     with pytest.warns(UserWarning, match="a_cuda_package_that_is_missing"):
         assert host._choose() == "embedded"
     assert not [name for name in sys.modules if name.split(".")[0] == "threestudio"]
     wish("threestudio")
-    with pytest.raises(ImportError, match="a_cuda_package_that_is_missing"):
+    with pytest.raises(ValueError, match="a_cuda_package_that_is_missing"):
         host._choose()
 
 

@@ -64,9 +64,9 @@ ANGLES = [
 PRELUDE = """
 import sys, types, logging, importlib.abc, importlib.machinery
 from unittest.mock import MagicMock
-import torch
+import jaxtyping, torch  # the former asks for typeguard's version, which a stand-in lacks
 
-ABSENT = {"tinycudann", "igl", "transformers"}
+ABSENT = {"tinycudann", "igl", "transformers", "typeguard"}
 
 class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):

@@ -50,17 +50,21 @@ def _choose() -> str:
     if wish not in ("auto", "embedded", "threestudio"):
         raise ValueError(f"LATENT_PRIOR_HOST must be auto, embedded or threestudio, got {wish!r}")
     if wish == "threestudio":
-        importlib.import_module("threestudio")  # its own ImportError says best what is missing
+        try:
+            importlib.import_module("threestudio")
+        except Exception as error:
+            raise ValueError(f"LATENT_PRIOR_HOST is threestudio, which cannot be imported: {error}") from error
     if wish != "auto":
         return wish
     if "threestudio" in sys.modules:
         return "threestudio"
-    if importlib.util.find_spec("threestudio") is None:
+    spec = importlib.util.find_spec("threestudio")
+    if spec is None or spec.origin is None:  # without an origin it is some folder of that name, such as a clone
         return "embedded"
     before = set(sys.modules)
     try:
         importlib.import_module("threestudio")
-    except ImportError as error:
+    except Exception as error:  # tinycudann, for one, raises OSError where there is no GPU
         for name in set(sys.modules) - before:  # half of threestudio would pass for all of it the next time
             if name.split(".")[0] == "threestudio":
                 del sys.modules[name]
@@ -89,9 +93,10 @@ if NAME == "threestudio":
         load_config,
         parse_structured,
     )
-    from threestudio.utils.misc import C, cleanup, find_last_path, get_device, get_rank, load_module_weights
+    from threestudio.utils.misc import C, cleanup, find_last_path, get_device, get_rank
     from threestudio.utils.ops import chunk_batch, get_activation
 
+    from latent_prior.host.embedded.misc import load_module_weights  # reads tensors only, and says what is wrong
     from latent_prior.host.embedded.registry import lookup
 
     def find(name: str, key: str = "") -> type:

@@ -51,10 +51,11 @@ _BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def get_activation(name: str | None) -> Callable[[Tensor], Tensor]:
+def get_activation(name: str | None, key: str = "") -> Callable[[Tensor], Tensor]:
     """The activation called `name` (case is ignored; None and 'none' are the identity).
 
-    Any function of torch.nn.functional serves too, e.g. 'softplus'. Raises ValueError for an unknown name.
+    Any function of torch.nn.functional serves too, e.g. 'softplus'. Raises ValueError for an unknown name; `key` is the
+    config key it came from, for the message.
     """
     if name is None:
         return _BY_NAME["none"]
@@ -63,5 +64,6 @@ def get_activation(name: str | None) -> Callable[[Tensor], Tensor]:
         return _BY_NAME[name]
     function = getattr(F, name, None)
     if not callable(function):
-        raise ValueError(f"unknown activation {name!r}{nearest(name, [*_BY_NAME, 'relu', 'softplus', 'silu', 'gelu'])}")
+        where, known = f"{key}: " if key else "", [*_BY_NAME, "relu", "softplus", "silu", "gelu"]
+        raise ValueError(f"{where}unknown activation {name!r}{nearest(name, known)} (known: {', '.join(known)})")
     return function

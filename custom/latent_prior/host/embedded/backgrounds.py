@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from jaxtyping import Float
+from omegaconf import ListConfig
 from torch import Tensor
 
 from latent_prior.host.embedded.base import BaseModule
@@ -33,6 +34,14 @@ def random_colors(color: Float[Tensor, "B H W Nc"], probability: float) -> Float
     return color * 0 + drawn  # times 0, not left out: every parameter must get a gradient under DDP
 
 
+def _color(value: Any, key: str) -> Float[Tensor, "Nc"]:
+    """A colour from a config."""
+    numbers = list(value) if isinstance(value, ListConfig) else []
+    if not numbers or not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"{key}: expected a list of numbers, one a channel, got {value!r}")
+    return torch.tensor(numbers, dtype=torch.float32)
+
+
 @register("solid-color-background")
 class SolidColorBackground(BaseBackground):
     """One colour, fixed or trained."""
@@ -53,7 +62,7 @@ class SolidColorBackground(BaseBackground):
     cfg: Config
 
     def configure(self) -> None:
-        color = torch.tensor(list(self.cfg.color), dtype=torch.float32)
+        color = _color(self.cfg.color, "background.color")
         if len(color) not in (1, self.cfg.n_output_dims):
             raise ValueError(
                 f"background.color has {len(color)} numbers, but background.n_output_dims is {self.cfg.n_output_dims}"
@@ -88,6 +97,7 @@ class TexturedBackground(BaseBackground):
     cfg: Config
 
     def configure(self) -> None:
+        get_activation(self.cfg.color_activation, "background.color_activation")
         self.texture = nn.Parameter(torch.randn(1, self.cfg.n_output_dims, self.cfg.height, self.cfg.width))
 
     def forward(self, dirs: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B Nc"]:
@@ -131,12 +141,13 @@ class NeuralEnvironmentMapBackground(BaseBackground):
     cfg: Config
 
     def configure(self) -> None:
+        get_activation(self.cfg.color_activation, "background.color_activation")
         self.encoding = get_encoding(3, self.cfg.dir_encoding_config)
         self.network = get_mlp(self.encoding.n_output_dims, self.cfg.n_output_dims, self.cfg.mlp_network_config)
 
     def forward(self, dirs: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B H W Nc"]:
         if not self.training and self.cfg.eval_color is not None:
-            color = torch.tensor(list(self.cfg.eval_color)).to(dirs)
+            color = _color(self.cfg.eval_color, "background.eval_color").to(dirs)
             return color.expand(*dirs.shape[:-1], self.cfg.n_output_dims)
         encoded = self.encoding(((dirs + 1) / 2).reshape(-1, 3))
         color = self.network(encoded).view(*dirs.shape[:-1], self.cfg.n_output_dims)

@@ -82,6 +82,8 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not self.tag and not self.use_timestamp:
             raise ValueError("tag is empty and use_timestamp is false: set one, or trials overwrite each other")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: expected a number from 0 to {2**32 - 1}, got {self.seed}")
         if self.timestamp is None:
             self.timestamp = ""
             if self.use_timestamp:

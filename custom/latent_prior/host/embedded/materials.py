@@ -50,6 +50,7 @@ class NoMaterial(BaseMaterial):
         self.use_network = self.cfg.input_feature_dims is not None and self.cfg.mlp_network_config is not None
         if self.use_network:
             self.network = get_mlp(self.cfg.input_feature_dims, self.cfg.n_output_dims, self.cfg.mlp_network_config)
+        get_activation(self.cfg.color_activation, "material.color_activation")
         self.requires_normal = self.cfg.requires_normal
 
     def forward(self, features: Float[Tensor, "*N Nf"], **kwargs) -> Float[Tensor, "*N Nc"]:

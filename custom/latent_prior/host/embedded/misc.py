@@ -88,9 +88,13 @@ def load_module_weights(
         raise ValueError(f"no checkpoint at {path!r}; set `weights` to a .ckpt file written by a training run")
     try:
         checkpoint = torch.load(path, map_location=map_location or get_device(), weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path!r} is no readable checkpoint: {str(error).splitlines()[0]}") from error
-    missing = [key for key in ("state_dict", "epoch", "global_step") if key not in checkpoint]
+    except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file asks for
+        raise ValueError(f"{path!r} is no readable checkpoint: it holds more than tensors, or is cut off") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise ValueError(f"{path!r} is no readable checkpoint: {reason}") from error
+    keys = checkpoint if isinstance(checkpoint, dict) else ()
+    missing = [key for key in ("state_dict", "epoch", "global_step") if key not in keys]
     if missing:
         raise ValueError(f"{path!r} is not a Lightning checkpoint: it has no {', '.join(missing)}")
     state = checkpoint["state_dict"]

@@ -35,17 +35,21 @@ def _named(library: Any, name: str, base: type, key: str) -> type:
     return getattr(library, name)
 
 
-def _plain(args: DictConfig | None) -> dict[str, Any]:
+def _plain(args: DictConfig | None, key: str) -> dict[str, Any]:
     """Arguments as plain Python: they end up in checkpoints, which may hold no OmegaConf objects."""
+    if args is not None and not isinstance(args, DictConfig):
+        raise ValueError(f"{key}: expected a mapping of arguments, got {args!r}")
     return OmegaConf.to_container(args, resolve=True) if args else {}
 
 
 def _build(cls: type, first: Any, config: DictConfig) -> Any:
     """cls(first, **args), with a wrong argument reported under its config key."""
+    key = full_key(config, "args")
+    args = _plain(config.get("args"), key)
     try:
-        return cls(first, **_plain(config.get("args")))
-    except TypeError as error:
-        raise ValueError(f"{full_key(config, 'args')}: {error}") from error
+        return cls(first, **args)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def parse_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -61,8 +65,10 @@ def parse_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimiz
     groups: Any = model.parameters()
     if "params" in config:
         key = full_key(config, "params")
+        if not isinstance(config.params, DictConfig):
+            raise ValueError(f"{key}: expected a mapping from modules to their arguments, got {config.params!r}")
         groups = [
-            {"params": _parameters_of(model, name, key), "name": name, **_plain(args)}
+            {"params": _parameters_of(model, name, key), "name": name, **_plain(args, f"{key}.{name}")}
             for name, args in config.params.items()
         ]
     return _build(cls, groups, config)
@@ -78,6 +84,8 @@ def parse_scheduler(config: DictConfig, optimizer: torch.optim.Optimizer) -> dic
     interval = config.get("interval", "epoch")
     if interval not in ("epoch", "step"):
         raise ValueError(f"{full_key(config, 'interval')}: expected 'step' or 'epoch', got {interval!r}")
+    if not config.get("name"):
+        raise ValueError(f"{full_key(config, 'name')}: set it to a schedule, e.g. ExponentialLR")
     if config.name in ("SequentialLR", "ChainedScheduler"):
         parts = [parse_scheduler(part, optimizer)["scheduler"] for part in config.schedulers]
         if config.name == "SequentialLR":

@@ -22,7 +22,7 @@ class BaseGeometry(BaseModule):
     @staticmethod
     def create_from(other: "BaseGeometry", cfg: dict | DictConfig | None = None, **kwargs) -> "BaseGeometry":
         """Override: a new geometry with `other`'s content under the config `cfg`."""
-        raise TypeError(f"this geometry cannot be made from a {type(other).__name__} (system.geometry_convert_from)")
+        raise ValueError(f"system.geometry_convert_from: this geometry cannot be made from a {type(other).__name__}")
 
     def export(self, points: Float[Tensor, "*N 3"], **kwargs) -> dict[str, Any]:
         """What a material needs to colour the points: `features` where the field has any."""

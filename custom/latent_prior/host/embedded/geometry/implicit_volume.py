@@ -75,6 +75,7 @@ class ImplicitVolume(BaseImplicitGeometry):
             )
         if self.cfg.normal_type not in NORMAL_TYPES:
             raise ValueError(f"geometry.normal_type is {self.cfg.normal_type!r}, expected one of {NORMAL_TYPES}")
+        get_activation(self.cfg.density_activation, "geometry.density_activation")
         # the order of these decides which random numbers each gets
         self.encoding = get_encoding(self.cfg.n_input_dims, self.cfg.pos_encoding_config)
         width = self.encoding.n_output_dims
@@ -148,7 +149,9 @@ class ImplicitVolume(BaseImplicitGeometry):
         copy_net: take over the features' and normals' networks too, where their widths agree.
         """
         if not isinstance(other, ImplicitVolume):
-            raise TypeError(f"an implicit-volume cannot be made from a {type(other).__name__}")
+            raise ValueError(
+                f"system.geometry_convert_from: an implicit-volume cannot be made from a {type(other).__name__}"
+            )
         new = ImplicitVolume(cfg, **kwargs)
         new.encoding.load_state_dict(other.encoding.state_dict())
         new.density_network.load_state_dict(other.density_network.state_dict())

@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from jaxtyping import Float
+from omegaconf import ListConfig
 from torch import Tensor
 
 from latent_prior.host.embedded.geometry.base import BaseImplicitGeometry, linear_blob
@@ -54,9 +55,10 @@ class VolumeGrid(BaseImplicitGeometry):
             raise ValueError(f"geometry.density_bias is {self.cfg.density_bias!r}, expected 'blob' or a number")
         if self.cfg.normal_type not in NORMAL_TYPES:
             raise ValueError(f"geometry.normal_type is {self.cfg.normal_type!r}, expected one of {NORMAL_TYPES}")
-        size = tuple(self.cfg.grid_size)
+        get_activation(self.cfg.density_activation, "geometry.density_activation")
+        size = tuple(self.cfg.grid_size) if isinstance(self.cfg.grid_size, ListConfig) else ()
         if len(size) != 3 or not all(isinstance(count, int) and count > 0 for count in size):
-            raise ValueError(f"geometry.grid_size is {list(size)}, expected three positive whole numbers")
+            raise ValueError(f"geometry.grid_size is {self.cfg.grid_size}, expected three positive whole numbers")
         self.grid = nn.Parameter(torch.zeros(1, 1 + self.cfg.n_feature_dims, *size))
         if self.cfg.density_bias == "blob":
             self.register_buffer("density_scale", torch.tensor(0.0))
