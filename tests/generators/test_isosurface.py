@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import trimesh
 from latent_prior.generators import isosurface
 from scipy import ndimage
 
@@ -86,6 +87,16 @@ def test_floaters_go_and_large_pieces_stay(fields, unit_box):
     grid = isosurface.sample_density(density, unit_box, 48)
     pieces = [isosurface.extract_surface(grid, 100.0, min_fraction=fraction).body_count for fraction in (0.0, 0.1, 1.0)]
     assert pieces == [3, 2, 1]
+
+
+def test_simplify_leaves_no_slivers(monkeypatch):
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    flap = np.array([[0, 1, 2], [0, 2, 1]]) + len(ball.vertices)
+    corners = np.array([[3.0, 0, 0], [3.0, 1, 0], [3.0, 0, 1]])
+    collapsed = np.concatenate([ball.vertices, corners]), np.concatenate([ball.faces, flap])
+    monkeypatch.setattr(isosurface.fast_simplification, "simplify", lambda *args, **kwargs: collapsed)
+    mesh = isosurface.simplify(ball.subdivide(), 400)
+    assert len(mesh.faces) == len(ball.faces) and len(mesh.vertices) == len(ball.vertices)
 
 
 def shell(opening: float, n: int = 48) -> np.ndarray:

@@ -114,7 +114,8 @@ def _without_cavities(solid: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "X Y
     thick = ndimage.binary_dilation(padded, iterations=PINHOLE)  # pinholes close
     labels, _ = ndimage.label(~thick)
     outside = ndimage.binary_dilation(labels == labels[0, 0, 0], iterations=3 * PINHOLE, mask=~padded)
-    return ~outside[(slice(PINHOLE + 1, -PINHOLE - 1),) * 3]
+    labels, _ = ndimage.label(~outside[(slice(PINHOLE + 1, -PINHOLE - 1),) * 3])
+    return np.isin(labels, np.unique(labels[solid]))  # nothing that touches the body by an edge alone
 
 
 def extract_surface(
@@ -153,4 +154,8 @@ def simplify(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
     if len(mesh.faces) <= max_faces:
         return mesh
     vertices, faces = fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=max_faces)
-    return trimesh.Trimesh(vertices, faces)
+    mesh = trimesh.Trimesh(vertices, faces)
+    pieces = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+    mesh.update_faces(np.bincount(pieces)[pieces] >= 4)  # folded slivers that the collapse leaves bound no volume
+    mesh.remove_unreferenced_vertices()
+    return mesh
