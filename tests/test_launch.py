@@ -223,7 +223,7 @@ def test_export_again_in_other_formats(finished, tmp_path):
         ("data.progressive_until=-1", "data.progressive_until"),
         ("system.background.color=1", "background.color"),
         ("system.geometry.density_activation=softpluss", "geometry.density_activation"),
-        ("system.scheduler.interval=step", "system.scheduler.name"),
+        ("system.scheduler.name=null", "system.scheduler.name"),
         ("system.optimizer.params=geometry", "system.optimizer.params"),
         ("system.optimizer.args.lr=-1", "system.optimizer.args"),
         ("trainer.max_stepz=3", "trainer: "),

@@ -50,7 +50,7 @@ def draw_subject(rng: random.Random, held_out: bool | None) -> Subject:
             return subject
 
 
-def draw_shard(seed: int, held_out: bool | None, size: int, count: int = SHARD) -> PictureSet:
+def draw_shard(seed: int, held_out: bool | None, size: int, count: int) -> PictureSet:
     """Render `count` pictures with cameras, paints and backgrounds drawn from `seed`."""
     rng, g = random.Random(seed), torch.Generator().manual_seed(seed)
     subjects = [draw_subject(rng, held_out) for _ in range(count)]
@@ -83,7 +83,7 @@ def picture_set(
     for k in tqdm(range((count + SHARD - 1) // SHARD), desc=label, unit="shard", disable=None):
         path = folder / f"{seed + k:09d}-{size}.safetensors"
         if not path.exists():
-            _write(path, draw_shard(seed + k, held_out, size))
+            _write(path, draw_shard(seed + k, held_out, size, SHARD))
         parts.append(_read(path))
     return PictureSet(
         torch.cat([p.images for p in parts]),
