@@ -66,11 +66,11 @@ def _in_place(folder: Path) -> dict[str, str]:
 
 
 def train_pocket(args: argparse.Namespace) -> None:
+    from latent_prior.models.checkpoint import POCKET_FOLDER
     from latent_prior.pocket.training.everything import train_everything
 
-    train_everything(
-        Path(args.work), Path(args.out), quick=args.quick, start_from=args.start_from and Path(args.start_from)
-    )
+    start_from = args.start_from and (POCKET_FOLDER if args.start_from == "pocket" else Path(args.start_from))
+    train_everything(Path(args.work), Path(args.out), args.quick, start_from)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,7 +117,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument(
         "--start-from",
         metavar="FOLDER",
-        help="go on from a finished checkpoint: its autoencoder and text encoder are kept, the rest is trained further",
+        help="go on from a finished checkpoint (pocket: the shipped one): its autoencoder and text encoder are kept, the "
+        "rest is trained further",
     )
     c.add_argument("--quick", action="store_true", help="a few steps of everything: shows that it runs, trains nothing")
     return p

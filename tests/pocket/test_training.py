@@ -106,10 +106,7 @@ def test_one_command_trains_everything_and_goes_on_from_a_checkpoint(tmp_path, m
     assert StableDiffusionPipeline.from_pretrained(first).scheduler.config.prediction_type == "v_prediction"
     assert set(json.loads((first / "quality.json").read_text())) == {"training pairs", "held-out pairs"}
 
-    work = tmp_path / "further"
-    work.mkdir()
-    (tmp_path / "work" / "pictures").rename(work / "pictures")
-    everything.train_everything(work, second, quick=True, start_from=first)
+    everything.train_everything(tmp_path / "work", second, quick=True, start_from=first)
     weights = "diffusion_pytorch_model.safetensors"
     kept = {"vae": weights, "text_encoder": "model.safetensors"}
     for part, name in kept.items():
@@ -118,3 +115,9 @@ def test_one_command_trains_everything_and_goes_on_from_a_checkpoint(tmp_path, m
     for part, name in {"unet": weights, "clip": "model.safetensors", "judge": "model.safetensors"}.items():
         before, after = load_file(first / part / name), load_file(second / part / name)
         assert any(not torch.equal(before[key], after[key]) for key in before), part
+
+
+def test_going_on_from_what_is_no_checkpoint_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="--start-from.*no vae"):
+        everything.train_everything(tmp_path / "work", tmp_path / "out", quick=True, start_from=tmp_path / "nothing")
+    assert not (tmp_path / "work").exists()

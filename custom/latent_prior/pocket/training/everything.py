@@ -36,6 +36,11 @@ class _Parts:
 
     @staticmethod
     def load(folder: Path) -> "_Parts":
+        for part in ("vae", "unet", "clip", "judge"):
+            if not (folder / part / "config.json").is_file():
+                raise ValueError(
+                    f"--start-from: {str(folder)!r} has no {part}; expected what train-pocket wrote to --out"
+                )
         return _Parts(
             AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval().requires_grad_(False),
             UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
@@ -48,8 +53,10 @@ def train_everything(work: Path, out: Path, quick: bool = False, start_from: Pat
     """Render, train, measure and assemble the pocket prior; `out` becomes a diffusers folder with a model card.
 
     `start_from` is a finished checkpoint to go on from: its autoencoder and text encoder are kept as they are, the rest
-    is trained further.
+    is trained further, in a subfolder of `work` of its own. Raises ValueError if it lacks a part.
     """
+    begin = _Parts() if start_from is None else _Parts.load(start_from)
+    states = work if start_from is None else work / "further"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     few = {"steps": 2, "batch": 8} if quick else {}
 
@@ -63,13 +70,12 @@ def train_everything(work: Path, out: Path, quick: bool = False, start_from: Pat
         "training pairs": pictures("test, training pairs", TEST_PICTURES, UNSEEN_SEED, False),
         "held-out pairs": pictures("test, held-out pairs", TEST_PICTURES, HELD_OUT_SEED, True),
     }
-    begin = _Parts() if start_from is None else _Parts.load(start_from)
 
     def steps(further: int) -> dict[str, int]:
         return few or ({} if start_from is None else {"steps": further})
 
     clip = train_clip(
-        work / "clip",
+        states / "clip",
         replace(POCKET, **steps(FURTHER_CLIP)),
         prior_set,
         tokenizer,
@@ -79,10 +85,10 @@ def train_everything(work: Path, out: Path, quick: bool = False, start_from: Pat
         train_text=start_from is None,
     )
     judge_recipe = replace(JUDGE, **steps(FURTHER_JUDGE))
-    judge = train_clip(work / "judge", judge_recipe, judge_set, tokenizer, device, "judge CLIP", start=begin.judge)
-    vae = (begin.vae or train_autoencoder(work / "autoencoder", prior_set.images, device, **few)).to(device)
+    judge = train_clip(states / "judge", judge_recipe, judge_set, tokenizer, device, "judge CLIP", start=begin.judge)
+    vae = (begin.vae or train_autoencoder(states / "autoencoder", prior_set.images, device, **few)).to(device)
     unet = train_diffusion(
-        work / "unet", vae, clip.text_model, tokenizer, prior_set, device, start=begin.unet, **steps(FURTHER_UNET)
+        states / "unet", vae, clip.text_model, tokenizer, prior_set, device, start=begin.unet, **steps(FURTHER_UNET)
     )
     assemble(out, vae, unet, clip, judge)
     measure(out, tests, device, samples=4 if quick else 200)
