@@ -5,11 +5,15 @@ import json
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket import cameras, pictures
 from latent_prior.pocket.training import everything, loop
+from latent_prior.pocket.clip import tokens_of
 from latent_prior.pocket.training.clip import augmented
+from latent_prior.pocket.training.diffusion import _UNetAndWords
 from safetensors.torch import load_file
 from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
 
 class Killed(Exception):
@@ -107,14 +111,39 @@ def test_one_command_trains_everything_and_goes_on_from_a_checkpoint(tmp_path, m
     assert set(json.loads((first / "quality.json").read_text())) == {"training pairs", "held-out pairs"}
 
     everything.train_everything(tmp_path / "work", second, quick=True, start_from=first)
+
+    def changed(part: str, name: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        before, after = load_file(first / part / name), load_file(second / part / name)
+        return {key: (before[key], after[key]) for key in before if not torch.equal(before[key], after[key])}
+
     weights = "diffusion_pytorch_model.safetensors"
-    kept = {"vae": weights, "text_encoder": "model.safetensors"}
-    for part, name in kept.items():
-        before, after = load_file(first / part / name), load_file(second / part / name)
-        assert all(torch.equal(before[key], after[key]) for key in before), part
+    assert not changed("vae", weights)
     for part, name in {"unet": weights, "clip": "model.safetensors", "judge": "model.safetensors"}.items():
-        before, after = load_file(first / part / name), load_file(second / part / name)
-        assert any(not torch.equal(before[key], after[key]) for key in before), part
+        assert changed(part, name), part
+    words = changed("text_encoder", "model.safetensors")
+    assert list(words) == ["text_model.embeddings.token_embedding.weight"]
+    before, after = words.popitem()[1]
+    tokenizer = CLIPTokenizer.from_pretrained(second / "tokenizer")
+    rows = set((before != after).any(dim=-1).nonzero().flatten().tolist())
+    assert rows <= set(tokenizer("front back side overhead view", add_special_tokens=False).input_ids)
+
+
+def test_view_words_are_learned_and_no_other_word():
+    tokenizer = CLIPTokenizer.from_pretrained(POCKET_FOLDER / "tokenizer")
+    text = CLIPTextModel.from_pretrained(POCKET_FOLDER / "text_encoder", torch_dtype=torch.float32)
+    text.eval().requires_grad_(False)
+    model = _UNetAndWords(torch.nn.Identity(), text, tokenizer)
+    ids = tokens_of(tokenizer, ["a red mug", "a red mug, back view"])
+    torch.testing.assert_close(model.hidden(text, ids), text(ids).last_hidden_state)
+    model.hidden(text, ids).square().sum().backward()
+    said = tokenizer("back view", add_special_tokens=False).input_ids
+    learned = (model.words.grad != 0).any(dim=-1)
+    assert set(model.rows[learned].tolist()) == set(said)
+    with torch.no_grad():
+        model.words += 0.1
+    after = model.hidden(text, ids)
+    torch.testing.assert_close(after[0], text(ids).last_hidden_state[0])
+    assert not torch.allclose(after[1], text(ids).last_hidden_state[1])
 
 
 def test_going_on_from_what_is_no_checkpoint_is_refused_before_any_work(tmp_path):
