@@ -31,6 +31,7 @@ class Geometry:
 GEOMETRIES = {
     "pocket": Geometry((8, 8, 16), 64, "v_prediction", 32, 16),  # 64x64 -> 16x16
     "stable": Geometry((4, 8, 8, 8), 64, "epsilon", 24, 77),  # 64x64 -> 8x8
+    "sd": Geometry((4, 8, 8, 8), 512, "epsilon", 24, 77),  # 512x512 -> 64x64: Stable Diffusion's layout
     "single_level": Geometry((8, 8), 24, "sample", 32, 20),  # 24x24 -> 12x12
 }
 
