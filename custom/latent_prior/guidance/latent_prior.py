@@ -8,7 +8,7 @@ Beware: guidance_scale is the standard scale, so threestudio's plain guidance_sc
 """
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -34,6 +34,10 @@ class LatentPriorGuidance(host.BaseObject):
     class Config(host.BaseObject.Config):
         # The checkpoint: pocket, a diffusers folder, a .safetensors file or a hub id.
         pretrained_model_name_or_path: str = "pocket"
+        # Textual Inversion files or hub ids: words added to the text encoder. Give the prompt processor the same.
+        textual_inversion: list[str] = field(default_factory=list)
+        # LoRA files or hub ids, `file` or `file:scale`, merged into the weights. Give the prompt processor the same.
+        lora: list[str] = field(default_factory=list)
         # Weights in float16 on CUDA; on a CPU they are float32 always.
         half_precision_weights: bool = True
         # Ask for the prompt of each camera's direction ("..., back view") instead of one prompt for all.
@@ -89,6 +93,8 @@ class LatentPriorGuidance(host.BaseObject):
             self.cfg.pretrained_model_name_or_path,
             device=self.device,
             half_precision_weights=self.cfg.half_precision_weights,
+            textual_inversion=self.cfg.textual_inversion,
+            lora=self.cfg.lora,
         )
         self.prior.autoencoder.check_layers(self.options.fm_layers)
         # None draws from torch's global generator; set another to draw the guidance's numbers apart from the run's
@@ -155,7 +161,7 @@ class LatentPriorGuidance(host.BaseObject):
             return self.prior.autoencoder.decode(latents.float())
 
     def _options_at(self, epoch: int, global_step: int) -> PriorOptions:
-        values = {field.name: self.cfg[field.name] for field in fields(PriorOptions)}
+        values = {option.name: self.cfg[option.name] for option in fields(PriorOptions)}
         for name in SCHEDULED:
             if values[name] is not None:
                 values[name] = host.C(values[name], epoch, global_step)
