@@ -19,6 +19,7 @@ from torch import Tensor
 from latent_prior import host
 from latent_prior.guidance.evaluation import guidance_pictures
 from latent_prior.models.condition import Condition
+from latent_prior.models.efficiency import Efficiency
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
 
@@ -46,6 +47,18 @@ class LatentPriorGuidance(host.BaseObject):
         max_items_eval: int = 4
         # Steps over which timestep_annealing runs, usually ${trainer.max_steps}.
         trainer_max_steps: int = 25000
+
+        # The next six are the fields of Efficiency: convolution weights in the order N H W C,
+        enable_channels_last_format: bool = False
+        # attention in slices,
+        enable_attention_slicing: bool = False
+        # the autoencoder's activations recomputed on the way back,
+        enable_gradient_checkpointing: bool = False
+        # similar tokens merged (needs tomesd), with the keywords of tomesd.apply_patch,
+        token_merging: bool = False
+        token_merging_params: dict = field(default_factory=dict)
+        # the denoiser compiled.
+        enable_compile: bool = False
 
         # The rest are the fields of PriorOptions. "Scheduled" ones take a number or a schedule [v0, v1, end], ...
 
@@ -95,6 +108,7 @@ class LatentPriorGuidance(host.BaseObject):
             half_precision_weights=self.cfg.half_precision_weights,
             textual_inversion=self.cfg.textual_inversion,
             lora=self.cfg.lora,
+            efficiency=Efficiency(**{option.name: self.cfg[option.name] for option in fields(Efficiency)}),
         )
         self.prior.autoencoder.check_layers(self.options.fm_layers)
         # None draws from torch's global generator; set another to draw the guidance's numbers apart from the run's
