@@ -73,9 +73,8 @@ class Prompts:
 
 def theirs(unet, vae, scheduler, device: torch.device) -> Callable:
     """threestudio's own `stable-diffusion-guidance` over the given networks: its loading is bypassed, nothing else."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
     import threestudio
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     pipe = mock.MagicMock(unet=unet, vae=vae)
     pipe.to.return_value = pipe
@@ -288,7 +287,8 @@ def main() -> None:
     size = (4, 64, 64) if args.input == LATENTS else (3, 512, 512)
     x = torch.rand(args.batch, *size, generator=torch.Generator().manual_seed(2)).to(device)
     text = table(*measure(steps(args, device), x, args.repeats))
-    what = f"{args.input}, batch {args.batch}, {device}, {torch.get_num_threads()} threads, FM of {', '.join(args.fm_layers)}"
+    threads, layers = torch.get_num_threads(), " ".join(args.fm_layers)
+    what = f"{args.input}, batch {args.batch}, {device}, {threads} threads, FM of {layers}"
     print(f"{what}\n\n{text}")
     if args.out:
         Path(args.out).write_text(f"{what}\n\n{text}\n")
