@@ -6,11 +6,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from latent_prior.models.checkpoint import POCKET_FOLDER
-from latent_prior.pocket import cameras, pictures
-from latent_prior.pocket.training import everything, loop
+from latent_prior.pocket import cameras, captions, pictures
 from latent_prior.pocket.clip import tokens_of
+from latent_prior.pocket.training import everything, loop
 from latent_prior.pocket.training.clip import augmented
-from latent_prior.pocket.training.diffusion import _UNetAndWords
+from latent_prior.pocket.training.diffusion import _UNetAndWords, build, two_sided
 from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -121,7 +121,7 @@ def test_one_command_trains_everything_and_goes_on_from_a_checkpoint(tmp_path, m
     for part, name in {"unet": weights, "clip": "model.safetensors", "judge": "model.safetensors"}.items():
         assert changed(part, name), part
     words = changed("text_encoder", "model.safetensors")
-    assert list(words) == ["text_model.embeddings.token_embedding.weight"]
+    assert [name.removeprefix("text_model.") for name in words] == ["embeddings.token_embedding.weight"]
     before, after = words.popitem()[1]
     tokenizer = CLIPTokenizer.from_pretrained(second / "tokenizer")
     rows = set((before != after).any(dim=-1).nonzero().flatten().tolist())
@@ -132,7 +132,7 @@ def test_view_words_are_learned_and_no_other_word():
     tokenizer = CLIPTokenizer.from_pretrained(POCKET_FOLDER / "tokenizer")
     text = CLIPTextModel.from_pretrained(POCKET_FOLDER / "text_encoder", torch_dtype=torch.float32)
     text.eval().requires_grad_(False)
-    model = _UNetAndWords(torch.nn.Identity(), text, tokenizer)
+    model = _UNetAndWords(build(text.config.hidden_size), text, tokenizer)
     ids = tokens_of(tokenizer, ["a red mug", "a red mug, back view"])
     torch.testing.assert_close(model.hidden(text, ids), text(ids).last_hidden_state)
     model.hidden(text, ids).square().sum().backward()
@@ -150,3 +150,10 @@ def test_going_on_from_what_is_no_checkpoint_is_refused_before_any_work(tmp_path
     with pytest.raises(ValueError, match="--start-from.*no vae"):
         everything.train_everything(tmp_path / "work", tmp_path / "out", quick=True, start_from=tmp_path / "nothing")
     assert not (tmp_path / "work").exists()
+
+
+def test_two_sided_pictures_are_of_what_looks_different_from_behind():
+    subjects = [captions.Subject(kind, "red") for kind in ("mug", "cone", "chair", "mug", "jug")]
+    views = ["front view", "front view", "back view", "side view", "back view"]
+    chosen = two_sided(pictures.PictureSet(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), subjects, views))
+    assert chosen.tolist() == [0, 2, 4]
