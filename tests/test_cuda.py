@@ -1,4 +1,4 @@
-"""What only CUDA can show; `launch_scripts/gpu_check.sh` runs it. Skips without a GPU, and part by part without packages."""
+"""What only CUDA can show; launch_scripts/gpu_check.sh runs it. Skips without a GPU, and part by part without packages."""
 
 import importlib.util
 

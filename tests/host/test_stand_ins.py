@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+import types
 
 import pytest
 from latent_prior.host.threestudio import stand_ins
@@ -48,7 +49,7 @@ def test_what_is_absent_can_be_imported_and_named(asker):
         "asker.k.Grid(3)",
         "asker.dr.Context()",
         "asker.Grid.from_file('x')",
-        "type('Mine', (asker.Grid,), {})",
+        "types.new_class('Mine', (asker.Grid,))",  # what a class statement does
         "asker.Grid[0]",
         "asker.Grid.__enter__()",
     ],
@@ -58,7 +59,7 @@ def test_use_says_what_is_missing_what_for_and_how_to_get_it(asker, use):
         "import absent_kernels as k\nimport absent_kernels.torch as dr\nfrom absent_kernels import Grid\n"
     )
     with pytest.raises(MissingPackage, match=r"absent_kernels.*fast grids.*pip install absent-kernels"):
-        eval(use, {"asker": module})
+        eval(use, {"asker": module, "types": types})
 
 
 def test_calls_with_nothing_to_do_are_let_through(asker):

@@ -112,11 +112,13 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _asked_by_threestudio() -> bool:
-    frame = sys._getframe(1)
+    """Whether the import that is going on was written in one of threestudio's files: the caller of importlib's frames."""
+    frame, inside = sys._getframe(1), False
     while frame is not None:
-        asker = frame.f_globals.get("__name__", "")
-        if asker != __name__ and not asker.startswith("importlib"):
-            return asker.split(".")[0] in ("threestudio", "extern")  # extern: threestudio's copies of other projects
+        name = frame.f_globals.get("__name__", "")
+        if inside and not name.startswith("importlib"):
+            return name.split(".")[0] in ("threestudio", "extern")  # extern: threestudio's copies of other projects
+        inside = inside or name.startswith("importlib")
         frame = frame.f_back
     return False
 
