@@ -254,11 +254,15 @@ def add_host_arguments(p: argparse.ArgumentParser) -> None:
 
 def choose_host(args: argparse.Namespace) -> None:
     """Hand the choice of `add_host_arguments` to the seam, which reads it from the environment."""
-    if "latent_prior.host" not in sys.modules:
-        if args.host:
-            os.environ["LATENT_PRIOR_HOST"] = args.host
-        if args.threestudio:
-            os.environ["THREESTUDIO_ROOT"] = args.threestudio
+    if args.threestudio:
+        os.environ["THREESTUDIO_ROOT"] = args.threestudio
+    if args.host:
+        loaded = sys.modules.get("latent_prior.host")
+        if loaded is not None and args.host not in ("auto", loaded.NAME):
+            raise ValueError(
+                f"--host {args.host}: this process runs on the {loaded.NAME} host already; start a new one"
+            )
+        os.environ["LATENT_PRIOR_HOST"] = args.host
 
 
 def parser() -> argparse.ArgumentParser:

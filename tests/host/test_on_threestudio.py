@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from latent_prior.link import link
 from omegaconf import OmegaConf
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
 
@@ -150,3 +151,55 @@ def test_stable_diffusion_configs_run_at_small_size(host, name, stable, tmp_path
         overrides.append("system.geometry.pos_encoding_config.log2_hashmap_size=10")
     found = launched(host, CONFIGS[name], tmp_path, *overrides)
     assert all(math.isfinite(value) for row in logged(found["folder"]) for value in row.values())
+
+
+LOADER = """
+from latent_prior.host.threestudio import bring_in
+bring_in()
+import importlib.util, threestudio
+spec = importlib.util.spec_from_file_location("their_launch", "launch.py")
+their_launch = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(their_launch)
+their_launch.load_custom_modules()
+once = dict(threestudio.__modules__)
+assert {"latent-prior-guidance", "latent-prior-system", "another-system"} <= once.keys(), sorted(once)
+their_launch.load_custom_modules()
+assert threestudio.__modules__.keys() == once.keys()
+cfg = threestudio.utils.config.load_config("custom/latent_prior.yaml", cli_args=[], n_gpus=1)
+assert threestudio.find(cfg.system_type).__module__ == "latent_prior.systems.text_to_3d"
+"""
+
+
+def test_linked_beside_another_extension_threestudios_own_loader_takes_us(tmp_path):
+    root = Path(os.environ["THREESTUDIO_ROOT"])
+    for name in ("launch.py", "threestudio", "extern"):
+        (tmp_path / name).symlink_to(root / name)
+    link(tmp_path)
+    (tmp_path / "custom" / "another").mkdir()
+    (tmp_path / "custom" / "another" / "__init__.py").write_text(
+        "import threestudio\n\n\n@threestudio.register('another-system')\nclass Another:\n    pass\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "custom"), "LATENT_PRIOR_HOST": "threestudio"}
+    env["THREESTUDIO_ROOT"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", LOADER], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_a_misspelt_key_is_refused_in_one_line(tmp_path):
+    env = {**os.environ, "LATENT_PRIOR_HOST": "auto"}
+    command = [
+        sys.executable,
+        str(REPOSITORY / "launch.py"),
+        "--host",
+        "threestudio",
+        "--config",
+        str(CONFIGS["latent_prior"]),
+    ]
+    for wrong in ("system.geometry.grid_sise=3", "sytem_type=x"):
+        done = subprocess.run(
+            [*command, wrong, f"exp_root_dir={tmp_path}"], env=env, capture_output=True, text=True, cwd=tmp_path
+        )
+        said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 2 and len(said) == 1, done.stderr[-2000:]
+        assert wrong.split("=")[0].split(".")[-1] in said[0]
+    assert not list(tmp_path.rglob("*.ckpt"))

@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+from latent_prior.host.threestudio import stand_ins
+
 ROOT_VARIABLE = "THREESTUDIO_ROOT"
 NEEDED = ("cv2",)  # of the packages that may have stand-ins, those that every run reaches
 
@@ -49,8 +51,6 @@ def bring_in() -> tuple[str, ...]:
         sys.path.insert(0, str(Path(folder).resolve()))
     import jaxtyping  # noqa: F401  # it asks for typeguard's version, which a stand-in lacks
     import torch
-
-    from latent_prior.host.threestudio import stand_ins
 
     before = set(sys.modules)
     try:
@@ -94,10 +94,11 @@ def _encodings_in_plain_torch() -> None:
 
 
 def refusal(error: BaseException) -> ValueError | None:
-    """threestudio's way of refusing a config key, a TypeError of the dataclass it belongs to, as a ValueError."""
-    found = re.search(
-        r"(?:(\w+)\.)?(?:Config|\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
-    )
+    """What threestudio refuses, as a ValueError: a config key, which is a TypeError of the dataclass it would belong to,
+    or the use of a package that is not installed."""
+    if isinstance(error, stand_ins.MissingPackage):
+        return ValueError(str(error))
+    found = re.search(r"(?:(\w+)\.)?\w+\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not isinstance(error, TypeError) or found is None:
         return None
     return ValueError(
