@@ -159,8 +159,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument(
         "--start-from",
         metavar="FOLDER",
-        help="go on from a finished checkpoint (pocket: the shipped one): its autoencoder and text encoder are kept, the "
-        "rest is trained further",
+        help="go on from a finished checkpoint (pocket: the shipped one): its autoencoder is kept, its text encoder too "
+        "but for the view words, the rest is trained further",
     )
     c.add_argument("--quick", action="store_true", help="a few steps of everything: shows that it runs, trains nothing")
     return p

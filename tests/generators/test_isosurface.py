@@ -99,6 +99,43 @@ def test_simplify_leaves_no_slivers(monkeypatch):
     assert len(mesh.faces) == len(ball.faces) and len(mesh.vertices) == len(ball.vertices)
 
 
+def test_simplify_keeps_the_bodies_there_were(monkeypatch):
+    ball, crumb = trimesh.creation.icosphere(subdivisions=2), trimesh.creation.icosphere(subdivisions=0)
+    two = trimesh.util.concatenate([ball, ball.copy().apply_translation([5, 0, 0])])
+    three = trimesh.util.concatenate([crumb.apply_translation([9, 0, 0]), two])
+    monkeypatch.setattr(isosurface.fast_simplification, "simplify", lambda *args, **kwargs: (three.vertices, three.faces))
+    mesh = isosurface.simplify(two.subdivide(), 700)
+    assert mesh.body_count == 2 and len(mesh.faces) == 2 * len(ball.faces)
+
+
+@pytest.mark.parametrize("smoothing", [1.0, 2.0])
+def test_smoothing_takes_the_noise_and_leaves_the_surface(fields, unit_box, smoothing):
+    grid = isosurface.sample_density(fields.ball(0.6), unit_box, 64)
+    rough = isosurface.DensityGrid(
+        grid.values * np.random.default_rng(0).lognormal(0, 1, grid.values.shape).astype(np.float32), grid.origin, grid.step
+    )
+    before, after = (isosurface.extract_surface(rough, 100.0, 1.0, True, blur) for blur in (0.0, smoothing))
+    sphere = 4 * np.pi * 0.6**2
+    assert before.area > 1.2 * sphere and after.area == pytest.approx(sphere, rel=0.1)
+    radii = np.linalg.norm(after.vertices, axis=1)
+    assert radii.mean() == pytest.approx(0.6, abs=grid.step) and radii.std() < grid.step / 2
+    assert after.body_count == 1 and after.is_watertight
+
+
+def test_smoothing_leaves_a_flat_surface_where_it_is(fields, unit_box):
+    """Also where it meets the grid's border, and whatever the density inside."""
+    grid = isosurface.sample_density(lambda points: 1000.0 * (points[:, :1] < 0.1), unit_box, 41)
+    flat = isosurface.extract_surface(grid, 100.0, smoothing=2.0)
+    inner = np.abs(flat.vertices[:, 1:]).max(axis=1) < 0.9
+    face = flat.vertices[inner & (flat.vertices[:, 0] > 0)]
+    np.testing.assert_allclose(face[:, 0], 0.1, atol=grid.step)
+
+
+def test_smoothing_spares_what_is_thinner_than_the_blur(fields, unit_box):
+    grid = isosurface.sample_density(fields.ball(0.05), unit_box, 41)
+    assert isosurface.extract_surface(grid, 100.0, smoothing=5.0).body_count == 1
+
+
 def shell(opening: float, n: int = 48) -> np.ndarray:
     """A hollow ball of outer radius 20 voxels, inner 14, with a round opening of that radius through its top."""
     x, y, z = np.meshgrid(*[np.arange(n) - (n - 1) / 2] * 3, indexing="ij")

@@ -123,6 +123,20 @@ def test_terms_left_out(make_guidance, processor, batch, monkeypatch):
     assert {name for name in out if name.startswith("loss_")} == {"loss_sds"}
 
 
+def test_terms_follow_their_weights(make_guidance, processor, batch):
+    guidance = make_guidance(use_fm=[10, 0.0, 0.05, 20], use_kl=0.0)
+    always, computed = make_guidance(), {}
+    for step in (0, 10, 11, 20):
+        guidance.update_step(0, step)
+        computed[step] = call(guidance, processor, batch)
+    expected = call(always, processor, batch)
+    assert [step for step, out in computed.items() if "loss_fm" in out] == [11, 20]
+    assert not any("loss_kl" in out for out in computed.values())
+    assert_close(computed[11]["loss_fm"], expected["loss_fm"])
+    for out in computed.values():  # what is left out changes nothing else
+        assert_close(out["loss_sds"], expected["loss_sds"], rtol=0, atol=0)
+
+
 def test_without_a_gradient(guidance, processor, batch):
     with torch.no_grad():
         out = call(guidance, processor, batch)

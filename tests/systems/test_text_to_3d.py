@@ -35,7 +35,7 @@ def test_a_weight_of_a_term_that_is_never_computed_is_refused(weight):
     cfg = OmegaConf.create({"guidance_type": "latent-prior-guidance", "loss": {"lambda_sds": 1.0, "lambda_fm": weight}})
     guidance = SimpleNamespace(cfg=SimpleNamespace(use_fm=False, use_kl=False))
     system = SimpleNamespace(cfg=cfg, guidance=guidance)
-    with pytest.raises(ValueError, match="lambda_fm is above 0, but system.guidance.use_fm is false"):
+    with pytest.raises(ValueError, match="lambda_fm is above 0, but system.guidance.use_fm is False"):
         LatentPriorSystem._check_terms_known(system)
     cfg.loss["lambda_fm"] = [0.0, 0.0, 100]
     LatentPriorSystem._check_terms_known(system)

@@ -11,7 +11,7 @@ import fast_simplification
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
@@ -119,11 +119,18 @@ def _without_cavities(solid: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "X Y
 
 
 def extract_surface(
-    grid: DensityGrid, threshold: float, min_fraction: float = 0.0, fill_cavities: bool = False
+    grid: DensityGrid,
+    threshold: float,
+    min_fraction: float = 0.0,
+    fill_cavities: bool = False,
+    smoothing: float = 0.0,
 ) -> trimesh.Trimesh:
     """The surface where the density crosses the threshold, by marching cubes (Lewiner et al. 2003).
 
     Bodies that reach the grid's border are closed there. See `solid_mask` for the cleaning.
+    smoothing: standard deviation in voxels of a Gaussian that the density, cut off at twice the threshold, is blurred
+    with: between that and 0 the threshold lies half-way, so that flat surfaces stay where they are; details and parts
+    thinner than about twice as much are lost. 0 leaves it alone.
 
     Raises:
         ValueError: nothing lies above the threshold.
@@ -133,10 +140,11 @@ def extract_surface(
             f"no density exceeds isosurface_threshold = {threshold:.3g}: the largest is {grid.values.max():.3g}. "
             "Lower exporter.isosurface_threshold, or train longer (trainer.max_steps)"
         )
-    solid = solid_mask(grid.values, threshold, min_fraction, fill_cavities)
-    above = grid.values > threshold
-    values = np.where(above & ~solid, 0, grid.values)
-    values = np.where(solid & ~above, grid.values.max(), values)
+    values = _cleaned(grid.values, threshold, min_fraction, fill_cavities)
+    if smoothing > 0:
+        blurred = ndimage.gaussian_filter(np.clip(values, 0, 2 * threshold), smoothing, mode="nearest")
+        if blurred.max() > threshold:  # otherwise the body is thinner than the blur, and rough is better than nothing
+            values = _cleaned(blurred, threshold, min_fraction, fill_cavities)
     vertices, faces, _, _ = marching_cubes(
         np.pad(values, 1),
         level=threshold,
@@ -147,6 +155,15 @@ def extract_surface(
     return trimesh.Trimesh(vertices + grid.origin - grid.step, faces)
 
 
+def _cleaned(
+    values: Float[np.ndarray, "X Y Z"], threshold: float, min_fraction: float, fill_cavities: bool
+) -> Float[np.ndarray, "X Y Z"]:
+    """The densities with nothing but `solid_mask` above the threshold."""
+    solid = solid_mask(values, threshold, min_fraction, fill_cavities)
+    above = values > threshold
+    return np.select([above & ~solid, solid & ~above], [0, values.max()], values)
+
+
 def simplify(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
     """At most about `max_faces` faces, by quadric edge collapse (Garland and Heckbert 1997); colours are dropped."""
     if max_faces < 4:
@@ -154,8 +171,15 @@ def simplify(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
     if len(mesh.faces) <= max_faces:
         return mesh
     vertices, faces = fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=max_faces)
-    mesh = trimesh.Trimesh(vertices, faces)
-    pieces = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
-    mesh.update_faces(np.bincount(pieces)[pieces] >= 4)  # folded slivers that the collapse leaves bound no volume
-    mesh.remove_unreferenced_vertices()
-    return mesh
+    simpler = trimesh.Trimesh(vertices, faces)
+    # collapsing an edge parts nothing, so what comes out as a further piece is a sliver that folded off
+    pieces = _piece_of_face(simpler)
+    sizes = np.bincount(pieces)
+    simpler.update_faces(np.isin(pieces, sizes.argsort()[::-1][: len(np.unique(_piece_of_face(mesh)))]))
+    simpler.remove_unreferenced_vertices()
+    return simpler
+
+
+def _piece_of_face(mesh: trimesh.Trimesh) -> Int[np.ndarray, " F"]:
+    """The connected piece, numbered from 0, that each face belongs to."""
+    return trimesh.graph.connected_component_labels(mesh.edges_unique, node_count=len(mesh.vertices))[mesh.faces[:, 0]]

@@ -46,6 +46,7 @@ def field_to_mesh(
     coarse_to_fine: bool = True,
     min_fraction: float = 0.05,
     fill_cavities: bool = True,
+    smoothing: float = 0.0,
     max_faces: int | None = None,
     chunk: int = 1 << 18,
 ) -> FieldMesh:
@@ -56,7 +57,7 @@ def field_to_mesh(
     resolution: samples along the longest edge of the final box.
     threshold: density at the surface; None: isosurface.automatic_threshold.
     coarse_to_fine: find the object at half the resolution first, then sample its own box (with a margin).
-    min_fraction, fill_cavities: see isosurface.solid_mask.
+    min_fraction, fill_cavities, smoothing: see isosurface.extract_surface.
     max_faces: simplify to about as many faces; None: leave them.
     chunk: points evaluated at a time.
 
@@ -72,7 +73,7 @@ def field_to_mesh(
         tight = torch.as_tensor(corners, dtype=box.dtype, device=box.device)
         tight = torch.stack([torch.maximum(tight[0], box[0]), torch.minimum(tight[1], box[1])])
         grid = sample_density(density, tight, resolution, chunk)
-    mesh = extract_surface(grid, threshold, min_fraction, fill_cavities)
+    mesh = extract_surface(grid, threshold, min_fraction, fill_cavities, smoothing)
     if max_faces is not None:
         mesh = simplify(mesh, max_faces)
     if color is not None:

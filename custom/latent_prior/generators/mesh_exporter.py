@@ -43,6 +43,8 @@ class VertexColorMeshExporter(host.Exporter):
         min_component_fraction: float = 0.05
         # Fill cavities that cannot be seen from outside.
         fill_cavities: bool = True
+        # Blur the density by this many voxels first, so that its noise does not roughen the surface; 0: do not.
+        smoothing: float = 0.0
         # Simplify to about this many faces; None: keep all.
         max_faces: int | None = None
         # Bake a texture too (glb and obj; ply keeps vertex colours). Needs xatlas.
@@ -69,6 +71,8 @@ class VertexColorMeshExporter(host.Exporter):
             raise ValueError(f"exporter.fmt is {fmt!r}, expected some of {', '.join(FORMATS)}")
         if not 0 <= self.cfg.min_component_fraction <= 1:
             raise ValueError(f"exporter.min_component_fraction is {self.cfg.min_component_fraction}, expected 0 to 1")
+        if not 0 <= self.cfg.smoothing <= 10:
+            raise ValueError(f"exporter.smoothing is {self.cfg.smoothing}, expected 0 to 10 voxels")
         for key in ("texture_size", "texture_timeout"):
             if getattr(self.cfg, key) <= 0:
                 raise ValueError(f"exporter.{key} is {getattr(self.cfg, key)}, expected a positive number")
@@ -109,6 +113,7 @@ class VertexColorMeshExporter(host.Exporter):
             coarse_to_fine=options.isosurface_coarse_to_fine,
             min_fraction=self.cfg.min_component_fraction if options.isosurface_remove_outliers else 0.0,
             fill_cavities=self.cfg.fill_cavities,
+            smoothing=self.cfg.smoothing,
             max_faces=self.cfg.max_faces,
             chunk=options.isosurface_chunk or DEFAULT_CHUNK,
         )

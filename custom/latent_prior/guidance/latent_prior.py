@@ -1,8 +1,8 @@
 """`latent-prior-guidance`: the prior under threestudio's guidance contract.
 
 Config, scheduled state and one call; what is computed lies in `latent_prior.models.latent_prior`. The weights of the
-terms are the system's (`system.loss.lambda_sds`, `lambda_fm`, `lambda_kl`); a term whose weight is always 0 is best not
-computed at all: `use_fm: ${cmaxgt0:${system.loss.lambda_fm}}`.
+terms are the system's (`system.loss.lambda_sds`, `lambda_fm`, `lambda_kl`); a term whose weight is 0 is best not
+computed: `use_fm: ${system.loss.lambda_fm}` computes it while its weight is above 0.
 
 Beware: guidance_scale is the standard scale, so threestudio's plain guidance_scale of 100 is 101 here.
 """
@@ -25,6 +25,7 @@ from latent_prior.models.options import PriorOptions
 
 # Options that may change over training, so that a config may hold a schedule for them.
 SCHEDULED = ("guidance_scale", "guidance_rescale", "grad_clip", "min_step_percent", "max_step_percent")
+SWITCHES = ("use_fm", "use_kl")
 
 
 @host.register("latent-prior-guidance")
@@ -72,14 +73,15 @@ class LatentPriorGuidance(host.BaseObject):
         weighting_strategy: str = "sds"
         # Scheduled. Bound on every entry of w(t) times the residual; null does not clip.
         grad_clip: Any = None
-        # Compute loss_fm, the feature matching term. It alone needs the decoder.
-        use_fm: bool = True
+        # Compute loss_fm, the feature matching term, which alone needs the decoder: true, false, or a number or schedule,
+        # such as the term's weight, ${system.loss.lambda_fm}, and the term is computed while that is above 0.
+        use_fm: Any = True
         # What features are compared with: residual, paper or denoised.
         fm_target: str = "residual"
         # Decoder layers to compare in, of mid, up_0, up_1, ...; null takes the first three levels after mid.
         fm_layers: list[str] | None = None
-        # Compute loss_kl, the KL regulariser.
-        use_kl: bool = True
+        # Compute loss_kl, the KL regulariser: as use_fm.
+        use_kl: Any = True
         # The regulariser's form: standard or paper.
         kl_form: str = "standard"
         # Scheduled. Timesteps are drawn between these fractions of the model's schedule, both ends included.
@@ -179,6 +181,9 @@ class LatentPriorGuidance(host.BaseObject):
         for name in SCHEDULED:
             if values[name] is not None:
                 values[name] = host.C(values[name], epoch, global_step)
+        for name in SWITCHES:
+            if not isinstance(values[name], bool):
+                values[name] = host.C(values[name], epoch, global_step) > 0
         if values["fm_layers"] is not None:
             values["fm_layers"] = tuple(values["fm_layers"])
         return PriorOptions(**values)

@@ -90,7 +90,7 @@ class LatentPriorSystem(host.BaseLift3DSystem):
             weight = host.config_to_primitive(self.cfg.loss).get(f"lambda_{term}", 0)
             if not used and max(_scheduled_values(weight)) > 0:
                 raise ValueError(
-                    f"system.loss.lambda_{term} is above 0, but system.guidance.use_{term} is false: set one of them"
+                    f"system.loss.lambda_{term} is above 0, but system.guidance.use_{term} is {used}: set one of them"
                 )
 
     def forward(self, batch: dict[str, Any], decode: bool = False, normals: bool = True) -> dict[str, Any]:

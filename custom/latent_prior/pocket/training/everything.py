@@ -52,8 +52,9 @@ class _Parts:
 def train_everything(work: Path, out: Path, quick: bool = False, start_from: Path | None = None) -> None:
     """Render, train, measure and assemble the pocket prior; `out` becomes a diffusers folder with a model card.
 
-    `start_from` is a finished checkpoint to go on from: its autoencoder and text encoder are kept as they are, the rest
-    is trained further, in a subfolder of `work` of its own. Raises ValueError if it lacks a part.
+    `start_from` is a finished checkpoint to go on from: its autoencoder is kept, its text encoder too but for the view
+    words, which are learned with the UNet; the rest is trained further, in a subfolder of `work` of its own. Raises
+    ValueError if it lacks a part.
     """
     begin = _Parts() if start_from is None else _Parts.load(start_from)
     states = work if start_from is None else work / "further"
