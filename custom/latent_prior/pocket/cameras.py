@@ -15,7 +15,8 @@ from torch import Tensor
 
 # What the pictures of the pocket prior were taken with: like a photographer, mostly from about eye level and from one
 # distance. No caption tells these, so whatever varies here the prior cannot know, and a solid made under it comes out as
-# the blur over the variation. The shipped configs draw their cameras from EYE_LEVEL and the same distances.
+# the blur over the variation. The shipped configs draw their cameras from EYE_LEVEL, or a little above it, and the same
+# distances.
 EYE_LEVEL = (0.0, 40.0)
 EYE_LEVEL_SHARE = 0.75
 ELEVATION_RANGE = (-10.0, 80.0)  # the other pictures
