@@ -5,12 +5,15 @@ the CPU, and the encodings that it takes from tiny-cuda-nn are ours in plain tor
 the packages are there.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import re
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 from latent_prior.host.threestudio import stand_ins
 
@@ -86,11 +89,28 @@ def _on_the_cpu() -> None:
 
 def _encodings_in_plain_torch() -> None:
     """Give the stand-in for tinycudann an `Encoding`: grids and spherical harmonics, with its arithmetic."""
+    import torch
+
+    from latent_prior.host.embedded.misc import get_device
     from latent_prior.host.embedded.networks import TcnnEncoding
 
     networks = sys.modules["threestudio.models.networks"]
     networks.tcnn.Encoding = lambda n_input_dims, config, **kwargs: TcnnEncoding(n_input_dims, dict(config))
-    networks.get_rank = lambda: -1  # it is asked for the GPU to make them on; -1 leaves the current one
+    networks.get_rank = lambda: str(get_device())  # it is asked for a place to make them, and their masks, on
+    if get_device().type == "cpu":
+        no_change = _Changed(torch.cuda, device=lambda device: contextlib.nullcontext())
+        networks.torch = _Changed(torch, cuda=no_change)
+
+
+class _Changed(ModuleType):
+    """A module as one other module is to see it: some of its names changed."""
+
+    def __init__(self, module: ModuleType, **names: Any):
+        super().__init__(module.__name__)
+        self.__dict__.update(names, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_module"], name)
 
 
 def refusal(error: BaseException) -> ValueError | None:
