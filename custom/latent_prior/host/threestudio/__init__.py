@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 from latent_prior.host.threestudio import stand_ins
