@@ -148,7 +148,8 @@ def test_stable_diffusion_configs_run_at_small_size(host, name, stable, tmp_path
     if "jacobian" in name:
         overrides.append("system.geometry.grid_size=[16,16,16]")
     else:
-        overrides.append("system.geometry.pos_encoding_config.log2_hashmap_size=10")
+        sizes = "n_levels: 4, n_features_per_level: 2, log2_hashmap_size: 10, base_resolution: 16, per_level_scale: 1.5"
+        overrides.append(f"system.geometry.pos_encoding_config={{otype: HashGrid, {sizes}}}")  # replaced as a whole
     found = launched(host, CONFIGS[name], tmp_path, *overrides)
     assert all(math.isfinite(value) for row in logged(found["folder"]) for value in row.values())
 
