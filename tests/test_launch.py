@@ -207,6 +207,10 @@ def test_export_again_in_other_formats(finished, tmp_path):
     [
         ("system.geometry.raduis=1", "system.geometry.raduis"),
         ("system.guidance.fm_layers=[up_9]", "fm_layers"),
+        ("system.guidance.use_fm=perhaps", "system.guidance.use_fm is 'perhaps'"),
+        ("system.guidance.guidance_scale=high", "system.guidance.guidance_scale is 'high'"),
+        ("system.exporter.smoothing=-1", "exporter.smoothing is -1"),
+        ("system.exporter.smoothin=1", "smoothin"),
         ("system.prompt_processor.prompt=''", "system.prompt_processor.prompt"),
         ("system.guidance.pretrained_model_name_or_path=./nowhere", "pretrained_model_name_or_path"),
         ("system.loss.lambda_fm=-1", "system.loss.lambda_fm"),

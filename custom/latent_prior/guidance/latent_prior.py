@@ -180,10 +180,10 @@ class LatentPriorGuidance(host.BaseObject):
         values = {option.name: self.cfg[option.name] for option in fields(PriorOptions)}
         for name in SCHEDULED:
             if values[name] is not None:
-                values[name] = host.C(values[name], epoch, global_step)
+                values[name] = _scheduled(name, values[name], epoch, global_step)
         for name in SWITCHES:
             if not isinstance(values[name], bool):
-                values[name] = host.C(values[name], epoch, global_step) > 0
+                values[name] = _scheduled(name, values[name], epoch, global_step) > 0
         if values["fm_layers"] is not None:
             values["fm_layers"] = tuple(values["fm_layers"])
         return PriorOptions(**values)
@@ -200,6 +200,13 @@ class LatentPriorGuidance(host.BaseObject):
         # rows: positive B, unconditional B, then the negatives of the first sample, of the second, ...
         negatives = embeddings[2 * batch :].unflatten(0, (batch, weights.shape[1]))
         return Condition(embeddings[:batch], embeddings[batch : 2 * batch], negatives, weights, null)
+
+
+def _scheduled(name: str, value: Any, epoch: int, global_step: int) -> float:
+    try:
+        return host.C(value, epoch, global_step)
+    except (ValueError, TypeError, AssertionError) as error:  # threestudio's own raises the latter two
+        raise ValueError(f"system.guidance.{name} is {value!r}: {error}") from error
 
 
 def _named(norms: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ class PriorOptions:
     """How latents are scored. Raises ValueError, naming the config key, for a value that means nothing."""
 
     # Scale of classifier-free guidance in its standard form: 0 unconditional, 1 conditional. 100 is what score
-    # distillation of Stable Diffusion is used with; 2 to 3 suits the pocket prior.
+    # distillation of Stable Diffusion is used with; 2 to 4 suits the pocket prior.
     guidance_scale: float = 100.0
     # phi in [0, 1]: how far the guided clean estimate is drawn back to the conditional's spread; 0 leaves it alone.
     guidance_rescale: float = 0.0

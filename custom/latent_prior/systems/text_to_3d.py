@@ -17,6 +17,7 @@ from latent_prior.models.latent_colours import LatentColours
 from latent_prior.systems import regularisers
 
 SPACES = ("rgb", "latent")
+OUR_EXPORTER = "vertex-color-mesh-exporter"  # cheap to make; threestudio's own asks for a rasteriser at once
 GUIDANCE_TERMS = ("sds", "fm", "kl")  # what our own guidance returns; another's are taken as they come
 
 
@@ -77,6 +78,9 @@ class LatentPriorSystem(host.BaseLift3DSystem):
         self.prompt_processor = host.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
         self.load_guidance()
         self._check_terms_known()
+        if self.cfg.exporter_type == OUR_EXPORTER:  # what is wrong with its settings is better known before training
+            parts = {"geometry": self.geometry, "material": self.material, "background": self.background}
+            host.find(self.cfg.exporter_type)(self.cfg.exporter, **parts)
 
     def _check_terms_known(self) -> None:
         """Our guidance's terms are known beforehand, so that a weight nobody reads is found before training."""
