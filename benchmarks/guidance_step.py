@@ -303,6 +303,7 @@ def main() -> None:
     what = f"{args.input}, batch {args.batch}, {device}, {threads} threads, FM of {layers}"
     print(f"{what}\n\n{text}")
     if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(f"{what}\n\n{text}\n")
 
 
