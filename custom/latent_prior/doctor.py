@@ -49,6 +49,7 @@ OURS = (
     _Package("wandb", "wandb", "0", "logs at Weights & Biases", False),
     _Package("beartype", "beartype", "0.19", "--typecheck", False),
     _Package("peft", "peft", "0.13", "guidance.lora", False),
+    _Package("tomesd", "tomesd", "0.1.3", "guidance.token_merging", False),
 )
 
 
