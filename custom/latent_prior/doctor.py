@@ -46,7 +46,7 @@ OURS = (
     _Package("imageio_ffmpeg", "imageio-ffmpeg", "0.5", "turntable videos"),
     _Package("tensorboard", "tensorboard", "2.16", "TensorBoard logs"),
     _Package("xatlas", "xatlas", "0.0.9", "baked textures", False),
-    _Package("wandb", "wandb", "0", "logs at Weights & Biases", False),
+    _Package("wandb", "wandb", "0.16", "logs at Weights & Biases", False),
     _Package("beartype", "beartype", "0.19", "--typecheck", False),
     _Package("peft", "peft", "0.13", "guidance.lora", False),
     _Package("tomesd", "tomesd", "0.1.3", "guidance.token_merging", False),
@@ -103,6 +103,7 @@ def threestudio_rows(absent: tuple[str, ...]) -> Iterator[Row]:
 
 def examine() -> tuple[str, list[Row]]:
     """(the host that would be used, all rows). Imports the host; call it in a process of its own."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what is missing is for our table to say
     rows = [package_row(package) for package in OURS]
     broken = [row.what for row in rows if row.required and row.state != OK]
     if broken:
