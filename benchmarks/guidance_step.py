@@ -287,7 +287,7 @@ def main() -> None:
     parser.add_argument("--input", choices=(LATENTS, PICTURES), default=LATENTS, help="what the step starts from")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="turns that count; one more goes before them")
-    parser.add_argument("--fm-layers", nargs="+", default=["mid"], help="decoder layers of feature matching")
+    parser.add_argument("--fm-layers", nargs="+", default=["up_0"], help="decoder layers of feature matching")
     parser.add_argument("--options", action="store_true", help="also the whole objective under each option")
     parser.add_argument("--out", metavar="FILE", help="write the table there too")
     args = parser.parse_args()

@@ -6,5 +6,5 @@ set -euo pipefail
 : "${THREESTUDIO_ROOT:?set it to the folder of a threestudio checkout}"
 EXTRAS=threestudio
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-python benchmarks/guidance_step.py --input latents --fm-layers up_0 --options --out outputs/step_latents.md "$@"
-python benchmarks/guidance_step.py --input pictures --fm-layers up_0 --out outputs/step_pictures.md "$@"
+python benchmarks/guidance_step.py --input latents --options --out outputs/step_latents.md "$@"
+python benchmarks/guidance_step.py --input pictures --out outputs/step_pictures.md "$@"
