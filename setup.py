@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+# what threestudio itself imports and pip alone installs; its CUDA packages are its own affair
+THREESTUDIO = ["opencv-python-headless>=4.9", "einops>=0.7", "typeguard>=4", "PyMCubes>=0.1.4"]
 
 
 class BuildWithConfigs(build_py):
@@ -60,7 +62,9 @@ setup(
     extras_require={
         "texture": ["xatlas>=0.0.9"],
         "wandb": ["wandb"],
-        "dev": ["pytest>=8", "beartype>=0.19", "ruff>=0.9", "xatlas>=0.0.9"],
+        "lora": ["peft>=0.13"],
+        "threestudio": THREESTUDIO,
+        "dev": ["pytest>=8", "beartype>=0.19", "ruff>=0.9", "xatlas>=0.0.9", "peft>=0.13", *THREESTUDIO],
     },
     cmdclass={"build_py": BuildWithConfigs},
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Geometry:
 GEOMETRIES = {
     "pocket": Geometry((8, 8, 16), 64, "v_prediction", 32, 16),  # 64x64 -> 16x16
     "stable": Geometry((4, 8, 8, 8), 64, "epsilon", 24, 77),  # 64x64 -> 8x8
+    "sd": Geometry((4, 8, 8, 8), 512, "epsilon", 24, 77),  # 512x512 -> 64x64: Stable Diffusion's layout
     "single_level": Geometry((8, 8), 24, "sample", 32, 20),  # 24x24 -> 12x12
 }
 
@@ -111,6 +112,49 @@ def write_checkpoint(folder: Path, geometry: Geometry, seed: int = 0, **unet_cha
         "feature_extractor": [None, None],
     }
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **classes}))
+    return folder
+
+
+def write_xl_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """A complete diffusers folder of Stable Diffusion XL's architecture: two text encoders, added conditions."""
+    geometry, pooled, time_width = GEOMETRIES["pocket"], 20, 8
+    widths = (geometry.text_width, 16)
+    write_checkpoint(
+        folder,
+        geometry,
+        seed,
+        cross_attention_dim=sum(widths),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=time_width,
+        projection_class_embeddings_input_dim=pooled + 6 * time_width,
+    )
+    vocabulary = write_tokenizer(folder / "tokenizer_2", geometry.max_length)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        second = CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                vocab_size=len(vocabulary),
+                hidden_size=widths[1],
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=geometry.max_length,
+                projection_dim=pooled,
+                bos_token_id=vocabulary["<|startoftext|>"],
+                eos_token_id=vocabulary["<|endoftext|>"],
+            )
+        )
+    second.save_pretrained(folder / "text_encoder_2")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {
+        "_class_name": "StableDiffusionXLPipeline",
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "image_encoder": [None, None],
+        "force_zeros_for_empty_prompt": False,
+    }
+    index.pop("safety_checker")
+    (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 

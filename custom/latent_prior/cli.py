@@ -11,6 +11,8 @@ EXAMPLES = """examples:
   latent-prior generate "a red mug" --config configs/pocket_dreamfusion.yaml
   latent-prior resume outputs/latent_prior/a_red_mug@20260101-120000
   latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
+  latent-prior link ~/threestudio
+  latent-prior doctor ~/threestudio
   latent-prior evaluate text-to-3d --prompts "a red mug" "a golden duck" --out outputs/evaluation
 """
 
@@ -31,6 +33,7 @@ def config_path(name: str) -> Path:
 def generate(args: argparse.Namespace) -> None:
     from latent_prior import launch
 
+    launch.choose_host(args)
     settings = {"system": {"prompt_processor": {"prompt": args.prompt}}}
     run = launch.run([str(config_path(args.config))], args.overrides, gpu=args.gpu, **settings)
     launch.report(run.folder)
@@ -40,6 +43,7 @@ def resume(args: argparse.Namespace) -> None:
     from latent_prior import launch
     from latent_prior.run_folder import last_checkpoint
 
+    launch.choose_host(args)
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
     parsed = str(folder / "configs" / "parsed.yaml")
@@ -51,6 +55,7 @@ def export(args: argparse.Namespace) -> None:
     from latent_prior import launch
     from latent_prior.run_folder import last_checkpoint
 
+    launch.choose_host(args)
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
     settings = _in_place(folder) | {"system": {"exporter": {"fmt": args.format}}}
@@ -65,6 +70,30 @@ def _in_place(folder: Path) -> dict[str, str]:
     return {"exp_root_dir": str(folder.parent.parent), "name": folder.parent.name, "tag": folder.name, "timestamp": ""}
 
 
+def link(args: argparse.Namespace) -> None:
+    from latent_prior import link as linking
+
+    folder = Path(args.threestudio)
+    if args.remove:
+        done = linking.unlink(folder)
+        print("\n".join(f"removed {path}" for path in done) or f"nothing of ours in {folder / 'custom'}")
+        return
+    done = linking.link(folder, args.copy)
+    print("\n".join(f"{'copied to' if args.copy else 'linked'} {path}" for path in done))
+    print(
+        f"Now: cd {folder} && python launch.py --config custom/latent_prior.yaml --train --gpu 0 "
+        'system.prompt_processor.prompt="a red mug"'
+    )
+
+
+def doctor(args: argparse.Namespace) -> None:
+    from latent_prior import doctor as doctoring
+    from latent_prior.launch import choose_host
+
+    choose_host(args)
+    sys.exit(doctoring.doctor())
+
+
 def train_pocket(args: argparse.Namespace) -> None:
     from latent_prior.models.checkpoint import POCKET_FOLDER
     from latent_prior.pocket.training.everything import train_everything
@@ -74,6 +103,8 @@ def train_pocket(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    from latent_prior.launch import add_host_arguments
+
     p = argparse.ArgumentParser(
         prog="latent-prior",
         description="Text to 3D under a latent diffusion prior, from pip alone.",
@@ -90,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     def with_overrides(c: argparse.ArgumentParser) -> None:
         c.add_argument("overrides", nargs="*", metavar="key=value", help="config values to override")
         c.add_argument("--gpu", default="0", help="GPUs to use; without a GPU the CPU is used")
+        add_host_arguments(c)
 
     c = command("generate", generate, "make a mesh from a prompt")
     c.add_argument("prompt", help='what to make; the pocket prior knows e.g. "a striped red mug", "a golden duck"')
@@ -110,6 +142,16 @@ def parser() -> argparse.ArgumentParser:
     from latent_prior.evaluate import text_to_3d
 
     text_to_3d.add_arguments(kinds.add_parser("text-to-3d", help="text-to-3D runs", description=text_to_3d.HELP))
+
+    c = command("link", link, "put the plugin into threestudio's custom/ folder")
+    c.add_argument("threestudio", metavar="THREESTUDIO_DIR", help="threestudio's checkout")
+    how = c.add_mutually_exclusive_group()
+    how.add_argument("--copy", action="store_true", help="copy instead of linking")
+    how.add_argument("--remove", action="store_true", help="take it out again")
+
+    c = command("doctor", doctor, "say what is installed, which host would be used, and what is missing for what")
+    c.add_argument("threestudio", metavar="THREESTUDIO_DIR", nargs="?", help="threestudio's checkout")
+    c.add_argument("--host", choices=("auto", "embedded", "threestudio"), help="the host to examine (default: auto)")
 
     c = command("train-pocket", train_pocket, "train the pocket prior from nothing (resumable)")
     c.add_argument("--work", default="outputs/pocket", help="folder for pictures, states and logs")

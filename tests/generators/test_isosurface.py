@@ -103,7 +103,9 @@ def test_simplify_keeps_the_bodies_there_were(monkeypatch):
     ball, crumb = trimesh.creation.icosphere(subdivisions=2), trimesh.creation.icosphere(subdivisions=0)
     two = trimesh.util.concatenate([ball, ball.copy().apply_translation([5, 0, 0])])
     three = trimesh.util.concatenate([crumb.apply_translation([9, 0, 0]), two])
-    monkeypatch.setattr(isosurface.fast_simplification, "simplify", lambda *args, **kwargs: (three.vertices, three.faces))
+    monkeypatch.setattr(
+        isosurface.fast_simplification, "simplify", lambda *args, **kwargs: (three.vertices, three.faces)
+    )
     mesh = isosurface.simplify(two.subdivide(), 700)
     assert mesh.body_count == 2 and len(mesh.faces) == 2 * len(ball.faces)
 
@@ -112,7 +114,9 @@ def test_simplify_keeps_the_bodies_there_were(monkeypatch):
 def test_smoothing_takes_the_noise_and_leaves_the_surface(fields, unit_box, smoothing):
     grid = isosurface.sample_density(fields.ball(0.6), unit_box, 64)
     rough = isosurface.DensityGrid(
-        grid.values * np.random.default_rng(0).lognormal(0, 1, grid.values.shape).astype(np.float32), grid.origin, grid.step
+        grid.values * np.random.default_rng(0).lognormal(0, 1, grid.values.shape).astype(np.float32),
+        grid.origin,
+        grid.step,
     )
     before, after = (isosurface.extract_surface(rough, 100.0, 1.0, True, blur) for blur in (0.0, smoothing))
     sphere = 4 * np.pi * 0.6**2

@@ -3,12 +3,13 @@ import dataclasses
 from config_fields import names_read, own_fields, unread_fields
 from latent_prior.guidance.latent_prior import LatentPriorGuidance
 from latent_prior.guidance.prompt_processor import LatentPriorPromptProcessor
+from latent_prior.models.efficiency import Efficiency
 from latent_prior.models.options import PriorOptions
 
 # options.py only checks the options, which does not count as use
 READERS = [
     "guidance/*.py",
-    *(f"models/{name}.py" for name in ("latent_prior", "condition", "autoencoder", "text_encoder")),
+    *(f"models/{name}.py" for name in ("latent_prior", "condition", "autoencoder", "text_encoder", "efficiency")),
 ]
 
 
@@ -27,6 +28,10 @@ def test_every_field_of_the_prompt_processor_is_read():
 def test_the_guidance_offers_every_option_under_its_default():
     config = {field.name: field.default for field in dataclasses.fields(LatentPriorGuidance.Config)}
     assert {field.name: field.default for field in dataclasses.fields(PriorOptions)}.items() <= config.items()
+    efficiency = {
+        field.name: field.default for field in dataclasses.fields(Efficiency) if field.name.startswith("enable")
+    }
+    assert efficiency and efficiency.items() <= config.items()
 
 
 def test_the_test_can_fail():

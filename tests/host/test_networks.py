@@ -176,3 +176,12 @@ def test_unknown_names_are_errors_that_name_the_key():
         get_encoding(3, {"otype": "HashGrid", "interpolation": "Cubic"})
     with pytest.raises(ValueError, match="Hash, Tiled or Dense"):
         get_encoding(3, {"otype": "Grid", "type": "Sparse"})
+
+
+@pytest.mark.parametrize("config", [{}, {"n_levels": 2}, {"otype": "ProgressiveBandFrequency"}])
+def test_a_config_with_a_key_missing_says_which(config):
+    missing = "n_frequencies" if "otype" in config else "otype"
+    with pytest.raises(ValueError, match=f"pos_encoding_config .* has no {missing}; it replaces the default"):
+        get_encoding(3, config)
+    with pytest.raises(ValueError, match="mlp_network_config has no otype"):
+        get_mlp(3, 1, {"n_neurons": 8})

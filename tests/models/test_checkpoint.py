@@ -341,11 +341,11 @@ def test_parts_that_do_not_fit(changes, match, tmp_path):
     assert_one_line(error)
 
 
-def test_added_conditions_are_refused(pocket_like, tmp_path):
+def test_added_conditions_of_another_kind_than_xls_are_refused(pocket_like, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(pocket_like, folder)
     config = folder / "unet" / "config.json"
-    config.write_text(config.read_text().replace('"addition_embed_type": null', '"addition_embed_type": "text_time"'))
-    with pytest.raises(ValueError, match="added conditions") as error:
+    config.write_text(config.read_text().replace('"addition_embed_type": null', '"addition_embed_type": "image"'))
+    with pytest.raises(ValueError, match="added conditions of type 'image'") as error:
         loading.check_fit(resolve(str(folder)))
     assert_one_line(error)

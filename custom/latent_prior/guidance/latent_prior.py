@@ -8,7 +8,7 @@ Beware: guidance_scale is the standard scale, so threestudio's plain guidance_sc
 """
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from latent_prior import host
 from latent_prior.guidance.evaluation import guidance_pictures
 from latent_prior.models.condition import Condition
+from latent_prior.models.efficiency import Efficiency
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
 
@@ -35,6 +36,10 @@ class LatentPriorGuidance(host.BaseObject):
     class Config(host.BaseObject.Config):
         # The checkpoint: pocket, a diffusers folder, a .safetensors file or a hub id.
         pretrained_model_name_or_path: str = "pocket"
+        # Textual Inversion files or hub ids: words added to the text encoder. Give the prompt processor the same.
+        textual_inversion: list[str] = field(default_factory=list)
+        # LoRA files or hub ids, `file` or `file:scale`, merged into the weights. Give the prompt processor the same.
+        lora: list[str] = field(default_factory=list)
         # Weights in float16 on CUDA; on a CPU they are float32 always.
         half_precision_weights: bool = True
         # Ask for the prompt of each camera's direction ("..., back view") instead of one prompt for all.
@@ -43,6 +48,18 @@ class LatentPriorGuidance(host.BaseObject):
         max_items_eval: int = 4
         # Steps over which timestep_annealing runs, usually ${trainer.max_steps}.
         trainer_max_steps: int = 25000
+
+        # The next six are the fields of Efficiency: convolution weights in the order N H W C,
+        enable_channels_last_format: bool = False
+        # attention in slices,
+        enable_attention_slicing: bool = False
+        # the autoencoder's activations recomputed on the way back,
+        enable_gradient_checkpointing: bool = False
+        # similar tokens merged (needs tomesd), with the keywords of tomesd.apply_patch,
+        token_merging: bool = False
+        token_merging_params: dict = field(default_factory=dict)
+        # the denoiser compiled.
+        enable_compile: bool = False
 
         # The rest are the fields of PriorOptions. "Scheduled" ones take a number or a schedule [v0, v1, end], ...
 
@@ -91,6 +108,9 @@ class LatentPriorGuidance(host.BaseObject):
             self.cfg.pretrained_model_name_or_path,
             device=self.device,
             half_precision_weights=self.cfg.half_precision_weights,
+            textual_inversion=self.cfg.textual_inversion,
+            lora=self.cfg.lora,
+            efficiency=Efficiency(**{option.name: self.cfg[option.name] for option in fields(Efficiency)}),
         )
         self.prior.autoencoder.check_layers(self.options.fm_layers)
         # None draws from torch's global generator; set another to draw the guidance's numbers apart from the run's
@@ -157,7 +177,7 @@ class LatentPriorGuidance(host.BaseObject):
             return self.prior.autoencoder.decode(latents.float())
 
     def _options_at(self, epoch: int, global_step: int) -> PriorOptions:
-        values = {field.name: self.cfg[field.name] for field in fields(PriorOptions)}
+        values = {option.name: self.cfg[option.name] for option in fields(PriorOptions)}
         for name in SCHEDULED:
             if values[name] is not None:
                 values[name] = _scheduled(name, values[name], epoch, global_step)

@@ -5,7 +5,7 @@ how text becomes embeddings: through `TextEncoder`, which knows `pocket`, single
 its own cache under the contents of the text encoder instead of its name.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,9 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
     class Config(host.PromptProcessor.Config):
         # Checkpoint with the text encoder: pocket, a diffusers folder, a .safetensors file or a hub id. The guidance's.
         pretrained_model_name_or_path: str = "pocket"
+        # Textual Inversion and LoRA files or hub ids on top of it; the guidance's: ${system.guidance.textual_inversion}.
+        textual_inversion: list[str] = field(default_factory=list)
+        lora: list[str] = field(default_factory=list)
         # Keep embeddings on disk, in .threestudio_cache/text_embeddings of the working directory.
         use_cache: bool = True
         # threestudio's switch for a process of its own. Here prompts are always embedded in this one: true is refused.
@@ -44,7 +47,7 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
     def prepare_text_embeddings(self) -> None:
         """Embed all prompts at once, then let go of the text encoder."""
         encoder = TextEncoder(
-            resolve(self.cfg.pretrained_model_name_or_path),
+            resolve(self.cfg.pretrained_model_name_or_path, self.cfg.textual_inversion, self.cfg.lora),
             self.device,
             cache_dir=self._cache_dir if self.cfg.use_cache else None,
         )

@@ -1,15 +1,15 @@
 """The one seam to the framework: threestudio where it is there, our embedded host otherwise.
 
 `LATENT_PRIOR_HOST` decides: `threestudio`, `embedded`, or `auto` (the default), which takes threestudio when it is
-imported already or can be imported. The rest of the plugin says `from latent_prior import host` and uses what is
-exported here; NAME tells which host it is.
+imported already, when THREESTUDIO_ROOT names its checkout, or when it can be imported. The rest of the plugin says
+`from latent_prior import host` and uses what is exported here; NAME tells which host it is.
 """
 
-import importlib
-import importlib.util
 import os
-import sys
 import warnings
+
+from latent_prior.host import threestudio as threestudio_host
+from latent_prior.host.threestudio import refusal
 
 __all__ = [
     "NAME",
@@ -39,40 +39,25 @@ __all__ = [
     "load_config",
     "load_module_weights",
     "parse_structured",
+    "refusal",
     "register",
     "warn",
 ]
 
 
 def _choose() -> str:
-    """The host to use, by LATENT_PRIOR_HOST and by what is installed."""
+    """The host to use, by LATENT_PRIOR_HOST and by what is there; threestudio is imported if it is the one."""
     wish = os.environ.get("LATENT_PRIOR_HOST", "").strip().lower() or "auto"
     if wish not in ("auto", "embedded", "threestudio"):
-        raise ValueError(f"LATENT_PRIOR_HOST must be auto, embedded or threestudio, got {wish!r}")
-    if wish == "threestudio":
-        try:
-            importlib.import_module("threestudio")
-        except Exception as error:
-            raise ValueError(f"LATENT_PRIOR_HOST is threestudio, which cannot be imported: {error}") from error
-    if wish != "auto":
-        return wish
-    if "threestudio" in sys.modules:
-        return "threestudio"
-    spec = importlib.util.find_spec("threestudio")
-    if spec is None or spec.origin is None:  # without an origin it is some folder of that name, such as a clone
+        raise ValueError(f"LATENT_PRIOR_HOST (--host) must be auto, embedded or threestudio, got {wish!r}")
+    if wish == "embedded" or (wish == "auto" and not threestudio_host.is_there()):
         return "embedded"
-    before = set(sys.modules)
     try:
-        importlib.import_module("threestudio")
-    except Exception as error:  # tinycudann, for one, raises OSError where there is no GPU
-        for name in set(sys.modules) - before:  # half of threestudio would pass for all of it the next time
-            if name.split(".")[0] == "threestudio":
-                del sys.modules[name]
-        warnings.warn(
-            f"threestudio is there but cannot be imported ({error}); using the embedded host. "
-            "LATENT_PRIOR_HOST=embedded silences this, LATENT_PRIOR_HOST=threestudio makes it an error.",
-            stacklevel=2,
-        )
+        threestudio_host.bring_in()
+    except ValueError as error:
+        if wish == "threestudio":
+            raise ValueError(f"LATENT_PRIOR_HOST (--host) is threestudio: {error}") from error
+        warnings.warn(f"{error}. Using the embedded host; --host threestudio makes this an error.", stacklevel=2)
         return "embedded"
     return "threestudio"
 
@@ -81,6 +66,7 @@ NAME = _choose()
 
 if NAME == "threestudio":
     import threestudio
+    from omegaconf.errors import OmegaConfBaseException
     from threestudio import debug, info, register, warn
     from threestudio.models.exporters.base import Exporter, ExporterOutput
     from threestudio.models.prompt_processors.base import PromptProcessor, PromptProcessorOutput, hash_prompt
@@ -90,18 +76,26 @@ if NAME == "threestudio":
         ExperimentConfig,
         config_to_primitive,
         dump_config,
-        load_config,
         parse_structured,
     )
-    from threestudio.utils.misc import C, cleanup, find_last_path, get_device, get_rank
+    from threestudio.utils.config import load_config as _load_config
+    from threestudio.utils.misc import C, cleanup, get_device, get_rank
     from threestudio.utils.ops import chunk_batch, get_activation
+    from yaml import YAMLError
 
-    from latent_prior.host.embedded.misc import load_module_weights  # reads tensors only, and says what is wrong
+    from latent_prior.host.embedded.misc import find_last_path, load_module_weights  # these say what is wrong
     from latent_prior.host.embedded.registry import lookup
 
     def find(name: str, key: str = "") -> type:
         """threestudio's `find`, with an unknown name reported as the embedded host does."""
         return lookup(threestudio.__modules__, name, key)
+
+    def load_config(*yamls: str, **kwargs) -> ExperimentConfig:
+        """threestudio's `load_config`; what it refuses is a ValueError."""
+        try:
+            return _load_config(*yamls, **kwargs)
+        except (TypeError, OSError, OmegaConfBaseException, YAMLError) as error:
+            raise refusal(error) or ValueError(f"--config: {error}") from error
 
 else:
     # registered by being imported

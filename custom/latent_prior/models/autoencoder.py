@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.half_precision import in_precision
@@ -30,12 +31,13 @@ class Autoencoder:
         self.downscale: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.scaling_factor: float = vae.config.scaling_factor
         self.shift_factor: float = vae.config.shift_factor or 0.0
+        self.recompute = False
         self.layer_names = ("mid", *(f"up_{level}" for level in range(len(vae.decoder.up_blocks))))
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> "Autoencoder":
+    def from_checkpoint(cls, source: Checkpoint, device: torch.device, dtype: torch.dtype) -> "Autoencoder":
         """Load the autoencoder of a checkpoint onto a device."""
-        return cls(load_vae(checkpoint, dtype).to(device))
+        return cls(load_vae(source, dtype).to(device))
 
     @property
     def default_layers(self) -> tuple[str, ...]:
@@ -77,13 +79,24 @@ class Autoencoder:
         hidden = self._unscaled(v)
         if self.vae.post_quant_conv is not None:
             hidden = self.vae.post_quant_conv(hidden)
-        hidden = decoder.mid_block(decoder.conv_in(hidden))
+        hidden = self._run(decoder.mid_block, decoder.conv_in(hidden))
         found = {"mid": hidden}
         for name, block in zip(self.layer_names[1:], decoder.up_blocks, strict=True):
             if wanted <= found.keys():
                 break
-            hidden = found[name] = block(hidden)
+            hidden = found[name] = self._run(block, hidden)
         return [found[name].float() for name in layers]
+
+    def checkpoint_activations(self) -> None:
+        """From now on recompute the activations inside every level on the way back, in `encode` and `features`."""
+        self.recompute = True
+        self.vae.encoder.gradient_checkpointing = True
+        self.vae.encoder.train()  # which switches that on, and nothing else: there is no dropout
+
+    def _run(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, hidden, use_reentrant=False)
+        return block(hidden)
 
     def check_layers(self, layers: Sequence[str] | None) -> tuple[str, ...]:
         """The layers to use; ValueError naming `fm_layers` if one is unknown or none is given."""

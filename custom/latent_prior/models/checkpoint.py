@@ -16,7 +16,9 @@ import json
 import logging
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -44,7 +46,16 @@ WEIGHT_NAMES = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
+    "text_encoder_2": "model",
 }
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Textual Inversion and LoRA files (or hub ids) to put on top; a LoRA may end in `:scale`. See adapters.py."""
+
+    textual_inversion: tuple[str, ...] = ()
+    lora: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,13 +64,19 @@ class Checkpoint:
 
     source: what the user wrote, for messages. kind: how the weights are stored. location: a folder, a `.safetensors`
     file, or a hub id. config_location: the folder or hub id that holds configs and tokenizer; the location itself but
-    for single files.
+    for single files. adapters: what is put on top of it.
     """
 
     source: str
     kind: Literal["diffusers", "single_file", "hub"]
     location: str
     config_location: str
+    adapters: Adapters = Adapters()
+
+    @cached_property
+    def is_xl(self) -> bool:
+        """Whether it is of the Stable Diffusion XL family: two text encoders, and added conditions."""
+        return self.config("unet").get("addition_embed_type") == "text_time"
 
     def part(self, name: str, *, weights: bool = True) -> Path:
         """The folder of one part (`unet`, `vae`, `text_encoder`, `tokenizer`, `scheduler`), fetched if it must be.
@@ -95,12 +112,17 @@ class Checkpoint:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
 
 
-def resolve(name: str) -> Checkpoint:
-    """Find the checkpoint a user named. Loads no weights; see the module's docstring for what may be written.
+def resolve(name: str, textual_inversion: Sequence[str] = (), lora: Sequence[str] = ()) -> Checkpoint:
+    """Find the checkpoint a user named, with adapters on top. Loads no weights; see the module's docstring for what may be
+    written.
 
     Raises ValueError, naming `pretrained_model_name_or_path`, for a path that does not exist, a folder that is no
     checkpoint, an unreadable or pickled file, and a name that is neither a path nor a hub id.
     """
+    return replace(_located(name), adapters=Adapters(tuple(textual_inversion or ()), tuple(lora or ())))
+
+
+def _located(name: str) -> Checkpoint:
     if name == "pocket":
         if not (POCKET_FOLDER / "model_index.json").is_file():
             raise ValueError(f"{KEY}: the weights of 'pocket' are missing from {POCKET_FOLDER}; reinstall latent_prior")

@@ -3,7 +3,8 @@
 z_t = alpha_t v + sigma_t eps; t are integer timesteps of the checkpoint's own schedule. Guidance is not done here: the
 caller lays its conditional, unconditional and negative rows side by side and makes one call.
 
-Added conditions (pooled text and sizes, as Stable Diffusion XL has) would come as further tensors beside `condition`.
+Stable Diffusion XL's added conditions: the pooled embedding comes packed below the hidden states (packing.py), and the
+sizes told are those of the whole picture, uncropped.
 """
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from latent_prior.models.checkpoint import KEY, Checkpoint
 from latent_prior.models.loading import load_scheduler, load_unet
+from latent_prior.models.packing import unpacked
 from latent_prior.prior import PREDICTION_TYPES, NoiseSchedule, eps_from_model
 
 
 class Denoiser:
     """A UNet with its noise schedule and parameterisation."""
 
-    def __init__(self, unet: UNet2DConditionModel, schedule: NoiseSchedule, prediction_type: str):
+    def __init__(self, unet: UNet2DConditionModel, schedule: NoiseSchedule, prediction_type: str, downscale: int = 8):
         if prediction_type not in PREDICTION_TYPES:
             raise ValueError(
                 f"{KEY}: prediction_type is {prediction_type!r}; expected one of {', '.join(PREDICTION_TYPES)}"
@@ -29,6 +31,11 @@ class Denoiser:
         self.prediction_type = prediction_type
         width = unet.config.cross_attention_dim
         self.condition_width: int = width if isinstance(width, int) else width[0]
+        self.downscale = downscale  # pixels a latent, for the sizes that an XL model is told
+        self.pooled_width: int | None = None
+        if unet.config.addition_embed_type == "text_time":
+            told = 6 * unet.config.addition_time_embed_dim
+            self.pooled_width = unet.config.projection_class_embeddings_input_dim - told
         size = unet.config.sample_size
         self.sample_size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
 
@@ -37,12 +44,19 @@ class Denoiser:
         """Load UNet and noise schedule of a checkpoint onto a device."""
         scheduler = load_scheduler(checkpoint)
         schedule = NoiseSchedule(scheduler.alphas_cumprod.to(device))
-        return cls(load_unet(checkpoint, dtype).to(device), schedule, scheduler.config.prediction_type)
+        downscale = 2 ** (len(checkpoint.config("vae").get("block_out_channels", (64,))) - 1)
+        return cls(load_unet(checkpoint, dtype).to(device), schedule, scheduler.config.prediction_type, downscale)
 
     def __call__(
-        self, z_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Float[Tensor, "B L D"]
+        self, z_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Float[Tensor, "B R D"]
     ) -> Float[Tensor, "B C h w"]:
         """The noise predicted for each row, float32; computed in the precision of the weights."""
-        dtype = self.unet.dtype
-        output = self.unet(z_t.to(dtype), t, encoder_hidden_states=condition.to(dtype)).sample.float()
+        dtype, added = self.unet.dtype, None
+        if self.pooled_width is not None:
+            condition, pooled = unpacked(condition, self.pooled_width)
+            height, width = (side * self.downscale for side in z_t.shape[-2:])
+            sizes = z_t.new_tensor([height, width, 0, 0, height, width]).expand(len(z_t), -1)
+            added = {"text_embeds": pooled.to(dtype), "time_ids": sizes.to(dtype)}
+        condition = condition.to(dtype)
+        output = self.unet(z_t.to(dtype), t, encoder_hidden_states=condition, added_cond_kwargs=added).sample.float()
         return eps_from_model(output, z_t, self.schedule.alpha(t), self.schedule.sigma(t), self.prediction_type)

@@ -22,6 +22,7 @@ from latent_prior.models.autoencoder import Autoencoder
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.condition import Condition, predict, residual
 from latent_prior.models.denoiser import Denoiser
+from latent_prior.models.efficiency import Efficiency, make_efficient
 from latent_prior.models.linearised import linearised
 from latent_prior.models.loading import check_fit
 from latent_prior.models.options import PriorOptions
@@ -67,25 +68,29 @@ class LatentPrior:
         device: torch.device | str | None = None,
         half_precision_weights: bool = True,
         cache_dir: str | Path | None = None,
+        textual_inversion: Sequence[str] = (),
+        lora: Sequence[str] = (),
+        efficiency: Efficiency | None = None,
         **options,
     ) -> "LatentPrior":
         """Load a prior by name: `pocket`, a diffusers folder, a `.safetensors` file or a hub id.
 
         device: None takes CUDA where there is one. half_precision_weights: float16 on CUDA; on a CPU weights are always
-        float32. cache_dir: folder for prompt embeddings, None keeps them in memory. options: fields of PriorOptions.
+        float32. cache_dir: folder for prompt embeddings, None keeps them in memory. textual_inversion, lora: files or hub
+        ids to put on top; a LoRA may end in `:scale`. efficiency: ways to spend less memory or time. options: fields
+        of PriorOptions.
         Raises ValueError, in one line, for a checkpoint that is missing, corrupt or does not fit together.
         """
         chosen = PriorOptions(**options)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.float16 if half_precision_weights and device.type == "cuda" else torch.float32
-        checkpoint = resolve(pretrained_model_name_or_path)
+        checkpoint = resolve(pretrained_model_name_or_path, textual_inversion, lora)
         check_fit(checkpoint)
-        return cls(
-            Denoiser.from_checkpoint(checkpoint, device, dtype),
-            Autoencoder.from_checkpoint(checkpoint, device, dtype),
-            TextEncoder(checkpoint, device, dtype, cache_dir),
-            chosen,
-        )
+        vae_dtype = torch.float32 if checkpoint.is_xl else dtype  # that of Stable Diffusion XL overflows in float16
+        denoiser = Denoiser.from_checkpoint(checkpoint, device, dtype)
+        autoencoder = Autoencoder.from_checkpoint(checkpoint, device, vae_dtype)
+        make_efficient(denoiser, autoencoder, efficiency or Efficiency())
+        return cls(denoiser, autoencoder, TextEncoder(checkpoint, device, dtype, cache_dir), chosen)
 
     @property
     def image_size(self) -> tuple[int, int]:

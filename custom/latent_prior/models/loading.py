@@ -10,20 +10,21 @@ from contextlib import contextmanager
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from latent_prior.models.adapters import add_words, merge_loras
 from latent_prior.models.checkpoint import KEY, Checkpoint
 
 
 def check_fit(checkpoint: Checkpoint) -> None:
     """Raise ValueError unless UNet, autoencoder and text encoder fit one another; reads configs only."""
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
-    text = checkpoint.config("text_encoder")
-    if unet.get("addition_embed_type") is not None:
+    if unet.get("addition_embed_type") not in (None, "text_time"):
         raise ValueError(
-            f"{KEY}: {checkpoint.source!r} wants added conditions ({unet['addition_embed_type']!r}, as Stable "
-            "Diffusion XL has); expected a model of the Stable Diffusion 1 or 2 family"
+            f"{KEY}: {checkpoint.source!r} wants added conditions of type {unet['addition_embed_type']!r}; expected a "
+            "model of the Stable Diffusion 1, 2 or XL family"
         )
+    towers = {name: checkpoint.config(name) for name in text_towers(checkpoint)}
     if unet.get("sample_size") is None:
         raise ValueError(f"{KEY}: the UNet of {checkpoint.source!r} states no sample_size in its config.json")
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
@@ -39,16 +40,33 @@ def check_fit(checkpoint: Checkpoint) -> None:
         raise ValueError(f"{KEY}: the UNet of {checkpoint.source!r} does not fit its autoencoder: channels {channels}")
     widths = unet.get("cross_attention_dim", 1280)
     widths = {widths} if isinstance(widths, int) else set(widths)
-    if widths != {text.get("hidden_size", 512)}:
+    width = sum(config.get("hidden_size", 512) for config in towers.values())
+    if widths != {width}:
         raise ValueError(
-            f"{KEY}: the text encoder of {checkpoint.source!r} is {text.get('hidden_size', 512)} wide, but its UNet "
-            f"expects cross_attention_dim {'/'.join(map(str, sorted(widths)))}"
+            f"{KEY}: the text {'encoders' if len(towers) > 1 else 'encoder'} of {checkpoint.source!r} "
+            f"{'are together' if len(towers) > 1 else 'is'} {width} wide, but its UNet expects cross_attention_dim "
+            f"{'/'.join(map(str, sorted(widths)))}"
         )
+    if checkpoint.is_xl:
+        pooled = towers["text_encoder_2"].get("projection_dim", 512)
+        added = pooled + 6 * unet.get("addition_time_embed_dim", 256)
+        if unet.get("projection_class_embeddings_input_dim") != added:
+            raise ValueError(
+                f"{KEY}: the second text encoder of {checkpoint.source!r} pools to {pooled}, which makes {added} added "
+                f"conditions; its UNet expects {unet.get('projection_class_embeddings_input_dim')}"
+            )
+
+
+def text_towers(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The folders of the text encoders; that of each one's tokenizer is named `tokenizer` in place of `text_encoder`."""
+    return ("text_encoder", "text_encoder_2") if checkpoint.is_xl else ("text_encoder",)
 
 
 def load_unet(checkpoint: Checkpoint, dtype: torch.dtype) -> UNet2DConditionModel:
-    """The denoising network, frozen, on the CPU."""
-    return _load_diffusers(UNet2DConditionModel, checkpoint, "unet", dtype, "model.diffusion_model.")
+    """The denoising network with the checkpoint's LoRAs in it, frozen, on the CPU."""
+    unet = _load_diffusers(UNet2DConditionModel, checkpoint, "unet", dtype, "model.diffusion_model.")
+    merge_loras(unet, "unet", checkpoint.adapters.lora, checkpoint.is_xl)
+    return unet
 
 
 def load_vae(checkpoint: Checkpoint, dtype: torch.dtype) -> AutoencoderKL:
@@ -63,23 +81,27 @@ def load_scheduler(checkpoint: Checkpoint) -> DDIMScheduler:
         return DDIMScheduler.from_pretrained(folder)
 
 
-def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """Tokenizer and text tower, frozen, on the CPU."""
-    vocabulary, folder = checkpoint.part("tokenizer"), str(checkpoint.part("text_encoder"))
+def load_text_encoder(
+    checkpoint: Checkpoint, dtype: torch.dtype, part: str = "text_encoder"
+) -> tuple[CLIPTokenizer, CLIPTextModel | CLIPTextModelWithProjection]:
+    """Tokenizer and text tower (one of `text_towers`) with the checkpoint's adapters in them, frozen, on the CPU."""
+    words = part.replace("text_encoder", "tokenizer")
+    vocabulary, folder = checkpoint.part(words), str(checkpoint.part(part))
+    cls = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
     # transformers makes an empty tokenizer of an empty folder
     if not any((vocabulary / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise ValueError(f"{KEY}: {checkpoint.source!r} has neither vocab.json nor tokenizer.json in {vocabulary}")
-    with _named_errors(checkpoint, "tokenizer"):
+    with _named_errors(checkpoint, words):
         tokenizer = CLIPTokenizer.from_pretrained(str(vocabulary))
     missing = set()
-    with _named_errors(checkpoint, "text_encoder"):
+    with _named_errors(checkpoint, part):
         if checkpoint.kind == "single_file":
             from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
-            tensors = checkpoint.single_file_tensors("cond_stage_model.")
-            model = create_diffusers_clip_model_from_ldm(CLIPTextModel, tensors, config=folder, torch_dtype=dtype)
+            tensors = checkpoint.single_file_tensors(*single_file_prefixes(part))
+            model = create_diffusers_clip_model_from_ldm(cls, tensors, config=folder, torch_dtype=dtype)
         else:
-            model, info = CLIPTextModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+            model, info = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
             missing = info["missing_keys"]
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
@@ -87,7 +109,18 @@ def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[CLIPT
             f"{model.config.vocab_size}"
         )
     # converted here: transformers names its argument for it differently from version to version
-    return tokenizer, _finish(model, checkpoint, "text_encoder", missing).to(dtype)
+    model = _finish(model, checkpoint, part, missing).to(dtype)
+    merge_loras(model, part, checkpoint.adapters.lora, checkpoint.is_xl)
+    if part == "text_encoder":
+        add_words(tokenizer, model, checkpoint.adapters.textual_inversion)
+    return tokenizer, model
+
+
+def single_file_prefixes(part: str) -> tuple[str, ...]:
+    """How the names of a text tower's tensors begin in a single file: Stable Diffusion 1 and 2, or XL."""
+    if part == "text_encoder_2":
+        return ("conditioner.embedders.1.",)
+    return ("cond_stage_model.", "conditioner.embedders.0.")
 
 
 def _load_diffusers(cls, checkpoint: Checkpoint, part: str, dtype: torch.dtype, prefix: str):

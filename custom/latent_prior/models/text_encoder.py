@@ -1,7 +1,9 @@
 """Prompts to the hidden states that a latent diffusion model is conditioned on, with a cache of two levels.
 
 An embedding is the text tower's last hidden state, as Stable Diffusion's pipelines use it: L rows of width D, L being
-the tokenizer's `model_max_length`; longer prompts are cut, with a notice. It is kept in memory and, where a cache
+the tokenizer's `model_max_length`; longer prompts are cut, with a notice. Stable Diffusion XL has two towers, of which the
+last hidden states but one stand side by side, and a pooled embedding, which is packed below them as further rows
+(packing.py), so that it goes wherever an embedding goes. It is kept in memory and, where a cache
 folder is given, on disk under a hash of the text tower's files, the precision and the prompt, so that another
 checkpoint under the same path is never mistaken for this one. The tower is loaded at the first prompt that is in
 neither, and can be let go of with `unload`.
@@ -20,8 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latent_prior.models.adapters import lora_scale, with_all_vectors
 from latent_prior.models.checkpoint import WEIGHT_NAMES, Checkpoint, weight_files
-from latent_prior.models.loading import load_text_encoder
+from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
+from latent_prior.models.packing import packed
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ class TextEncoder:
         self.dtype = dtype
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self._memory: dict[str, Tensor] = {}
-        self._tower = None
+        self._towers: list[tuple] | None = None
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "B L D"]:
@@ -59,38 +63,55 @@ class TextEncoder:
         return torch.stack([self._memory[prompt] for prompt in prompts])
 
     def unload(self) -> None:
-        """Let go of the text tower; it is loaded again when a new prompt comes."""
-        self._tower = None
+        """Let go of the text towers; they are loaded again when a new prompt comes."""
+        self._towers = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the text tower's and the tokenizer's contents."""
+        """SHA-256 over the contents of text towers, tokenizers and adapters."""
         digest = hashlib.sha256(str(self.dtype).encode())
-        tower, tokenizer = self.checkpoint.part("text_encoder"), self.checkpoint.part("tokenizer")
-        files = [tower / "config.json", *sorted(file for file in tokenizer.iterdir() if file.is_file())]
-        if self.checkpoint.kind == "single_file":
-            for name, tensor in sorted(self.checkpoint.single_file_tensors("cond_stage_model.").items()):
-                digest.update(name.encode())
-                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        else:
-            files += weight_files(tower, WEIGHT_NAMES["text_encoder"])
-        for file in files:
-            digest.update(file.name.encode())
-            digest.update(file.read_bytes())
+        for part in text_towers(self.checkpoint):
+            tower = self.checkpoint.part(part)
+            tokenizer = self.checkpoint.part(part.replace("text_encoder", "tokenizer"))
+            files = [tower / "config.json", *sorted(file for file in tokenizer.iterdir() if file.is_file())]
+            if self.checkpoint.kind == "single_file":
+                for name, tensor in sorted(self.checkpoint.single_file_tensors(*single_file_prefixes(part)).items()):
+                    digest.update(name.encode())
+                    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            else:
+                files += weight_files(tower, WEIGHT_NAMES[part])
+            for file in files:
+                digest.update(file.name.encode())
+                digest.update(file.read_bytes())
+        adapters = self.checkpoint.adapters
+        for entry in (*adapters.textual_inversion, *adapters.lora):
+            digest.update(entry.encode())
+            file = Path(lora_scale(entry)[0])
+            digest.update(file.read_bytes() if file.is_file() else b"")
         return digest.hexdigest()
 
     def _embed(self, prompts: list[str]) -> Tensor:
-        if self._tower is None:
-            tokenizer, model = load_text_encoder(self.checkpoint, self.dtype)
-            self._tower = tokenizer, model.to(self.device)
-        tokenizer, model = self._tower
+        if self._towers is None:
+            loaded = [load_text_encoder(self.checkpoint, self.dtype, part) for part in text_towers(self.checkpoint)]
+            self._towers = [(tokenizer, model.to(self.device)) for tokenizer, model in loaded]
+        xl = self.checkpoint.is_xl
+        outputs = [
+            model(self._tokens(tokenizer, model, prompts), output_hidden_states=xl) for tokenizer, model in self._towers
+        ]
+        if not xl:
+            return outputs[0].last_hidden_state.float()
+        hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        return packed(hidden.float(), outputs[1].text_embeds.float())
+
+    def _tokens(self, tokenizer, model, prompts: list[str]) -> Tensor:
+        prompts = [with_all_vectors(prompt, tokenizer) for prompt in prompts]
         # a tokenizer without a stated limit reports an astronomic one
         length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
         for prompt, ids in zip(prompts, tokenizer(prompts).input_ids, strict=True):
             if len(ids) > length:
                 logger.warning("prompt cut from %d to %d tokens: %r", len(ids), length, prompt)
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return model(tokens.input_ids.to(self.device)).last_hidden_state.float()
+        return tokens.input_ids.to(self.device)
 
     def _file(self, prompt: str) -> Path:
         key = hashlib.sha256(f"{self.fingerprint}\0{prompt}".encode()).hexdigest()

@@ -12,7 +12,8 @@ the first two groups where it is installed and a GPU is present; elsewhere plain
 import functools
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -169,13 +170,14 @@ def get_encoding(n_input_dims: int, config: Mapping[str, Any] | DictConfig) -> C
     """The encoding that `config["otype"]` names; `include_xyz: true` adds the coordinates themselves.
 
     Raises:
-        ValueError: an unknown otype.
+        ValueError: an unknown otype, or a key that is missing.
     """
     config = _plain(config)
-    if config["otype"] == "ProgressiveBandFrequency":
-        encoding = ProgressiveBandFrequency(n_input_dims, config)
-    else:
-        encoding = TcnnEncoding(n_input_dims, config)
+    with _missing_keys("pos_encoding_config or dir_encoding_config"):
+        if config["otype"] == "ProgressiveBandFrequency":
+            encoding = ProgressiveBandFrequency(n_input_dims, config)
+        else:
+            encoding = TcnnEncoding(n_input_dims, config)
     return CompositeEncoding(encoding, include_xyz=bool(config.get("include_xyz", False)))
 
 
@@ -183,9 +185,20 @@ def get_mlp(n_input_dims: int, n_output_dims: int, config: Mapping[str, Any] | D
     """The network that `config["otype"]` names: VanillaMLP.
 
     Raises:
-        ValueError: an unknown otype; tiny-cuda-nn's fused networks exist only in threestudio itself.
+        ValueError: an unknown otype; tiny-cuda-nn's fused networks exist only in threestudio itself. Or a missing key.
     """
     config = _plain(config)
-    if config["otype"] != "VanillaMLP":
-        raise ValueError(f"mlp_network_config.otype is {config['otype']!r}, expected VanillaMLP")
-    return VanillaMLP(n_input_dims, n_output_dims, config)
+    with _missing_keys("mlp_network_config"):
+        if config["otype"] != "VanillaMLP":
+            raise ValueError(f"mlp_network_config.otype is {config['otype']!r}, expected VanillaMLP")
+        return VanillaMLP(n_input_dims, n_output_dims, config)
+
+
+@contextmanager
+def _missing_keys(where: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(
+            f"{where} has no {error.args[0]}; it replaces the default as a whole, so all of its keys must be given"
+        ) from error

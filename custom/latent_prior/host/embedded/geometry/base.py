@@ -115,7 +115,7 @@ class BaseImplicitGeometry(BaseGeometry):
 
 def linear_blob(points: Float[Tensor, "*N 3"], scale: float, std: float) -> Float[Tensor, "*N 1"]:
     """scale (1 - |x| / std): a cone of density before activation (Magic3D, Lin et al. 2023)."""
-    return scale * (1 - points.norm(dim=-1, keepdim=True) / std)
+    return scale * (1 - points.square().sum(dim=-1, keepdim=True).sqrt() / std)
 
 
 def gaussian_blob(points: Float[Tensor, "*N 3"], scale: float, std: float) -> Float[Tensor, "*N 1"]:

@@ -69,10 +69,12 @@ class VolumeGrid(BaseImplicitGeometry):
 
     def interpolate(self, points: Float[Tensor, "*N 3"], grid: Float[Tensor, "1 C G1 G2 G3"]) -> Float[Tensor, "*N C"]:
         """Read `grid` at world points."""
-        flat = (points / self.cfg.radius).reshape(-1, 3)  # the box is centred, so this is [-1, 1]
-        # torch's CPU kernel runs one thread a batch row, so two rows share the points; more rows would each bring a
-        # gradient grid of their own and cost more than they save. A fixed number keeps runs bit-equal.
-        rows = 2 if flat.device.type == "cpu" and flat.shape[0] % 2 == 0 else 1
+        unit = (points - self.bbox[0]) / (self.bbox[1] - self.bbox[0])  # step by step as threestudio, to the bit
+        flat = (unit * 2 - 1).reshape(-1, 3)
+        # torch's CPU kernel runs one thread a batch row, so with more than one two rows share the points; more rows would
+        # each bring a gradient grid of their own and cost more than they save
+        shared = flat.device.type == "cpu" and torch.get_num_threads() > 1 and flat.shape[0] % 2 == 0
+        rows = 2 if shared else 1
         out = F.grid_sample(
             grid.expand(rows, -1, -1, -1, -1),
             flat.view(rows, 1, 1, -1, 3),

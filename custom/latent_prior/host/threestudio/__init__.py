@@ -1,0 +1,126 @@
+"""Bringing threestudio in: from where it lies, on a CPU too.
+
+On a machine without its CUDA packages threestudio is imported over stand-ins (stand_ins.py), its `get_device` answers
+the CPU, and the encodings that it takes from tiny-cuda-nn are ours in plain torch. Nothing is changed where a GPU and
+the packages are there.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from latent_prior.host.threestudio import stand_ins
+
+ROOT_VARIABLE = "THREESTUDIO_ROOT"
+NEEDED = ("cv2",)  # of the packages that may have stand-ins, those that every run reaches
+
+_absent: tuple[str, ...] = ()
+
+
+def root() -> str | None:
+    """The checkout that THREESTUDIO_ROOT names, if any."""
+    return os.environ.get(ROOT_VARIABLE, "").strip() or None
+
+
+def is_there() -> bool:
+    """Whether a threestudio could be imported: loaded already, named by THREESTUDIO_ROOT, or installed."""
+    if "threestudio" in sys.modules or root():
+        return True
+    spec = importlib.util.find_spec("threestudio")
+    return spec is not None and spec.origin is not None  # without an origin it is some folder of that name
+
+
+def bring_in() -> tuple[str, ...]:
+    """Import threestudio; returns the packages that got a stand-in.
+
+    Raises ValueError where it is not found or cannot be imported; nothing half-imported is left behind.
+    """
+    global _absent
+    if "threestudio" in sys.modules:
+        return _absent
+    folder = root()
+    if folder is not None:
+        if not (Path(folder) / "threestudio" / "__init__.py").is_file():
+            raise ValueError(
+                f"{ROOT_VARIABLE} (--threestudio) is {folder!r}, which holds no threestudio/__init__.py; expected the "
+                "folder of threestudio's launch.py"
+            )
+        sys.path.insert(0, str(Path(folder).resolve()))
+    import jaxtyping  # noqa: F401  # it asks for typeguard's version, which a stand-in lacks
+    import torch
+
+    before = set(sys.modules)
+    try:
+        with stand_ins.installed() as absent:
+            importlib.import_module("threestudio")
+        for package in sorted(set(NEEDED) & set(absent)):
+            raise stand_ins.MissingPackage(stand_ins.message(package))
+    except Exception as error:  # tinycudann, for one, raises OSError where there is no GPU
+        for name in set(sys.modules) - before:  # half of threestudio would pass for all of it the next time
+            if name.split(".")[0] in ("threestudio", "extern"):
+                del sys.modules[name]
+        if folder is not None:
+            sys.path.remove(str(Path(folder).resolve()))
+        raise ValueError(
+            f"threestudio cannot be imported: {type(error).__name__}: {error} (--host embedded does without it)"
+        ) from error
+    if not torch.cuda.is_available():
+        _on_the_cpu()
+    if "tinycudann" in absent:
+        _encodings_in_plain_torch()
+    _absent = tuple(sorted(absent))
+    return _absent
+
+
+def _on_the_cpu() -> None:
+    """threestudio's `get_device` answers cuda, whatever there is; every module that has it gets one that looks."""
+    from latent_prior.host.embedded.misc import get_device
+
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "threestudio" and "get_device" in vars(module):
+            module.get_device = get_device
+
+
+def _encodings_in_plain_torch() -> None:
+    """Give the stand-in for tinycudann an `Encoding`: grids and spherical harmonics, with its arithmetic."""
+    import torch
+
+    from latent_prior.host.embedded.misc import get_device
+    from latent_prior.host.embedded.networks import TcnnEncoding
+
+    networks = sys.modules["threestudio.models.networks"]
+    networks.tcnn.Encoding = lambda n_input_dims, config, **kwargs: TcnnEncoding(n_input_dims, dict(config))
+    networks.get_rank = lambda: str(get_device())  # it is asked for a place to make them, and their masks, on
+    if get_device().type == "cpu":
+        no_change = _Changed(torch.cuda, device=lambda device: contextlib.nullcontext())
+        networks.torch = _Changed(torch, cuda=no_change)
+
+
+class _Changed(ModuleType):
+    """A module as one other module is to see it: some of its names changed."""
+
+    def __init__(self, module: ModuleType, **names: Any):
+        super().__init__(module.__name__)
+        self.__dict__.update(names, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_module"], name)
+
+
+def refusal(error: BaseException) -> ValueError | None:
+    """What threestudio refuses, as a ValueError: a config key, which is a TypeError of the dataclass it would belong to,
+    or the use of a package that is not installed."""
+    if isinstance(error, stand_ins.MissingPackage):
+        return ValueError(str(error))
+    found = re.search(r"(?:(\w+)\.)?\w+\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if not isinstance(error, TypeError) or found is None:
+        return None
+    return ValueError(
+        f"unknown config key {found[2]!r} for {found[1] or 'the experiment'}; see its Config in threestudio"
+    )

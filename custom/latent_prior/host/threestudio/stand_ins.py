@@ -1,0 +1,143 @@
+"""Stand-ins for packages that threestudio imports at its top and that a machine without CUDA lacks.
+
+A stand-in can be imported and its names can be bound, and that is all: calling one, or making an instance or a subclass,
+raises MissingPackage with the package, what threestudio needs it for, and the command that installs it. They answer
+only imports written in threestudio's own files, and only where no finder knows the package; so what is installed is
+never replaced, and no other library takes a stand-in for the package.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+
+class MissingPackage(ImportError):
+    """Something of a package that is not installed was used."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """What threestudio imports: what for, how to get it, and calls that have nothing to do where it is absent."""
+
+    feature: str
+    install: str
+    without_effect: tuple[str, ...] = ()
+
+
+PACKAGES = {
+    "tinycudann": Package(
+        "fused networks and progressive hash grids",
+        "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch  (needs CUDA's compiler)",
+        without_effect=("free_temporary_memory",),
+    ),
+    "nvdiffrast": Package(
+        "rasterised meshes (magic3d's fine stage, fantasia3d, textured export by mesh-exporter)",
+        "pip install git+https://github.com/NVlabs/nvdiffrast.git  (needs CUDA's compiler)",
+    ),
+    "envlight": Package("pbr-material", "pip install git+https://github.com/ashawkey/envlight.git"),
+    "igl": Package("implicit-sdf initialised from a mesh", "pip install libigl"),
+    "pysdf": Package("implicit-sdf initialised from a mesh", "pip install pysdf"),
+    "controlnet_aux": Package("ControlNet guidance", "pip install controlnet_aux"),
+    "cv2": Package("pictures and videos written by threestudio's saver", "pip install opencv-python-headless"),
+    "torchvision": Package("perceptual losses and data sets of photographs", "pip install torchvision"),
+    "mcubes": Package("the isosurface mc-cpu", "pip install PyMCubes"),
+    "einops": Package("the GAN of control4d and zero123", "pip install einops"),
+    "kornia": Package("zero123's picture encoder", "pip install kornia"),
+    "taming": Package("zero123's autoencoder", "pip install taming-transformers-rom1504"),
+    "clip": Package("zero123's picture encoder", "pip install git+https://github.com/openai/CLIP.git"),
+    "IPython": Package("zero123's notebook", "pip install ipython"),
+    "typeguard": Package("--typecheck", "pip install typeguard"),
+    "tomesd": Package("token merging in threestudio's own guidances", "pip install tomesd"),
+    "wandb": Package("logging to Weights & Biases", "pip install wandb"),
+    "xatlas": Package("textured export by mesh-exporter", "pip install xatlas"),
+    "bitsandbytes": Package("8-bit optimisers", "pip install bitsandbytes"),
+}
+
+
+class _StandIn:
+    """Any name of a package that is absent."""
+
+    def __init__(self, path: str):
+        self.__dict__["_path"] = path
+
+    def __getattr__(self, name: str) -> "_StandIn":
+        if name.startswith("__"):  # what Python itself asks for: not there, as on any object
+            raise AttributeError(name)
+        return _StandIn(f"{self._path}.{name}")
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise MissingPackage(message(self._path))
+
+    __call__ = __getitem__ = __enter__ = __mro_entries__ = __setattr__ = _refuse
+
+    def __repr__(self) -> str:
+        return f"<stand-in for {self._path}>"
+
+
+class _StandInModule(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        package = PACKAGES[self.__name__.split(".")[0]]
+        if name in package.without_effect:
+            return lambda *args, **kwargs: None
+        return _StandIn(f"{self.__name__}.{name}")
+
+
+def message(path: str) -> str:
+    """One line on a name, such as `nvdiffrast.torch.RasterizeGLContext`, of a package that is absent."""
+    package = path.split(".")[0]
+    known = PACKAGES[package]
+    return f"{path} was used, and {package} is not installed; threestudio needs it for {known.feature}. {known.install}"
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a stand-in when everybody else has found nothing, for an import statement in one of threestudio's files."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if name.split(".")[0] in PACKAGES and _asked_by_threestudio():
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return _StandInModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
+def _asked_by_threestudio() -> bool:
+    """Whether the import that is going on was written in one of threestudio's files: the caller of importlib's frames."""
+    frame, inside = sys._getframe(1), False
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if inside and not name.startswith("importlib"):
+            return name.split(".")[0] in ("threestudio", "extern")  # extern: threestudio's copies of other projects
+        inside = inside or name.startswith("importlib")
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def installed() -> Iterator[list[str]]:
+    """While importing threestudio: stand-ins for what is absent; yields the list of packages that got one.
+
+    Afterwards they are gone from `sys.modules`, where other libraries would find them, and a later import of an absent
+    package fails as it always does.
+    """
+    finder, names = _Finder(), []
+    sys.meta_path.append(finder)
+    try:
+        yield names
+    finally:
+        sys.meta_path.remove(finder)
+        for name, module in list(sys.modules.items()):
+            if isinstance(module, _StandInModule):
+                del sys.modules[name]
+                if "." not in name:
+                    names.append(name)

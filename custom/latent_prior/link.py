@@ -1,0 +1,79 @@
+"""`latent-prior link THREESTUDIO_DIR`: the package and its main config in threestudio's `custom/`, and out again.
+
+threestudio imports every folder in `custom/` under its own name, so the package goes there as `latent_prior` and the
+config as `latent_prior.yaml`. Only what is ours is ever replaced or removed.
+"""
+
+import filecmp
+import shutil
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+MARKER = ".copied_by_latent_prior_link"  # in a copied package, so that it is known again
+
+
+def targets(threestudio: Path) -> dict[Path, Path]:
+    """{where in threestudio: what of ours}. Raises ValueError if the folder is no threestudio."""
+    from latent_prior.cli import config_path
+
+    if not (threestudio / "launch.py").is_file() or not (threestudio / "threestudio" / "__init__.py").is_file():
+        raise ValueError(
+            f"link: {str(threestudio)!r} is no checkout of threestudio; expected a folder with launch.py and threestudio/"
+        )
+    custom = threestudio.resolve() / "custom"
+    return {custom / "latent_prior": PACKAGE, custom / "latent_prior.yaml": config_path("latent_prior").resolve()}
+
+
+def is_ours(target: Path, source: Path) -> bool:
+    """Whether `target` is a link to us, or a copy that holds nothing of the user's."""
+    if target.is_symlink():
+        return target.resolve() == source or not target.exists()  # a dangling link is one to a moved clone
+    if target.is_dir():
+        return (target / MARKER).is_file()
+    return target.is_file() and filecmp.cmp(target, source, shallow=False)
+
+
+def link(threestudio: Path, copy: bool = False) -> list[Path]:
+    """Put the package and the config into threestudio's `custom/`; returns where they are.
+
+    Doing it twice is doing it once; with `copy` the copy is made anew. Raises ValueError if something else of that name
+    is there.
+    """
+    wanted = targets(threestudio)
+    for target, source in wanted.items():
+        if (target.exists() or target.is_symlink()) and not is_ours(target, source):
+            raise ValueError(f"link: {target} is there already and is not ours (or was edited); move it away first")
+    for target, source in wanted.items():
+        _remove(target)
+        target.parent.mkdir(exist_ok=True)
+        if not copy:
+            target.symlink_to(source, target_is_directory=source.is_dir())
+        elif source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            (target / MARKER).touch()
+        else:
+            shutil.copyfile(source, target)
+    return list(wanted)
+
+
+def unlink(threestudio: Path) -> list[Path]:
+    """Undo `link`; returns what was removed. What is not ours, or was edited, stays: ValueError names it at the end."""
+    removed, kept = [], []
+    for target, source in targets(threestudio).items():
+        if not target.exists() and not target.is_symlink():
+            continue
+        if is_ours(target, source):
+            _remove(target)
+            removed.append(target)
+        else:
+            kept.append(str(target))
+    if kept:
+        raise ValueError(f"link --remove: left {' and '.join(kept)}, which is not ours or was edited")
+    return removed
+
+
+def _remove(target: Path) -> None:
+    if target.is_symlink() or target.is_file():
+        target.unlink()
+    elif target.is_dir():
+        shutil.rmtree(target)

@@ -1,0 +1,51 @@
+"""Ways to spend less memory or time on a step, each off by default; benchmarks/guidance_step.py measures their effect.
+
+The names are threestudio's where it has the option.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from latent_prior.models.autoencoder import Autoencoder
+from latent_prior.models.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What to change in how a checkpoint's networks are run; but for token merging, not in what they compute."""
+
+    # Keep convolution weights and activations in the order N H W C.
+    enable_channels_last_format: bool = False
+    # Compute attention in slices: less memory where torch's fused attention cannot be used, slower.
+    enable_attention_slicing: bool = False
+    # Recompute the autoencoder's activations on the way back instead of keeping them: less memory, slower.
+    enable_gradient_checkpointing: bool = False
+    # Merge similar tokens in the denoiser's attention (Bolya and Hoffman 2023, "Token Merging for Fast Stable
+    # Diffusion"): faster at large sizes, approximate. Needs tomesd.
+    token_merging: bool = False
+    # Keywords of tomesd.apply_patch, such as ratio: 0.5.
+    token_merging_params: Mapping[str, Any] = field(default_factory=dict)
+    # Compile the denoiser with torch.compile: the first step takes minutes, the others less.
+    enable_compile: bool = False
+
+
+def make_efficient(denoiser: Denoiser, autoencoder: Autoencoder, options: Efficiency) -> None:
+    """Apply the options to loaded networks. Raises ValueError where token merging is asked for and tomesd is missing."""
+    if options.enable_channels_last_format:
+        denoiser.unet.to(memory_format=torch.channels_last)
+        autoencoder.vae.to(memory_format=torch.channels_last)
+    if options.enable_attention_slicing:
+        denoiser.unet.set_attention_slice("auto")
+    if options.enable_gradient_checkpointing:
+        autoencoder.checkpoint_activations()
+    if options.token_merging:
+        try:
+            import tomesd
+        except ModuleNotFoundError as error:
+            raise ValueError("system.guidance.token_merging needs tomesd: pip install tomesd") from error
+        tomesd.apply_patch(denoiser.unet, **options.token_merging_params)
+    if options.enable_compile:
+        denoiser.unet.compile()

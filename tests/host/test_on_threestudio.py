@@ -1,0 +1,206 @@
+"""The plugin on threestudio itself: the embedded host's trajectories, its stock systems, and the shipped configs.
+
+Every run is a process of its own, since a process has one host.
+"""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from latent_prior.link import link
+from omegaconf import OmegaConf
+from tiny_checkpoints import GEOMETRIES, write_checkpoint
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("THREESTUDIO_ROOT"), reason="THREESTUDIO_ROOT names no checkout of threestudio"
+)
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIGS = {
+    path.stem: path for path in [REPOSITORY / "custom" / "latent_prior.yaml", *(REPOSITORY / "configs").glob("*.yaml")]
+}
+POCKET = [name for name in CONFIGS if not name.startswith("sd_")]
+STEPS = 20
+
+RUN = """
+import json, sys
+from latent_prior import host, launch
+
+config, out, overrides = sys.argv[1], sys.argv[2], sys.argv[3:]
+run = launch.run([config], [*overrides, f"exp_root_dir={out}"], modes=("train",))
+prompts = run.system.prompt_processor.prompts_vd
+print("@@" + json.dumps({"host": host.NAME, "folder": str(run.folder), "prompts": prompts}))
+"""
+
+
+def launched(host: str, config: Path, out: Path, *overrides: str) -> dict:
+    """Train a config on a host; returns what RUN prints."""
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "custom"), "LATENT_PRIOR_HOST": host, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", RUN, str(config), str(out), *overrides]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("@@"))
+    found = json.loads(line[2:])
+    assert found["host"] == host
+    return found
+
+
+def logged(folder: str) -> list[dict[str, float]]:
+    """The rows of the CSV log: one a step."""
+    with open(Path(folder) / "csv_logs" / "version_0" / "metrics.csv", newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("name", POCKET)
+def test_the_same_seed_gives_the_same_trajectory_on_either_host(name, tmp_path):
+    found = {}
+    for host in ("embedded", "threestudio"):
+        (tmp_path / host).mkdir()
+        found[host] = launched(
+            host,
+            CONFIGS[name],
+            tmp_path / host,
+            f"trainer.max_steps={STEPS}",
+            "trainer.log_every_n_steps=1",
+            "trainer.val_check_interval=1000",
+            "system.prompt_processor.use_cache=false",
+        )
+    ours, theirs = found["embedded"], found["threestudio"]
+    assert ours["prompts"] == theirs["prompts"]
+    mine, its = logged(ours["folder"]), logged(theirs["folder"])
+    assert len(mine) == len(its)
+    losses = 0
+    for a, b in zip(mine, its, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-12), (key, a.get("step"))
+        losses += "train/loss" in a or "train/loss_sds" in a
+    assert losses == STEPS
+    parsed = [(Path(f["folder"]) / "configs" / "parsed.yaml").read_text() for f in (ours, theirs)]
+    kept = [[line for line in text.splitlines() if str(tmp_path) not in line and "@20" not in line] for text in parsed]
+    assert kept[0] == kept[1]
+
+
+@pytest.fixture(scope="module")
+def stable(tmp_path_factory) -> Path:
+    """A random checkpoint of Stable Diffusion's layout: 512x512 pictures, 64x64 latents."""
+    return write_checkpoint(tmp_path_factory.mktemp("sd") / "prior", GEOMETRIES["sd"])
+
+
+# what a CPU needs: threestudio's own renderer is CUDA's alone, and its sizes are a GPU's
+SMALL = {
+    "data": {"height": 32, "width": 32, "n_val_views": 1},
+    "system": {
+        "renderer_type": "dense-volume-renderer",
+        "renderer": {"radius": 1.0, "num_samples_per_ray": 16},
+        "geometry": {"isosurface_resolution": 16},
+    },
+    "trainer": {"max_steps": STEPS, "log_every_n_steps": 1, "val_check_interval": 1000, "precision": "32-true"},
+}
+GRID = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 12}
+STOCK = {
+    "sjc": {"geometry": {"grid_size": [24, 24, 24]}},
+    "latentnerf": {"geometry": {"pos_encoding_config": GRID}},
+    "dreamfusion-sd": {
+        "geometry": {"pos_encoding_config": GRID | {"otype": "ProgressiveBandHashGrid", "start_level": 2}},
+        "renderer": {"radius": 2.0},
+    },
+    "magic3d-coarse-sd": {"geometry": {"pos_encoding_config": GRID}, "renderer": {"radius": 2.0}},
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_stock_systems_train_with_our_guidance_in_place_of_theirs(name, stable, tmp_path):
+    cfg = OmegaConf.load(Path(os.environ["THREESTUDIO_ROOT"]) / "configs" / f"{name}.yaml")
+    cfg.system.guidance_type = "latent-prior-guidance"
+    cfg.system.guidance = {"pretrained_model_name_or_path": str(stable), "guidance_scale": 7.5}
+    cfg.system.loss.lambda_fm, cfg.system.loss.lambda_kl = 0.1, 0.01
+    cfg.system.prompt_processor.pretrained_model_name_or_path = str(stable)
+    del cfg.system.renderer
+    cfg = OmegaConf.merge(cfg, SMALL, {"system": STOCK[name]})
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    overrides = ["system.prompt_processor.prompt=a red mug", "system.prompt_processor.spawn=false"]
+    rows = logged(launched("threestudio", tmp_path / "config.yaml", tmp_path, *overrides)["folder"])
+    steps = [row for row in rows if "train/loss_sds" in row]
+    assert len(steps) == STEPS
+    for key in ("train/loss_sds", "train/loss_fm", "train/loss_kl"):
+        values = [row[key] for row in steps]
+        assert all(math.isfinite(value) for value in values), (key, values)
+        # stable or falling: the timestep is drawn anew each step, so the mean of the second half is compared
+        assert sum(values[STEPS // 2 :]) < 3 * sum(values[: STEPS // 2]), (key, values)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in CONFIGS if name.startswith("sd_")))
+@pytest.mark.parametrize("host", ["embedded", "threestudio"])
+def test_stable_diffusion_configs_run_at_small_size(host, name, stable, tmp_path):
+    overrides = [
+        f"system.prompt_processor.pretrained_model_name_or_path={stable}",
+        "trainer.max_steps=2",
+        "trainer.log_every_n_steps=1",
+        "trainer.precision=32-true",
+        "system.renderer.num_samples_per_ray=8",
+    ]
+    if "jacobian" in name:
+        overrides.append("system.geometry.grid_size=[16,16,16]")
+    else:
+        sizes = "n_levels: 4, n_features_per_level: 2, log2_hashmap_size: 10, base_resolution: 16, per_level_scale: 1.5"
+        overrides.append(f"system.geometry.pos_encoding_config={{otype: HashGrid, {sizes}}}")  # replaced as a whole
+    found = launched(host, CONFIGS[name], tmp_path, *overrides)
+    assert all(math.isfinite(value) for row in logged(found["folder"]) for value in row.values())
+
+
+LOADER = """
+from latent_prior.host.threestudio import bring_in
+bring_in()
+import importlib.util, threestudio
+spec = importlib.util.spec_from_file_location("their_launch", "launch.py")
+their_launch = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(their_launch)
+their_launch.load_custom_modules()
+once = dict(threestudio.__modules__)
+assert {"latent-prior-guidance", "latent-prior-system", "another-system"} <= once.keys(), sorted(once)
+their_launch.load_custom_modules()
+assert threestudio.__modules__.keys() == once.keys()
+cfg = threestudio.utils.config.load_config("custom/latent_prior.yaml", cli_args=[], n_gpus=1)
+assert threestudio.find(cfg.system_type).__module__ == "latent_prior.systems.text_to_3d"
+"""
+
+
+def test_linked_beside_another_extension_threestudios_own_loader_takes_us(tmp_path):
+    root = Path(os.environ["THREESTUDIO_ROOT"])
+    for name in ("launch.py", "threestudio", "extern"):
+        (tmp_path / name).symlink_to(root / name)
+    link(tmp_path)
+    (tmp_path / "custom" / "another").mkdir()
+    (tmp_path / "custom" / "another" / "__init__.py").write_text(
+        "import threestudio\n\n\n@threestudio.register('another-system')\nclass Another:\n    pass\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "custom"), "LATENT_PRIOR_HOST": "threestudio"}
+    env["THREESTUDIO_ROOT"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", LOADER], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_a_misspelt_key_is_refused_in_one_line(tmp_path):
+    env = {**os.environ, "LATENT_PRIOR_HOST": "auto"}
+    command = [
+        sys.executable,
+        str(REPOSITORY / "launch.py"),
+        "--host",
+        "threestudio",
+        "--config",
+        str(CONFIGS["latent_prior"]),
+    ]
+    for wrong in ("system.geometry.grid_sise=3", "sytem_type=x"):
+        done = subprocess.run(
+            [*command, wrong, f"exp_root_dir={tmp_path}"], env=env, capture_output=True, text=True, cwd=tmp_path
+        )
+        said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 2 and len(said) == 1, done.stderr[-2000:]
+        assert wrong.split("=")[0].split(".")[-1] in said[0]
+    assert not list(tmp_path.rglob("*.ckpt"))

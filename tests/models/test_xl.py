@@ -1,0 +1,81 @@
+"""Stable Diffusion XL's architecture: two text encoders, a pooled embedding, sizes; against diffusers' own pipeline."""
+
+import json
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+from latent_prior.models.latent_prior import LatentPrior
+from latent_prior.models.packing import packed, unpacked
+from tiny_checkpoints import write_xl_checkpoint
+
+PROMPT = "a red mug"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_xl_checkpoint(tmp_path_factory.mktemp("xl") / "prior")
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder):
+    return StableDiffusionXLPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def prior(folder):
+    return LatentPrior.from_pretrained(str(folder), device="cpu", guidance_scale=3.0)
+
+
+@pytest.mark.parametrize("pooled_width", [3, 8, 20])
+def test_what_is_packed_is_unpacked(pooled_width):
+    hidden, pooled = torch.randn(2, 5, 8), torch.randn(2, pooled_width)
+    for before, after in zip((hidden, pooled), unpacked(packed(hidden, pooled), pooled_width), strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_embeddings_are_the_pipelines(prior, pipeline):
+    hidden, _, pooled, _ = pipeline.encode_prompt(PROMPT, device="cpu", do_classifier_free_guidance=True)
+    ours = unpacked(prior.text_encoder([PROMPT]), prior.denoiser.pooled_width)
+    torch.testing.assert_close(ours[0], hidden)
+    torch.testing.assert_close(ours[1], pooled)
+
+
+def test_the_denoiser_is_told_what_the_pipeline_tells_it(prior, pipeline):
+    z, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 700])
+    hidden, _, pooled, _ = pipeline.encode_prompt(PROMPT, device="cpu", do_classifier_free_guidance=True)
+    sizes = pipeline._get_add_time_ids((64, 64), (0, 0), (64, 64), torch.float32, text_encoder_projection_dim=20)
+    with torch.no_grad():
+        v = pipeline.unet(
+            z,
+            t,
+            encoder_hidden_states=hidden.expand(2, -1, -1),
+            added_cond_kwargs={"text_embeds": pooled.expand(2, -1), "time_ids": sizes.expand(2, -1)},
+        ).sample
+        ours = prior.denoiser(z, t, prior.text_encoder([PROMPT] * 2))
+    schedule = prior.denoiser.schedule
+    expected = schedule.alpha(t) * v + schedule.sigma(t) * z  # the tiny checkpoint predicts v
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_whole_objective_is_finite_and_differentiable(prior):
+    images = torch.rand(2, 3, 64, 64, requires_grad=True)
+    out = prior(images, prompt=PROMPT, generator=torch.Generator().manual_seed(0))
+    out.total({"sds": 1.0, "fm": 1.0, "kl": 1.0}).backward()
+    assert torch.isfinite(images.grad).all() and images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "part, key, value, message",
+    [
+        ("text_encoder_2", "hidden_size", 24, "text encoders .* together 56 wide"),
+        ("text_encoder_2", "projection_dim", 12, "pools to 12"),
+        ("unet", "addition_embed_type", "image", "added conditions of type 'image'"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(tmp_path, part, key, value, message):
+    folder = write_xl_checkpoint(tmp_path / "prior")
+    config = folder / part / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=message):
+        LatentPrior.from_pretrained(str(folder), device="cpu")
