@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from latent_prior import host_arguments
+
 EXAMPLES = """examples:
   latent-prior generate "a red mug"
   latent-prior generate "a golden duck" trainer.max_steps=800 seed=1
@@ -33,7 +35,7 @@ def config_path(name: str) -> Path:
 def generate(args: argparse.Namespace) -> None:
     from latent_prior import launch
 
-    launch.choose_host(args)
+    host_arguments.choose(args)
     settings = {"system": {"prompt_processor": {"prompt": args.prompt}}}
     run = launch.run([str(config_path(args.config))], args.overrides, gpu=args.gpu, **settings)
     launch.report(run.folder)
@@ -43,7 +45,7 @@ def resume(args: argparse.Namespace) -> None:
     from latent_prior import launch
     from latent_prior.run_folder import last_checkpoint
 
-    launch.choose_host(args)
+    host_arguments.choose(args)
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
     parsed = str(folder / "configs" / "parsed.yaml")
@@ -55,7 +57,7 @@ def export(args: argparse.Namespace) -> None:
     from latent_prior import launch
     from latent_prior.run_folder import last_checkpoint
 
-    launch.choose_host(args)
+    host_arguments.choose(args)
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
     settings = _in_place(folder) | {"system": {"exporter": {"fmt": args.format}}}
@@ -88,9 +90,8 @@ def link(args: argparse.Namespace) -> None:
 
 def doctor(args: argparse.Namespace) -> None:
     from latent_prior import doctor as doctoring
-    from latent_prior.launch import choose_host
 
-    choose_host(args)
+    host_arguments.choose(args)
     sys.exit(doctoring.doctor())
 
 
@@ -103,8 +104,6 @@ def train_pocket(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    from latent_prior.launch import add_host_arguments
-
     p = argparse.ArgumentParser(
         prog="latent-prior",
         description="Text to 3D under a latent diffusion prior, from pip alone.",
@@ -121,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     def with_overrides(c: argparse.ArgumentParser) -> None:
         c.add_argument("overrides", nargs="*", metavar="key=value", help="config values to override")
         c.add_argument("--gpu", default="0", help="GPUs to use; without a GPU the CPU is used")
-        add_host_arguments(c)
+        host_arguments.add_arguments(c)
 
     c = command("generate", generate, "make a mesh from a prompt")
     c.add_argument("prompt", help='what to make; the pocket prior knows e.g. "a striped red mug", "a golden duck"')

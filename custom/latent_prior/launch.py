@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from latent_prior import host_arguments
+
 MODES = ("train", "validate", "test", "export")
 WHOLE_JOB = ("train", "test", "export")
 
@@ -242,29 +244,6 @@ def guarded(action) -> int:
     return 0
 
 
-def add_host_arguments(p: argparse.ArgumentParser) -> None:
-    """`--host` and `--threestudio`, for every command that runs an experiment."""
-    p.add_argument(
-        "--host",
-        choices=("auto", "embedded", "threestudio"),
-        help="the framework to run in; auto (default): threestudio where it is there, else our embedded host",
-    )
-    p.add_argument("--threestudio", metavar="DIR", help="threestudio's checkout (default: $THREESTUDIO_ROOT)")
-
-
-def choose_host(args: argparse.Namespace) -> None:
-    """Hand the choice of `add_host_arguments` to the seam, which reads it from the environment."""
-    if args.threestudio:
-        os.environ["THREESTUDIO_ROOT"] = args.threestudio
-    if args.host:
-        loaded = sys.modules.get("latent_prior.host")
-        if loaded is not None and args.host not in ("auto", loaded.NAME):
-            raise ValueError(
-                f"--host {args.host}: this process runs on the {loaded.NAME} host already; start a new one"
-            )
-        os.environ["LATENT_PRIOR_HOST"] = args.host
-
-
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="launch.py",
@@ -273,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--config", required=True, help="the experiment's YAML, e.g. custom/latent_prior.yaml")
     p.add_argument("--gpu", default="0", help="GPUs to use, e.g. 0 or 0,1; without a GPU the CPU is used")
-    add_host_arguments(p)
+    host_arguments.add_arguments(p)
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--train", action="store_true", help="train, then render the turntable")
     mode.add_argument("--validate", action="store_true", help="render the validation views of resume=CHECKPOINT")
@@ -296,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("pytorch_lightning").setLevel(logging.DEBUG)
 
     def action() -> None:
-        choose_host(args)
+        host_arguments.choose(args)
         if args.typecheck:
             from jaxtyping import install_import_hook
 
