@@ -1,0 +1,23 @@
+"""Files of `torch.save`, read as data: tensors, containers and plain values, never code."""
+
+import argparse
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def read_torch(file: Path | io.BytesIO) -> Any:
+    """What is in the file, on the CPU. ValueError in one line where it is broken or asks for more than plain data."""
+    try:
+        with torch.serialization.safe_globals(
+            [argparse.Namespace]
+        ):  # a plain record; training files keep `args` in one
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # broken bytes may raise anything; torch's own texts are paragraphs
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if asked:
+            raise ValueError(f"refused: it asks for {asked[1]}") from error
+        raise ValueError(f"cut short, or no file of torch ({type(error).__name__})") from error
