@@ -1,14 +1,16 @@
 import dataclasses
 
 from config_fields import names_read, own_fields, unread_fields
+from latent_prior.guidance.clip_guidance import ClipGuidance
 from latent_prior.guidance.latent_prior import LatentPriorGuidance
 from latent_prior.guidance.prompt_processor import LatentPriorPromptProcessor
 from latent_prior.models.efficiency import Efficiency
 from latent_prior.models.options import PriorOptions
 
-# options.py only checks the options, which does not count as use
+# options.py only checks the options, which does not count as use; nor does what another guidance reads of its own config
 READERS = [
-    "guidance/*.py",
+    "guidance/latent_prior.py",
+    "guidance/evaluation.py",
     *(f"models/{name}.py" for name in ("latent_prior", "condition", "autoencoder", "text_encoder", "efficiency")),
 ]
 
@@ -23,6 +25,10 @@ def test_every_option_is_read():
 
 def test_every_field_of_the_prompt_processor_is_read():
     assert unread_fields(LatentPriorPromptProcessor.Config, "guidance/prompt_processor.py") == set()
+
+
+def test_every_field_of_the_clip_guidance_is_read():
+    assert unread_fields(ClipGuidance.Config, "guidance/clip_guidance.py") == set()
 
 
 def test_the_guidance_offers_every_option_under_its_default():

@@ -18,10 +18,13 @@ from torch import Tensor
 
 from latent_prior import host
 from latent_prior.guidance.evaluation import guidance_pictures
+from latent_prior.guidance.schedules import scheduled, switched_on
 from latent_prior.models.condition import Condition
+from latent_prior.models.directional import directional_regulariser
 from latent_prior.models.efficiency import Efficiency
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
+from latent_prior.prior import PriorLosses
 
 # Options that may change over training, so that a config may hold a schedule for them.
 SCHEDULED = ("guidance_scale", "guidance_rescale", "grad_clip", "min_step_percent", "max_step_percent")
@@ -60,6 +63,9 @@ class LatentPriorGuidance(host.BaseObject):
         token_merging_params: dict = field(default_factory=dict)
         # the denoiser compiled.
         enable_compile: bool = False
+
+        # Compute loss_directional, StyleGANFusion's regulariser, which needs source_rgb: as use_fm.
+        use_directional: Any = False
 
         # The rest are the fields of PriorOptions. "Scheduled" ones take a number or a schedule [v0, v1, end], ...
 
@@ -123,6 +129,7 @@ class LatentPriorGuidance(host.BaseObject):
         self.options = self._options_at(epoch, global_step)
         progress = min(1.0, global_step / self.cfg.trainer_max_steps)
         self.min_step, self.max_step = self.prior.timestep_bounds(self.options, progress)
+        self.use_directional = switched_on("use_directional", self.cfg.use_directional, epoch, global_step)
 
     def __call__(
         self,
@@ -133,11 +140,13 @@ class LatentPriorGuidance(host.BaseObject):
         camera_distances: Float[Tensor, "B"],
         rgb_as_latents: bool = False,
         guidance_eval: bool = False,
+        source_rgb: Float[Tensor, "B H W C"] | None = None,
         **batch,
     ) -> dict[str, Any]:
         """Losses of rendered pictures in [0, 1], or of scaled latents if `rgb_as_latents`; angles in degrees.
 
-        Returns loss_sds, loss_fm and loss_kl (those in use); grad_norm, the norm of w(t) times the residual; per term
+        source_rgb: what `rgb` was before the optimisation, for the directional regulariser. Returns loss_sds, loss_fm,
+        loss_kl and loss_directional (those in use); grad_norm, the norm of w(t) times the residual; per term
         the norm of its unweighted gradient on the latents, grad_norm_sds and so on, where a gradient is asked for;
         min_step, max_step; and `eval` under `guidance_eval`. Random numbers are drawn in the order of LatentPrior.
         Further keys of the framework's batch are taken and left alone. Raises ValueError for a term that is not finite.
@@ -156,6 +165,8 @@ class LatentPriorGuidance(host.BaseObject):
             out = {f"loss_{name}": term for name, term in terms.items()}
             # lsd is ||w delta||^2 / 2B, so the norm needs no second pass
             out["grad_norm"] = (2 * len(v) * losses.lsd.detach()).sqrt()
+            if self.use_directional:
+                out["loss_directional"] = self._directional(source_rgb, rgb_as_latents, condition, losses)
             out |= {**_named(norms), "min_step": self.min_step, "max_step": self.max_step}
             if guidance_eval:
                 limit = self.cfg.max_items_eval
@@ -180,13 +191,23 @@ class LatentPriorGuidance(host.BaseObject):
         values = {option.name: self.cfg[option.name] for option in fields(PriorOptions)}
         for name in SCHEDULED:
             if values[name] is not None:
-                values[name] = _scheduled(name, values[name], epoch, global_step)
+                values[name] = scheduled(name, values[name], epoch, global_step)
         for name in SWITCHES:
-            if not isinstance(values[name], bool):
-                values[name] = _scheduled(name, values[name], epoch, global_step) > 0
+            values[name] = switched_on(name, values[name], epoch, global_step)
         if values["fm_layers"] is not None:
             values["fm_layers"] = tuple(values["fm_layers"])
         return PriorOptions(**values)
+
+    def _directional(
+        self, source_rgb: Tensor | None, as_latents: bool, condition: Condition, losses: PriorLosses
+    ) -> Float[Tensor, ""]:
+        if source_rgb is None:
+            raise ValueError(
+                "system.guidance.use_directional is on, but this system gives no source to hold on to: set it to false"
+            )
+        with torch.no_grad():
+            v_source = self.prior.to_latents(source_rgb.permute(0, 3, 1, 2), latents=as_latents, options=self.options)
+        return directional_regulariser(self.prior, losses.v, v_source, condition, losses, self.options)
 
     def _condition(self, prompt_utils: Any, cameras: tuple[Tensor, Tensor, Tensor]) -> Condition:
         batch, view_dependent = len(cameras[0]), self.cfg.view_dependent_prompting
@@ -200,13 +221,6 @@ class LatentPriorGuidance(host.BaseObject):
         # rows: positive B, unconditional B, then the negatives of the first sample, of the second, ...
         negatives = embeddings[2 * batch :].unflatten(0, (batch, weights.shape[1]))
         return Condition(embeddings[:batch], embeddings[batch : 2 * batch], negatives, weights, null)
-
-
-def _scheduled(name: str, value: Any, epoch: int, global_step: int) -> float:
-    try:
-        return host.C(value, epoch, global_step)
-    except (ValueError, TypeError, AssertionError) as error:  # threestudio's own raises the latter two
-        raise ValueError(f"system.guidance.{name} is {value!r}: {error}") from error
 
 
 def _named(norms: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ passed in (None: torch's global one). Importing this package registers nothing a
 """
 
 from latent_prior.prior.cfg import classifier_free_guidance, perp_neg, perpendicular_component, rescale_guidance
+from latent_prior.prior.clip_losses import directional_loss, spherical_distance, structure_loss
+from latent_prior.prior.directional import directional_distillation_loss
 from latent_prior.prior.distillation import csd_residual, lsd_loss, nfsd_residual, sds_residual
 from latent_prior.prior.feature_matching import FM_TARGETS, fm_loss
 from latent_prior.prior.kl import KL_FORMS, kl_loss
@@ -41,6 +43,8 @@ __all__ = [
     "annealed_bounds",
     "classifier_free_guidance",
     "csd_residual",
+    "directional_distillation_loss",
+    "directional_loss",
     "draw_noise",
     "dreamtime_timestep",
     "dreamtime_weight",
@@ -56,6 +60,8 @@ __all__ = [
     "rescale_guidance",
     "sample_timesteps",
     "sds_residual",
+    "spherical_distance",
+    "structure_loss",
     "timestep_range",
     "weighting",
     "x0_from_eps",

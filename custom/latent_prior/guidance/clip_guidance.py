@@ -1,0 +1,139 @@
+"""`clip-guidance`: CLIP in the prior's place, under the same guidance contract.
+
+Two terms: loss_clip_directional (StyleGAN-NADA, Gal et al. 2022), which moves a picture from what it was as the texts move
+from source to target, and loss_clip_text (Text2LIVE, Bar-Tal et al. 2022), which brings it near the target. Their weights
+are the system's, `system.loss.lambda_clip_directional` and `lambda_clip_text`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_prior import host
+from latent_prior.guidance.augmented_views import draw_views, seen_from
+from latent_prior.guidance.schedules import switched_on
+from latent_prior.models.clip import Clip
+from latent_prior.prior import directional_loss, spherical_distance
+
+
+@host.register("clip-guidance")
+class ClipGuidance(host.BaseObject):
+    """Scores pictures by their embeddings' way from a source, and by their distance to a text."""
+
+    @dataclass
+    class Config(host.BaseObject.Config):
+        # The CLIP: pocket, a folder in transformers' layout, or a hub id such as openai/clip-vit-base-patch32.
+        clip_name_or_path: str = "pocket"
+        # What the pictures should show, usually ${system.prompt_processor.prompt}.
+        prompt: str = ""
+        # What the source's pictures show, for the directional term; empty: not said.
+        source_prompt: str = ""
+        # Compute loss_clip_directional, which needs source_rgb and source_prompt: true, false, or a number or schedule,
+        # such as the term's weight, ${system.loss.lambda_clip_directional}, and it is computed while that is above 0.
+        use_directional: Any = False
+        # Compute loss_clip_text: as use_directional.
+        use_text: Any = False
+        # Random views of each picture that CLIP looks at; 1 is the picture as it is. Text2LIVE takes 16.
+        views: int = 1
+
+    cfg: Config
+
+    def configure(self) -> None:
+        # options first: a missing one should not cost the loading of a model, nor a schedule's end the training
+        if not self.cfg.prompt.strip():
+            raise ValueError('system.guidance.prompt is empty; say what the pictures should show, e.g. "a golden mug"')
+        if self.cfg.views < 1:
+            raise ValueError(f"system.guidance.views is {self.cfg.views}; expected at least 1")
+        if _ever_on(self.cfg.use_directional):
+            self._check_source_prompt()
+        self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
+        self.text = self.clip.embed_texts([self.cfg.prompt])
+        self.source_text = self.clip.embed_texts([self.cfg.source_prompt])
+        # None draws from torch's global generator; set another to draw the views apart from the run's numbers
+        self.generator: torch.Generator | None = None
+        self.update_step(0, 0)
+        host.info(f"Loaded CLIP {self.cfg.clip_name_or_path}")
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Bring the switches to this moment of training."""
+        self.use_directional = switched_on("use_directional", self.cfg.use_directional, epoch, global_step)
+        self.use_text = switched_on("use_text", self.cfg.use_text, epoch, global_step)
+
+    def __call__(
+        self,
+        rgb: Float[Tensor, "B H W C"],
+        prompt_utils: Any,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+        rgb_as_latents: bool = False,
+        guidance_eval: bool = False,
+        source_rgb: Float[Tensor, "_ _ _ C"] | None = None,
+        **batch,
+    ) -> dict[str, Any]:
+        """loss_clip_directional and loss_clip_text, those in use, of pictures in [0, 1].
+
+        source_rgb: what `rgb` was before the optimisation, picture by picture, for the directional term. The texts are
+        the config's, so `prompt_utils` and the cameras are taken and left alone, as further keys of the framework's batch
+        are. Raises ValueError for latents, a missing source and a term that is not finite.
+        """
+        if rgb_as_latents:
+            raise ValueError(
+                "clip-guidance looks at pictures, but the system gives latents (rgb_as_latents): set system.space=rgb, "
+                "or system.guidance_type=latent-prior-guidance"
+            )
+        if rgb.shape[-1] != 3:
+            raise ValueError(
+                f"got pictures of shape {tuple(rgb.shape)}; expected B H W 3: set system.geometry.n_feature_dims=3"
+            )
+        out = {}
+        # the precision is ours to choose, not the trainer's
+        with torch.autocast(rgb.device.type, enabled=False):
+            views = draw_views(len(rgb) * self.cfg.views, self.generator) if self.cfg.views > 1 else None
+            now = self._embedded(rgb, views) if self.use_directional or self.use_text else None
+            if self.use_directional:
+                before = self._embedded_source(source_rgb, rgb, views)
+                out["loss_clip_directional"] = directional_loss(now, before, self.text, self.source_text)
+            if self.use_text:
+                out["loss_clip_text"] = spherical_distance(now, self.text).mean()
+        for name, value in out.items():
+            if not bool(torch.isfinite(value)):
+                raise ValueError(f"the optimisation has diverged: {name} = {value.item()}; lower the learning rate")
+        return out
+
+    def _embedded(self, rgb_BHWC: Tensor, views: Tensor | None) -> Float[Tensor, "N D"]:
+        images = rgb_BHWC.permute(0, 3, 1, 2).float()
+        if views is not None:
+            images = seen_from(images.repeat_interleave(self.cfg.views, 0), views)
+        return self.clip.embed_images(images)
+
+    @torch.no_grad()
+    def _embedded_source(self, source_rgb: Tensor | None, rgb: Tensor, views: Tensor | None) -> Float[Tensor, "N D"]:
+        if source_rgb is None:
+            raise ValueError(
+                "system.guidance.use_directional is on, but this system gives no source to start from: set it to false"
+            )
+        if len(source_rgb) != len(rgb):
+            raise ValueError(f"got {len(source_rgb)} pictures of the source for {len(rgb)} pictures; expected as many")
+        return self._embedded(source_rgb, views)
+
+    def _check_source_prompt(self) -> None:
+        source, target = self.cfg.source_prompt.strip(), self.cfg.prompt.strip()
+        if not source:
+            raise ValueError(
+                "system.guidance.source_prompt is empty, but use_directional needs to know what the source shows, "
+                'e.g. "a mug": say it, or set system.guidance.use_directional=false'
+            )
+        if source == target:
+            raise ValueError(
+                f"system.guidance.source_prompt is {source!r}, as system.guidance.prompt is: there is no direction from "
+                "one to the other; say what the source shows"
+            )
+
+
+def _ever_on(switch: Any) -> bool:
+    """Whether a switch may be on at some moment; a schedule may."""
+    return switch > 0 if isinstance(switch, bool | int | float) else True
