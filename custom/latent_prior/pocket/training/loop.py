@@ -43,6 +43,7 @@ def train(
     ema: nn.Module | None = None,
     ema_decay: float = 0.999,
     label: str = "training",
+    betas: tuple[float, float] = (0.9, 0.99),
 ) -> None:
     """Minimise `loss(generator)`, which draws its own batch and returns the loss with figures to log.
 
@@ -50,7 +51,7 @@ def train(
     loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=betas, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
     first = 0
     state_file, log_file = folder / "state.pt", folder / "log.csv"

@@ -1,0 +1,85 @@
+"""The one command that trains the pocket StyleGAN from nothing: `latent-prior train-pocket-stylegan`.
+
+Each stage lies in its own folder under the work folder and is resumable; what is finished is only loaded.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from latent_prior.evaluate import frechet
+from latent_prior.evaluate.clip_judge import ClipJudge
+from latent_prior.generators.stylegan2 import StyleGAN2
+from latent_prior.generators.stylegan2_files import save_generator
+from latent_prior.models.checkpoint import POCKET_FOLDER
+from latent_prior.pocket.captions import Subject
+from latent_prior.pocket.mug_scenes import KIND, truth
+from latent_prior.pocket.solids import KINDS
+from latent_prior.pocket.training import adversarial, stylegan
+
+FEW, MANY = 200, 2000  # pictures a kind to find the nearest one with, and to measure with
+MADE_SEED, TRUE_SEED, OTHER_SEED = 700_000, 710_000, 720_000  # of the codes measured with
+BATCH = 50
+
+
+def train_stylegan(work: Path, out: Path, quick: bool = False, path_weight: float = 0.0) -> None:
+    """Render, train, measure and write `out`/generator.safetensors and quality.json; a card that is there stays.
+
+    quick: a few steps of everything. path_weight: of path length regularisation in the game; 0 leaves it out.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    few = {"steps": 2} if quick else {}
+    zs, images = stylegan.true_pictures(work / "pictures", 1 if quick else stylegan.PICTURES)
+    torch.manual_seed(0)
+    generator = StyleGAN2(stylegan.SHAPE)
+    stylegan.teach_mapping(work / "mapping", generator.mapping, **few)
+    generator = stylegan.fit(work / "regression", generator, zs, images, device, **few)
+    fitted = stylegan.unseen_psnr(generator)
+    generator = adversarial.play(work / "game", generator, zs, images, device, path_weight=path_weight, **few).cpu()
+    generator.mapping.estimate_average()
+    out.mkdir(parents=True, exist_ok=True)
+    save_generator(generator, out / "generator.safetensors")
+    quality = {"PSNR before the game (dB)": round(fitted, 2)} | measure(generator, quick)
+    (out / "quality.json").write_text(json.dumps(quality, indent=2) + "\n")
+    print(json.dumps(quality, indent=2))
+
+
+@torch.no_grad()
+def measure(generator: StyleGAN2, quick: bool = False) -> dict[str, float | str]:
+    """PSNR on unseen z, and Fréchet distances by the judge's features: to the domain, and from there to the nearest kind.
+
+    Of every other kind the same scenes are shown in z's own colours. The floor is the distance between two sets of true
+    pictures.
+    """
+    few, many = (8, 8) if quick else (FEW, MANY)
+    features = ClipJudge.load(str(POCKET_FOLDER / "judge")).project_images
+
+    def true_features(kind: str, count: int, seed: int) -> torch.Tensor:
+        batches = tqdm(range(0, count, BATCH), desc=f"pictures: {kind}", unit="batch", disable=None)
+        parts = [
+            truth(stylegan.codes(seed + k, min(BATCH, count - k)), Subject(kind, "red"), own_paint=True)
+            for k in batches
+        ]
+        return torch.cat([features(part) for part in parts])
+
+    made = []
+    for k in range(0, many, BATCH):
+        pictures = generator(stylegan.codes(MADE_SEED + k, min(BATCH, many - k)), noise_mode="none")
+        made.append(features(((pictures + 1) / 2).clamp(0, 1)))
+    domain = true_features(KIND, many, TRUE_SEED)
+    others = [kind for kind in KINDS if kind != KIND]
+    distances = {kind: frechet.distance(domain[:few], true_features(kind, few, OTHER_SEED)) for kind in others}
+    nearest = min(distances, key=distances.get)
+    own = frechet.distance(torch.cat(made), domain)
+    other = frechet.distance(true_features(nearest, many, OTHER_SEED), domain)
+    return {
+        "PSNR to the truth of unseen z (dB)": round(stylegan.unseen_psnr(generator), 2),
+        "pictures": many,
+        "Fréchet distance to the domain": round(own, 3),
+        "Fréchet distance of two true sets": round(frechet.distance(true_features(KIND, many, OTHER_SEED), domain), 3),
+        "nearest other kind": nearest,
+        "Fréchet distance from the domain to it": round(other, 2),
+        "share": round(own / other, 4),
+    }
