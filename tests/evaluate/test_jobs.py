@@ -76,6 +76,37 @@ def test_the_digest_is_of_every_weight_but_the_judges(tmp_path, monkeypatch):
     assert digest() != first
 
 
+def test_another_source_makes_another_folder_of_stylegan_runs_alone(tmp_path, monkeypatch):
+    source = tmp_path / "g.safetensors"
+    config = tmp_path / "c.yaml"
+    text = f"system_type: {{}}\nsystem: {{{{pretrained_generator: {source}}}}}\n"
+    folders = {}
+    for kind in ("stylegan-adaptation-system", "latent-prior-system"):
+        config.write_text(text.format(kind))
+        folders[kind] = set()
+        for content in (None, b"0", b"1"):
+            if content is not None:
+                source.write_bytes(content)
+            jobs._file_digest.cache_clear()
+            folders[kind].add(jobs.Variant("c", config).folder)
+        source.unlink()
+    assert {kind: len(found) for kind, found in folders.items()} == {
+        "stylegan-adaptation-system": 3,
+        "latent-prior-system": 1,
+    }
+
+
+def test_the_source_is_read_with_the_overrides(tmp_path):
+    from latent_prior.generators.pretrained import POCKET_FILE
+
+    (tmp_path / "c.yaml").write_text(
+        "system_type: stylegan-adaptation-system\nsystem: {pretrained_generator: pocket}\n"
+    )
+    assert jobs.source_file(jobs.Variant("c", tmp_path / "c.yaml").settings) == POCKET_FILE
+    other = jobs.Variant("c", tmp_path / "c.yaml", ("system.pretrained_generator=ffhq.pkl",))
+    assert jobs.source_file(other.settings) == Path("ffhq.pkl")
+
+
 @pytest.mark.parametrize(
     ("configs", "overrides", "message"),
     [

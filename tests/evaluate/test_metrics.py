@@ -121,3 +121,18 @@ def test_pictures_of_different_sizes_are_refused():
         metrics.silhouette_iou(torch.zeros(1, 1, 4, 4), torch.zeros(2, 1, 4, 4))
     with pytest.raises(ValueError, match=r"as large as each other, got \(1, 2\) and \(2, 2\)"):
         metrics._require_same_shape("a", torch.zeros(1, 2), "b", torch.zeros(2, 2))
+
+
+def test_diversity_is_the_mean_over_pairs():
+    features = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 5 + 2
+    pairs = [(a, b) for i, a in enumerate(features) for b in features[i + 1 :]]
+    slow = sum(1 - (a @ b / (a.norm() * b.norm())).item() for a, b in pairs) / len(pairs)
+    assert metrics.mean_cosine_distance(features) == pytest.approx(slow, rel=1e-12)
+
+
+def test_diversity_of_one_direction_and_of_opposite_ones():
+    line = torch.tensor([[1.0, 2.0], [2.0, 4.0], [0.5, 1.0]])
+    assert metrics.mean_cosine_distance(line) == pytest.approx(0, abs=1e-12)
+    assert metrics.mean_cosine_distance(torch.stack([line[0], -line[0]])) == pytest.approx(2)
+    with pytest.raises(ValueError, match="two pictures or more, got 1"):
+        metrics.mean_cosine_distance(line[:1])

@@ -52,3 +52,15 @@ def test_tuning_prompts_are_of_the_training_set_and_not_of_the_benchmark():
     assert not any(is_held_out(subject) for subject in subjects)
     assert not set(prompts.tuning()) & set(prompts.benchmark())
     assert len(subjects) == len({subject.kind for subject in subjects}) == 6
+
+
+ADAPTATION = ("a golden mug", "a striped green mug", "a yellow mug", "a red cylinder", "a blue jug")
+ADAPTATION_TUNING = ("a turquoise mug", "a checkered red mug", "a green jug")
+
+
+def test_adaptations_have_prompts_that_the_prior_never_saw_and_none_of_those_tuned_on():
+    assert prompts.adaptation() == ADAPTATION
+    assert prompts.adaptation_tuning() == ADAPTATION_TUNING
+    assert [p for p in ADAPTATION if is_held_out(parse(p))] == ["a yellow mug", "a blue jug"]
+    assert not any(is_held_out(parse(p)) for p in ADAPTATION_TUNING)
+    assert not set(ADAPTATION) & set(ADAPTATION_TUNING)

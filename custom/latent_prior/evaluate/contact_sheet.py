@@ -16,7 +16,7 @@ from latent_prior.evaluate.results import Result
 from latent_prior.evaluate.table import number
 from latent_prior.evaluate.views import RING_VIEWS
 
-TILE = 96  # pixels a side of a view
+TILE = 96  # pixels a side of a view, unless another is asked for
 GAP, MARGIN, CAPTION, HEADING = 24, 28, 24, 46
 INK, FAINT, RULE, MISSED, PAPER = (28, 30, 34), (112, 118, 128), (222, 225, 230), (196, 48, 43), (255, 255, 255)
 
@@ -54,18 +54,21 @@ def result_cell(result: Result | None, picture: Path, label: str) -> Cell:
     note = f"IoU {number(result.iou, 2)}   {number(result.psnr, 1)} dB"
     if result.r_single is not None:
         note += f"   judge {round(result.r_ring * RING_VIEWS)}/{RING_VIEWS}"
-    if picture.is_file():
-        with Image.open(picture) as image:
-            strip = image.convert("RGB")
-    else:
-        strip = None
-    return Cell(strip, label, note, missed=result.r_single is False)
+    return Cell(read_strip(picture), label, note, missed=result.r_single is False)
 
 
-def draw(sections: Sequence[Section], columns: int, views: int) -> Image.Image:
-    """The sheet; strips are scaled to `views` tiles."""
-    width = 2 * MARGIN + columns * views * TILE + (columns - 1) * GAP
-    row_height = CAPTION + TILE + GAP
+def read_strip(path: Path) -> Image.Image | None:
+    """A strip that was saved before; None if it was not."""
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def draw(sections: Sequence[Section], columns: int, views: int, tile: int = TILE) -> Image.Image:
+    """The sheet; strips are scaled to `views` tiles of `tile` pixels a side."""
+    width = 2 * MARGIN + columns * views * tile + (columns - 1) * GAP
+    row_height = CAPTION + tile + GAP
     height = MARGIN + sum(HEADING + len(section.rows) * row_height for section in sections)
     sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -77,14 +80,14 @@ def draw(sections: Sequence[Section], columns: int, views: int) -> Image.Image:
         y += HEADING
         for row in section.rows:
             for column, cell in enumerate(row):
-                x = MARGIN + column * (views * TILE + GAP)
-                end = x + views * TILE
+                x = MARGIN + column * (views * tile + GAP)
+                end = x + views * tile
                 pen.text((x, y), cell.title, INK, middle)
                 note = _shortened(pen, cell.note, small, end - x - pen.textlength(cell.title, middle) - 12)
                 pen.text((end, y + 2), note, MISSED if cell.missed else FAINT, small, anchor="ra")
-                frame = (x, y + CAPTION, end - 1, y + CAPTION + TILE - 1)
+                frame = (x, y + CAPTION, end - 1, y + CAPTION + tile - 1)
                 if cell.strip is not None:
-                    sheet.paste(cell.strip.resize((views * TILE, TILE), Image.Resampling.LANCZOS), frame[:2])
+                    sheet.paste(cell.strip.resize((views * tile, tile), Image.Resampling.LANCZOS), frame[:2])
                 pen.rectangle(frame, outline=MISSED if cell.missed else RULE)
             y += row_height
     return sheet

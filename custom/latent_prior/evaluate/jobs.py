@@ -4,8 +4,9 @@ The folder of an evaluation:
     runs/<label>-<settings>/<prompt>-seed<N>/         run folders, as `latent-prior generate` writes them
     launches/<label>-<settings>/<prompt>-seed<N>.json  seconds, peak memory and exit code of that launch, .log its output
     results/<label>-<settings>/<prompt>-seed<N>.json   figures, .png the pictures of the contact sheet
-<settings> is a digest of config, overrides and the pocket prior's weights, so that runs of other settings, or under a
-prior that was trained again since, are never taken for these.
+<settings> is a digest of config, overrides and the pocket prior's weights (and, where a StyleGAN is adapted, of the
+generator it starts from), so that runs of other settings, or under a prior that was trained again since, are never taken
+for these.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import latent_prior
 from latent_prior.pocket.captions import Subject, parse
@@ -32,6 +34,9 @@ RESERVED = {
 }
 
 
+STYLEGAN_SYSTEM = "stylegan-adaptation-system"
+
+
 @dataclass(frozen=True)
 class Variant:
     """A config with overrides, under the label that tables show."""
@@ -43,23 +48,32 @@ class Variant:
     @property
     def folder(self) -> str:
         """Its name in the evaluation's folder."""
-        return f"{_slug(self.label)}-{self._digest()}"
+        return f"{slug(self.label)}-{self._digest()}"
+
+    @property
+    def settings(self) -> Any:
+        """The config with the overrides, not resolved."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.merge(OmegaConf.load(self.config), OmegaConf.from_dotlist(list(self.overrides)))
 
     def _digest(self) -> str:
         from omegaconf import OmegaConf
 
         content = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
-        settings = json.dumps([content, self.overrides, _prior_digest()], sort_keys=True)
-        return hashlib.sha256(settings.encode()).hexdigest()[:6]
+        parts = [content, self.overrides, _prior_digest()]
+        if (settings := self.settings).get("system_type") == STYLEGAN_SYSTEM:
+            parts.append(_file_digest(source_file(settings)))
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be measured; `command` makes it, None where it was made before."""
+    """One run to be measured; `command` makes it, None where it was made before. What is no run has no seed."""
 
     label: str
     prompt: str
-    seed: int
+    seed: int | None
     run: Path
     result: Path
     launch: Path | None = None
@@ -86,7 +100,7 @@ def variants(configs: Sequence[Sequence[str]], overrides: Sequence[str]) -> list
                 raise ValueError(f"expected an override of the form key=value, got {override!r}")
             if key in RESERVED:
                 raise ValueError(f"{key} cannot be overridden in an evaluation: {RESERVED[key]}")
-        if not _slug(label):
+        if not slug(label):
             raise ValueError(f"--config {name!r}: the label before '=' has neither letters nor digits")
         if label in found:
             raise ValueError(f"--config: two variants are called {label!r}; tell them apart with --config LABEL=NAME")
@@ -104,7 +118,7 @@ def planned(
     for seed in seeds:
         for prompt in prompts:
             for variant, group in zip(variants, groups, strict=True):
-                name = f"{_slug(prompt)}-seed{seed}"
+                name = f"{slug(prompt)}-seed{seed}"
                 # JSON, as a value that YAML reads back as it is
                 own = {"seed": seed, "exp_root_dir": str(runs), "name": group, "tag": name, "use_timestamp": False}
                 command = [sys.executable, "-m", "latent_prior", "generate", prompt, *variant.overrides]
@@ -137,9 +151,9 @@ def given(runs: Sequence[Path], out: Path) -> list[Job]:
             cfg = OmegaConf.load(folder / "configs" / "parsed.yaml")
             prompt = OmegaConf.select(cfg, "system.prompt_processor.prompt")
             if not prompt:
-                raise ValueError(f"--runs: {folder} is no text-to-3D run: it has no system.prompt_processor.prompt")
+                raise ValueError(f"--runs: {folder} is no run from a prompt: it has no system.prompt_processor.prompt")
             digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
-            result = out / "results" / f"{_slug(str(cfg.name))}-given" / f"{_slug(folder.name)}-{digest}.json"
+            result = out / "results" / f"{slug(str(cfg.name))}-given" / f"{slug(folder.name)}-{digest}.json"
             jobs.setdefault(folder.resolve(), Job(str(cfg.name), str(prompt), int(cfg.seed), folder, result))
     return list(jobs.values())
 
@@ -151,9 +165,26 @@ def _prior_digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
+def source_file(settings: Any) -> Path:
+    """The generator that a StyleGAN run with these settings starts from."""
+    from omegaconf import OmegaConf
+
+    from latent_prior.generators.pretrained import POCKET_FILE
+
+    name = OmegaConf.select(settings, "system.pretrained_generator", default="pocket")
+    return POCKET_FILE if name == "pocket" else Path(name)
+
+
+@cache
+def _file_digest(path: Path) -> str:
+    """Empty where there is no such file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
 def _is_run(path: Path) -> bool:
     return (path / "configs" / "parsed.yaml").is_file()
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text as part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

@@ -71,6 +71,17 @@ def r_precision(similarities: Float[Tensor, "B K"], meant: Int[Tensor, " B"]) ->
     return (ranks(similarities, meant) == 1).double().mean().item()
 
 
+def mean_cosine_distance(features: Float[Tensor, "N D"]) -> float:
+    """1 - cosine, mean over all pairs of two different rows. Raises ValueError for fewer than two rows."""
+    count = len(features)
+    if count < 2:
+        raise ValueError(f"diversity needs two pictures or more, got {count}")
+    unit = F.normalize(features.double(), dim=1)
+    # the squared sum holds every ordered pair, and each row with itself
+    cosines = unit.sum(0).square().sum() - unit.square().sum()
+    return 1 - cosines.item() / (count * (count - 1))
+
+
 def _require_same_shape(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
     if first.shape != second.shape:
         raise ValueError(

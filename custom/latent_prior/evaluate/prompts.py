@@ -4,7 +4,8 @@ Rule. All subjects of the pocket world are shuffled with seed 2302. The quotas b
 are then filled from the front of that deck, the quota with the fewest subjects first; a subject is passed over if its
 kind is taken already, or its colour twice. So the benchmark shows 16 different kinds in all four surfaces, 8 of them
 held out of the prior's training. The tuning prompts are drawn the same way from the training subjects that are left.
-tests/evaluate/test_prompts.py pins the lists that come out.
+tests/evaluate/test_prompts.py pins the lists that come out. The prompts for adapted generators are a choice, not a draw,
+made beforehand as well.
 """
 
 import random
@@ -34,6 +35,19 @@ def tuning() -> tuple[str, ...]:
 
 
 LISTS = {"benchmark": benchmark, "tuning": tuning}
+
+
+def adaptation() -> tuple[str, ...]:
+    """What the pocket StyleGAN's mugs are to become: another surface, both, another colour, and other solids."""
+    return ("a golden mug", "a striped green mug", "a yellow mug", "a red cylinder", "a blue jug")
+
+
+def adaptation_tuning() -> tuple[str, ...]:
+    """3 training prompts, none of them above: weights and options of adaptations may be tuned on these."""
+    return ("a turquoise mug", "a checkered red mug", "a green jug")
+
+
+ADAPTATION_LISTS = {"adaptation": adaptation, "tuning": adaptation_tuning}
 
 
 def _draw(quotas: Mapping[tuple[bool, str], int], taken: Sequence[Subject]) -> list[Subject]:

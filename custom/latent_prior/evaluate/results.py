@@ -4,7 +4,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,27 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write the file at once or not at all."""
-        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_record(self, path)
 
     @staticmethod
     def read(path: Path) -> "Result | None":
         """None if the file is not there, or is of another version."""
-        if not path.is_file():
-            return None
-        values: dict[str, Any] = json.loads(path.read_text())
-        if set(values) != {field.name for field in dataclasses.fields(Result)}:
-            return None
-        if values["mean_colour"] is not None:
-            values["mean_colour"] = tuple(values["mean_colour"])
-        return Result(**values)
+        return read_record(Result, path)
+
+
+def write_record(record: Any, path: Path) -> None:
+    """Write a dataclass as JSON, at once or not at all."""
+    write_whole(path, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+
+
+def read_record(cls: type[Record], path: Path) -> Record | None:
+    """The dataclass that is written there, lists as tuples. None if the file is not there, or is of another version."""
+    if not path.is_file():
+        return None
+    values: dict[str, Any] = json.loads(path.read_text())
+    if set(values) != {field.name for field in dataclasses.fields(cls)}:
+        return None
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -82,19 +82,13 @@ def _summary(label: str, group: str, rows: Sequence[Result]) -> Summary:
 
     def mean(key: str, among: Sequence[Result] = rows) -> float | None:
         if key in MISSED_IS_ZERO:
-            return _mean([getattr(row, key) or 0.0 for row in among])
-        return _mean(present(key, among))
+            return mean_of([getattr(row, key) or 0.0 for row in among])
+        return mean_of(present(key, among))
 
     def most(key: str) -> Any:
         return max(present(key), default=None)
 
-    spread = {}
-    seeds = sorted({row.seed for row in rows})
-    if len(seeds) > 1:
-        for key in ("iou", "psnr", "chamfer", "fog"):
-            means = [mean(key, [row for row in rows if row.seed == seed]) for seed in seeds]
-            if None not in means:
-                spread[key] = statistics.pstdev(means)
+    spread = spread_over_seeds(rows, ("iou", "psnr", "chamfer", "fog"), mean)
     return Summary(
         label,
         group,
@@ -118,8 +112,19 @@ def _summary(label: str, group: str, rows: Sequence[Result]) -> Summary:
     )
 
 
-def to_csv(rows: Sequence[Result] | Sequence[Summary]) -> str:
-    """One line a row under the fields' names; what is absent is empty."""
+def spread_over_seeds(
+    rows: Sequence[Any], keys: Sequence[str], mean: Callable[[str, Sequence[Any]], float | None]
+) -> dict[str, float]:
+    """The standard deviation over the seeds of `mean(key, a seed's rows)`; without the keys that a seed has nothing of."""
+    seeds = sorted({row.seed for row in rows})
+    if len(seeds) < 2:
+        return {}
+    means = {key: [mean(key, [row for row in rows if row.seed == seed]) for seed in seeds] for key in keys}
+    return {key: statistics.pstdev(values) for key, values in means.items() if None not in values}
+
+
+def to_csv(rows: Sequence[Any]) -> str:
+    """One line a row (any dataclass) under the fields' names; what is absent is empty."""
     out = io.StringIO()
     records = [_flat(asdict(row)) for row in rows]
     names = list(dict.fromkeys(name for record in records for name in record))
@@ -151,7 +156,8 @@ def tick(value: bool | None) -> str:
     return "–" if value is None else "✓" if value else "✗"
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def mean_of(values: Sequence[float]) -> float | None:
+    """None of nothing."""
     return statistics.fmean(values) if values else None
 
 
@@ -165,12 +171,15 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _megabytes(size: int | None) -> str:
+def megabytes(size: int | None) -> str:
+    """Bytes in millions, or a dash."""
     return "–" if size is None else f"{size / 1e6:,.0f}"
 
 
-def _spread(key: str, digits: int) -> Callable[[Summary], str]:
-    def cell(s: Summary) -> str:
+def with_spread(key: str, digits: int) -> Callable[[Any], str]:
+    """The column's cell for a figure of a summary, with its `spread` where there is one."""
+
+    def cell(s: Any) -> str:
         tail = f" ± {s.spread[key]:.{digits}f}" if key in s.spread else ""
         return number(getattr(s, key), digits) + tail
 
@@ -184,14 +193,14 @@ SUMMARY_COLUMNS: list[Column] = [
     ("runs", lambda s: f"{s.runs}" + (f" ({s.failed} failed)" if s.failed else "")),
     ("R@1", lambda s: f"{s.r_single}/{s.runs}" if s.judged else "–"),
     ("R@1 ring", lambda s: f"{s.r_ring:.3f} ({s.r_ring_mean}/{s.runs})" if s.judged else "–"),
-    ("IoU", _spread("iou", 3)),
-    ("PSNR", _spread("psnr", 2)),
-    ("fog (worst)", lambda s: f"{_spread('fog', 4)(s)} ({number(s.worst_fog, 4)})"),
-    ("Chamfer", _spread("chamfer", 4)),
+    ("IoU", with_spread("iou", 3)),
+    ("PSNR", with_spread("psnr", 2)),
+    ("fog (worst)", lambda s: f"{with_spread('fog', 4)(s)} ({number(s.worst_fog, 4)})"),
+    ("Chamfer", with_spread("chamfer", 4)),
     ("body", lambda s: f"{s.one_body}/{s.runs}"),
     ("colour", lambda s: f"{s.colour_right}/{s.runs}"),
     ("seconds (most)", lambda s: f"{number(s.seconds, 0)} ({number(s.most_seconds, 0)})"),
-    ("peak MB", lambda s: _megabytes(s.peak_bytes)),
+    ("peak MB", lambda s: megabytes(s.peak_bytes)),
 ]
 RESULT_COLUMNS: list[Column] = [
     ("prompt", lambda r: r.prompt),
@@ -206,7 +215,7 @@ RESULT_COLUMNS: list[Column] = [
     ("body", lambda r: tick(r.one_body) + (f" {r.bodies}" if r.bodies not in (None, 1) else "")),
     ("colour", lambda r: tick(r.colour_right) + (f" {r.colour}" if r.colour and not r.colour_right else "")),
     ("seconds", lambda r: number(r.seconds, 0)),
-    ("peak MB", lambda r: _megabytes(r.peak_bytes)),
+    ("peak MB", lambda r: megabytes(r.peak_bytes)),
 ]
 
 

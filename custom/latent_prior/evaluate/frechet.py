@@ -1,0 +1,73 @@
+"""The Fréchet distance between pictures (Heusel et al. 2017), by torchmetrics, over the features of any network.
+
+Between Gaussians fitted to the features, |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in double precision. It is
+the FID if the features are those of Inception. Pictures are uint8, B 3 H W.
+"""
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+
+class ScriptFeatures:
+    """Features by a network that a TorchScript file holds. The file is a program: use none that you do not trust.
+
+    It is given pictures in [0, 1], float32, of their own size, and returns B D. NVIDIA's exported detectors
+    (inception-2015-12-05.pt) are known by their argument `return_features` and given pictures in [0, 255].
+    """
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+        if not path.is_file():
+            raise ValueError(f"--features: there is no file {path}")
+        self.name = path.name
+        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.device = device
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.network = torch.jit.load(str(path), map_location=device).eval()
+        except RuntimeError as error:
+            raise ValueError(f"--features: {path} is no TorchScript file: {str(error).splitlines()[0]}") from error
+        arguments = {argument.name for argument in self.network.forward.schema.arguments}
+        self._is_detector = "return_features" in arguments
+
+    @torch.no_grad()
+    def __call__(self, pictures: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        pictures = pictures.to(self.device).float()
+        try:
+            out = self.network(pictures, return_features=True) if self._is_detector else self.network(pictures / 255)
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise ValueError(
+                f"--features: {self.name} cannot take pictures of {list(pictures.shape[1:])}: {last}"
+            ) from error
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(pictures):
+            shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(f"--features: {self.name} returned {shape} for {len(pictures)} pictures; expected B x D")
+        return out.float()
+
+
+class _AsGiven(nn.Module):
+    """Stands in for Inception where the features are there already: the other figures need them too."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def distance(features: Float[Tensor, "N D"], truth: Float[Tensor, "M D"]) -> float:
+    """The Fréchet distance of two sets of features. Raises ValueError for fewer than two of either."""
+    if min(len(features), len(truth)) < 2:
+        raise ValueError(f"the Fréchet distance needs two pictures of each kind, got {len(features)} and {len(truth)}")
+    metric = FrechetInceptionDistance(feature=_AsGiven(features.shape[1]), normalize=True)
+    metric.update(truth.double().cpu(), real=True)  # torchmetrics returns the features' own precision
+    metric.update(features.double().cpu(), real=False)
+    return metric.compute().item()

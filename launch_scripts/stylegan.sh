@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The README's results of StyleGAN adaptation: five fixed prompts, LSD alone, NADA and the whole objective. Resumable.
+# usage: bash launch_scripts/stylegan.sh [evaluate arguments]     e.g. --seeds 0 1 --jobs 2
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+latent-prior evaluate stylegan --out outputs/stylegan "$@"
