@@ -34,7 +34,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "custom"},
     packages=find_packages("custom"),
-    package_data={"latent_prior": ["pocket/*.json", "pocket/weights/**/*"]},
+    package_data={"latent_prior": ["pocket/*.json", "pocket/weights/**/*", "pocket/stylegan/*"]},
     entry_points={"console_scripts": ["latent-prior = latent_prior.cli:main"]},
     install_requires=[
         "torch>=2.6",
@@ -45,6 +45,7 @@ setup(
         "safetensors>=0.4",
         "huggingface_hub>=0.27",
         "pytorch-lightning>=2.6",
+        "torchmetrics>=1.4",
         "omegaconf>=2.3",
         "nerfacc>=0.5.3",
         "trimesh>=4.5",

@@ -48,7 +48,8 @@ class Progress(pl.Callback):
         self._close()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._open("turntable", sum(trainer.num_test_batches), unit="view")
+        label, unit = getattr(pl_module, "test_progress", ("turntable", "view"))
+        self._open(label, sum(trainer.num_test_batches), unit=unit)
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.bar.update()

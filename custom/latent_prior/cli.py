@@ -15,7 +15,9 @@ EXAMPLES = """examples:
   latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
   latent-prior link ~/threestudio
   latent-prior doctor ~/threestudio
+  latent-prior convert-stylegan ffhq.pkl ffhq.safetensors
   latent-prior evaluate text-to-3d --prompts "a red mug" "a golden duck" --out outputs/evaluation
+  latent-prior evaluate stylegan --prompts "a golden mug" --out outputs/evaluation_stylegan
 """
 
 
@@ -103,6 +105,18 @@ def train_pocket(args: argparse.Namespace) -> None:
     train_everything(Path(args.work), Path(args.out), args.quick, start_from)
 
 
+def convert_stylegan(args: argparse.Namespace) -> None:
+    from latent_prior.generators import stylegan2_files
+
+    print(stylegan2_files.convert(args.source, args.target))
+
+
+def train_pocket_stylegan(args: argparse.Namespace) -> None:
+    from latent_prior.pocket.training.stylegan_everything import train_stylegan
+
+    train_stylegan(Path(args.work), Path(args.out), args.quick, args.path_weight)
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="latent-prior",
@@ -138,9 +152,10 @@ def parser() -> argparse.ArgumentParser:
 
     c = commands.add_parser("evaluate", help="measure runs against the truth of the pocket world")
     kinds = c.add_subparsers(dest="what", required=True, metavar="what")
-    from latent_prior.evaluate import text_to_3d
+    from latent_prior.evaluate import stylegan, text_to_3d
 
     text_to_3d.add_arguments(kinds.add_parser("text-to-3d", help="text-to-3D runs", description=text_to_3d.HELP))
+    stylegan.add_arguments(kinds.add_parser("stylegan", help="adapted StyleGAN2 generators", description=stylegan.HELP))
 
     c = command("link", link, "put the plugin into threestudio's custom/ folder")
     c.add_argument("threestudio", metavar="THREESTUDIO_DIR", help="threestudio's checkout")
@@ -152,6 +167,10 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("threestudio", metavar="THREESTUDIO_DIR", nargs="?", help="threestudio's checkout")
     c.add_argument("--host", choices=("auto", "embedded", "threestudio"), help="the host to examine (default: auto)")
 
+    c = command("convert-stylegan", convert_stylegan, "convert a StyleGAN2 generator from one file format to another")
+    c.add_argument("source", metavar="IN", help="NVIDIA's .pkl, rosinality's .pt or .pth, or our .safetensors")
+    c.add_argument("target", metavar="OUT", help=".safetensors (ours), or .pt or .pth (rosinality's); must not be IN")
+
     c = command("train-pocket", train_pocket, "train the pocket prior from nothing (resumable)")
     c.add_argument("--work", default="outputs/pocket", help="folder for pictures, states and logs")
     c.add_argument("--out", default="outputs/pocket/weights", help="folder for the finished checkpoint")
@@ -161,7 +180,18 @@ def parser() -> argparse.ArgumentParser:
         help="go on from a finished checkpoint (pocket: the shipped one): its autoencoder is kept, its text encoder too "
         "but for the view words, the rest is trained further",
     )
-    c.add_argument("--quick", action="store_true", help="a few steps of everything: shows that it runs, trains nothing")
+    quick = "a few steps of everything: shows that it runs, trains nothing"
+    c.add_argument("--quick", action="store_true", help=quick)
+
+    c = command("train-pocket-stylegan", train_pocket_stylegan, "train the pocket StyleGAN from nothing (resumable)")
+    c.add_argument("--work", default="outputs/pocket_stylegan_training", help="folder for pictures, states and logs")
+    c.add_argument(
+        "--out", default="outputs/pocket_stylegan_training/weights", help="folder for the generator and its figures"
+    )
+    c.add_argument(
+        "--path-weight", type=float, default=0.0, help="of path length regularisation in the GAN's stage (default: 0)"
+    )
+    c.add_argument("--quick", action="store_true", help=quick)
     return p
 
 

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -78,9 +79,15 @@ def last_checkpoint(run: Path) -> Path:
 
 
 def products(run: Path) -> list[Path]:
-    """The files of a run that a user came for: meshes, video, pictures of the turntable, newest checkpoint."""
+    """The files of a run that a user came for: meshes, what the test left in `save` itself, and the newest checkpoint.
+
+    Pictures whose names begin with the step (`it100-0.png`) are previews of training and left out, but for one panel of a
+    turntable.
+    """
     save = run / "save"
-    meshes = [p for p in sorted(save.glob("it*-export/*")) if p.is_file()]
-    videos = sorted(save.glob("*.mp4"))
-    previews = sorted(save.glob("it*-test/panels-*.png"))[:1]
-    return meshes + videos + previews + ([last_checkpoint(run)] if list((run / "ckpts").glob("*.ckpt")) else [])
+    files = [p for p in sorted(save.glob("it*-export/*")) if p.is_file()]
+    files += [
+        p for p in sorted(save.glob("*")) if p.is_file() and not (re.match(r"it\d", p.name) and p.suffix == ".png")
+    ]
+    files += sorted(save.glob("it*-test/panels-*.png"))[:1]
+    return files + ([last_checkpoint(run)] if list((run / "ckpts").glob("*.ckpt")) else [])

@@ -5,8 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from latent_prior import host
+from latent_prior.systems.loss_weights import LossWeights
 from latent_prior.systems.text_to_3d import LatentPriorSystem
 from omegaconf import OmegaConf
+
+
+class Parts(LossWeights, SimpleNamespace):
+    """What a method of the system needs of it, and no more."""
+
+    loss_settings = LatentPriorSystem.loss_settings
 
 
 @pytest.mark.parametrize(
@@ -33,8 +40,8 @@ def test_bad_config_names_its_key(settings, message):
 def test_a_weight_of_a_term_that_is_never_computed_is_refused(weight):
     """Also one that a schedule raises only later."""
     cfg = OmegaConf.create({"guidance_type": "latent-prior-guidance", "loss": {"lambda_sds": 1.0, "lambda_fm": weight}})
-    guidance = SimpleNamespace(cfg=SimpleNamespace(use_fm=False, use_kl=False))
-    system = SimpleNamespace(cfg=cfg, guidance=guidance)
+    guidance = SimpleNamespace(cfg={"use_fm": False, "use_kl": False})
+    system = Parts(cfg=cfg, guidance=guidance)
     with pytest.raises(ValueError, match="lambda_fm is above 0, but system.guidance.use_fm is False"):
         LatentPriorSystem._check_terms_known(system)
     cfg.loss["lambda_fm"] = [0.0, 0.0, 100]
@@ -43,23 +50,22 @@ def test_a_weight_of_a_term_that_is_never_computed_is_refused(weight):
 
 def test_a_term_that_is_not_finite_stops_the_run_even_at_weight_0():
     logged = {}
-    system = SimpleNamespace(
+    system = dict(
         cfg=SimpleNamespace(space="rgb", loss={"lambda_odd": 0.0}),
         prompt_processor=lambda: None,
         guidance=lambda *args, **batch: {"loss_odd": torch.tensor(float("nan"))},
         geometry=None,
         log=lambda name, value, **options: logged.update({name: value}),
-        _require_finite=LatentPriorSystem._require_finite,
+        C=float,
     )
-    system._weight = lambda term, required=False: 0.0
     picture = {"comp_rgb": torch.zeros(1, 2, 2, 3), "opacity": torch.zeros(1, 2, 2, 1)}
 
-    class System(SimpleNamespace):
+    class System(Parts):
         def __call__(self, batch):
             return picture
 
     with pytest.raises(ValueError, match="diverged: loss_odd = nan"):
-        LatentPriorSystem.training_step(System(**vars(system)), {}, 0)
+        LatentPriorSystem.training_step(System(**system), {}, 0)
 
 
 @pytest.mark.parametrize("predicting", [True, False])

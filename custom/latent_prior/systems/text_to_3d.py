@@ -15,6 +15,7 @@ from torch import Tensor
 from latent_prior import host
 from latent_prior.models.latent_colours import LatentColours
 from latent_prior.systems import regularisers
+from latent_prior.systems.loss_weights import LossWeights, is_number
 
 SPACES = ("rgb", "latent")
 OUR_EXPORTER = "vertex-color-mesh-exporter"  # cheap to make; threestudio's own asks for a rasteriser at once
@@ -22,7 +23,7 @@ GUIDANCE_TERMS = ("sds", "fm", "kl")  # what our own guidance returns; another's
 
 
 @host.register("latent-prior-system")
-class LatentPriorSystem(host.BaseLift3DSystem):
+class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
     """Text to 3D: random cameras, a rendered batch, the prior's losses and the regularisers."""
 
     @dataclass
@@ -34,12 +35,13 @@ class LatentPriorSystem(host.BaseLift3DSystem):
         random_background: Any = None
 
     cfg: Config
+    loss_settings = ("emptiness_scale",)
 
     def configure(self) -> None:
         if self.cfg.space not in SPACES:
             raise ValueError(f"system.space is {self.cfg.space!r}; expected one of {', '.join(SPACES)}")
         self._check_random_background()
-        self._check_loss_weights()
+        self.check_loss_weights()
         super().configure()
 
     def _check_random_background(self) -> None:
@@ -49,24 +51,8 @@ class LatentPriorSystem(host.BaseLift3DSystem):
         if self.cfg.space != "rgb":
             raise ValueError("system.random_background is set, but system.space is latent: set it to null")
         pair = list(greys) if isinstance(greys, Sequence) and not isinstance(greys, str) else []
-        if len(pair) != 2 or not all(_is_number(n) for n in pair) or not 0 <= pair[0] <= pair[1] <= 1:
+        if len(pair) != 2 or not all(is_number(n) for n in pair) or not 0 <= pair[0] <= pair[1] <= 1:
             raise ValueError(f"system.random_background is {greys}; expected [low, high] in [0, 1], or null")
-
-    def _check_loss_weights(self) -> None:
-        for key, value in host.config_to_primitive(self.cfg.loss).items():
-            if key == "emptiness_scale":
-                if not _is_number(value) or value <= 0:
-                    raise ValueError(f"system.loss.emptiness_scale is {value!r}; expected a number above 0")
-                continue
-            if not key.startswith("lambda_"):
-                raise ValueError(f"system.loss.{key} is not a weight; expected lambda_<term> or emptiness_scale")
-            numbers = value if isinstance(value, list) else [value]
-            if not all(_is_number(n) for n in numbers):
-                raise ValueError(f"system.loss.{key} is {value!r}; expected a number or a schedule of numbers")
-            if any(v < 0 for v in _scheduled_values(value)):
-                raise ValueError(
-                    f"system.loss.{key} is {value}; expected a weight >= 0 (a negative one would maximise)"
-                )
 
     def load_guidance(self) -> None:
         """Load the guidance if it is not there yet: an export in RGB needs none."""
@@ -86,16 +72,9 @@ class LatentPriorSystem(host.BaseLift3DSystem):
         """Our guidance's terms are known beforehand, so that a weight nobody reads is found before training."""
         if self.cfg.guidance_type != "latent-prior-guidance":
             return
-        known = {f"lambda_{name}" for name in (*GUIDANCE_TERMS, *regularisers.NAMES)} | {"emptiness_scale"}
-        for key in self.cfg.loss:
-            if key not in known:
-                raise ValueError(f"system.loss.{key} is read by nothing; expected one of {', '.join(sorted(known))}")
-        for term, used in (("fm", self.guidance.cfg.use_fm), ("kl", self.guidance.cfg.use_kl)):
-            weight = host.config_to_primitive(self.cfg.loss).get(f"lambda_{term}", 0)
-            if not used and max(_scheduled_values(weight)) > 0:
-                raise ValueError(
-                    f"system.loss.lambda_{term} is above 0, but system.guidance.use_{term} is {used}: set one of them"
-                )
+        self.check_terms_known((*GUIDANCE_TERMS, *regularisers.NAMES))
+        for term in ("fm", "kl"):
+            self.check_switch(term, f"use_{term}", self.guidance.cfg[f"use_{term}"])
 
     def forward(self, batch: dict[str, Any], decode: bool = False, normals: bool = True) -> dict[str, Any]:
         """Render a batch of cameras.
@@ -124,41 +103,14 @@ class LatentPriorSystem(host.BaseLift3DSystem):
         guidance_out = self.guidance(
             out["comp_rgb"], self.prompt_processor(), **batch, rgb_as_latents=self.cfg.space == "latent"
         )
-        loss = torch.zeros((), device=out["comp_rgb"].device)
-        for name, value in guidance_out.items():
-            if name == "eval":
-                continue
-            self.log(f"train/{name}", value)
-            if name.startswith("loss_"):
-                term = name.removeprefix("loss_")
-                self._require_finite(term, value)
-                loss = loss + value * self._weight(term, required=True)
+        loss = torch.zeros((), device=out["comp_rgb"].device) + self.weighed_guidance(guidance_out)
         terms = regularisers.regularisers(out, self.geometry, float(self.cfg.loss.get("emptiness_scale", 10.0)))
         for name, term in terms.items():
-            weight = self._weight(name)
-            if weight > 0:
-                value = term()
-                self._require_finite(name, value)
-                self.log(f"train/loss_{name}", value)
-                loss = loss + weight * value
+            loss = loss + self.weighed(name, term)
         self.log("train/opacity", out["opacity"].mean())
         self.log("train/loss", loss, prog_bar=True)
-        for name, value in self.cfg.loss.items():
-            self.log(f"train_params/{name}", self.C(value))
+        self.log_weights()
         return {"loss": loss}
-
-    def _weight(self, term: str, required: bool = False) -> float:
-        key = f"lambda_{term}"
-        if required and key not in self.cfg.loss:
-            raise ValueError(
-                f"the guidance returns loss_{term}, but system.loss has no {key}: add it (0 leaves it out)"
-            )
-        return self.C(self.cfg.loss.get(key, 0.0))
-
-    @staticmethod
-    def _require_finite(name: str, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            raise ValueError(f"the optimisation has diverged: loss_{name} = {value.item()}; lower the learning rate")
 
     def _panels(self, out: dict[str, Any]) -> list[dict[str, Any]]:
         """One row of pictures of a view: rgb, opacity, depth, normal where there is one."""
@@ -212,19 +164,3 @@ class LatentPriorSystem(host.BaseLift3DSystem):
         self.save_img_sequence(
             name, name, r"^(\d+)\.png$", save_format="mp4", fps=20, name="test", step=self.true_global_step
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _scheduled_values(weight: float | list[float]) -> list[float]:
-    """The values, not the moments, of a weight: a number, or a schedule as `C` reads it."""
-    numbers = weight if isinstance(weight, list) else [weight]
-    if len(numbers) < 3:  # a number; what else is so short, `C` refuses
-        return numbers
-    if len(numbers) == 3:  # [v0, v1, end]
-        return numbers[:2]
-    if len(numbers) == 4:  # [start, v0, v1, end]
-        return numbers[1:3]
-    return [numbers[1], *numbers[2::2]]  # [start, v0, v1, end1, v2, end2, ...]

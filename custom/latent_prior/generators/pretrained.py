@@ -1,0 +1,25 @@
+"""Pretrained StyleGAN2 generators by name: the one that ships with the package, or a file."""
+
+from pathlib import Path
+
+import latent_prior
+from latent_prior.generators.stylegan2 import StyleGAN2
+from latent_prior.generators.stylegan2_files import load_generator
+
+POCKET_FILE = Path(latent_prior.__file__).parent / "pocket" / "stylegan" / "generator.safetensors"
+
+
+def load_pretrained(name: str) -> StyleGAN2:
+    """A generator in evaluation mode: `pocket` (mugs, 64 x 64), or a .safetensors, .pkl or .pt file.
+
+    Raises ValueError, in one line that names system.pretrained_generator, for what is no StyleGAN2 generator.
+    """
+    path = POCKET_FILE if name == "pocket" else Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"system.pretrained_generator is {name!r}; expected pocket or a .safetensors, .pkl or .pt file of StyleGAN2"
+        )
+    try:
+        return load_generator(path)
+    except ValueError as error:
+        raise ValueError(f"system.pretrained_generator: {error}") from error

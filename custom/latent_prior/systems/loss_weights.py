@@ -1,0 +1,111 @@
+"""`system.loss`: the weights of a system's terms, checked before training and applied in it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latent_prior import host
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def scheduled_values(weight: float | list[float]) -> list[float]:
+    """The values, not the moments, of a weight: a number, or a schedule as `C` reads it."""
+    numbers = weight if isinstance(weight, list) else [weight]
+    if len(numbers) < 3:  # a number; what else is so short, `C` refuses
+        return numbers
+    if len(numbers) == 3:  # [v0, v1, end]
+        return numbers[:2]
+    if len(numbers) == 4:  # [start, v0, v1, end]
+        return numbers[1:3]
+    return [numbers[1], *numbers[2::2]]  # [start, v0, v1, end1, v2, end2, ...]
+
+
+class LossWeights:
+    """Mixin of a system: reads `self.cfg.loss`, `{lambda_<term>: number or schedule}`.
+
+    loss_settings: keys of `system.loss` that are no weights but settings of a term, numbers above 0.
+    """
+
+    loss_settings: tuple[str, ...] = ()
+
+    def check_loss_weights(self) -> None:
+        """Raise ValueError for a weight that is none, or that is negative at any moment."""
+        for key, value in host.config_to_primitive(self.cfg.loss).items():
+            if key in self.loss_settings:
+                if not is_number(value) or value <= 0:
+                    raise ValueError(f"system.loss.{key} is {value!r}; expected a number above 0")
+                continue
+            if not key.startswith("lambda_"):
+                expected = " or ".join(["lambda_<term>", *self.loss_settings])
+                raise ValueError(f"system.loss.{key} is not a weight; expected {expected}")
+            numbers = value if isinstance(value, list) else [value]
+            if not all(is_number(n) for n in numbers):
+                raise ValueError(f"system.loss.{key} is {value!r}; expected a number or a schedule of numbers")
+            if any(v < 0 for v in scheduled_values(value)):
+                raise ValueError(
+                    f"system.loss.{key} is {value}; expected a weight >= 0 (a negative one would maximise)"
+                )
+
+    def check_terms_known(self, names: tuple[str, ...]) -> None:
+        """Raise ValueError for a weight of a term that is not among `names`, so that none is read by nothing."""
+        known = {f"lambda_{name}" for name in names} | set(self.loss_settings)
+        for key in self.cfg.loss:
+            if key not in known:
+                raise ValueError(f"system.loss.{key} is read by nothing; expected one of {', '.join(sorted(known))}")
+
+    def check_switch(self, term: str, switch: str, used: object) -> None:
+        """Raise ValueError where a term has a weight, but its switch in the guidance's config is off."""
+        if not used and self._highest_weight(term) > 0:
+            raise ValueError(
+                f"system.loss.lambda_{term} is above 0, but system.guidance.{switch} is {used}: set one of them"
+            )
+
+    def _highest_weight(self, term: str) -> float:
+        return max(scheduled_values(host.config_to_primitive(self.cfg.loss).get(f"lambda_{term}", 0)))
+
+    def weight(self, term: str, required: bool = False) -> float:
+        """A term's weight at this moment; 0 where there is none, unless it is `required`."""
+        key = f"lambda_{term}"
+        if required and key not in self.cfg.loss:
+            raise ValueError(
+                f"the guidance returns loss_{term}, but system.loss has no {key}: add it (0 leaves it out)"
+            )
+        return self.C(self.cfg.loss.get(key, 0.0))
+
+    def weighed_guidance(self, guidance_out: dict[str, Any], prefix: str = "") -> Tensor | float:
+        """The weighted sum of what a guidance returned as loss_<term>; everything but pictures is logged."""
+        total: Tensor | float = 0.0
+        for name, value in guidance_out.items():
+            if name == "eval":
+                continue
+            self.log(f"train/{prefix}{name}", value)
+            if name.startswith("loss_"):
+                term = name.removeprefix("loss_")
+                require_finite(term, value)
+                total = total + value * self.weight(term, required=True)
+        return total
+
+    def weighed(self, term: str, compute) -> Tensor | float:
+        """A term of the system's own, computed, checked and logged only while its weight is above 0."""
+        weight = self.weight(term)
+        if weight == 0:
+            return 0.0
+        value = compute()
+        require_finite(term, value)
+        self.log(f"train/loss_{term}", value)
+        return weight * value
+
+    def log_weights(self) -> None:
+        """Log every weight as it is at this moment."""
+        for name, value in self.cfg.loss.items():
+            self.log(f"train_params/{name}", self.C(value))
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Raise ValueError naming a term that is not finite."""
+    if not torch.isfinite(value):
+        raise ValueError(f"the optimisation has diverged: loss_{name} = {value.item()}; lower the learning rate")

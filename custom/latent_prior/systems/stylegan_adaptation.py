@@ -1,0 +1,209 @@
+"""`stylegan-adaptation-system`: a StyleGAN2 generator moves to the domain that a prompt names, without a picture of it.
+
+The generator paints random codes; a guidance of threestudio's contract says how the pictures should change; a frozen copy
+of the generator, the source, holds what should stay. The objective is what makes the method: the prior's three terms (Liao
+et al. 2023), LSD alone (StyleGANFusion, Song et al. 2022), or CLIP's direction (StyleGAN-NADA, Gal et al. 2022).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_prior import host
+from latent_prior.generators.pretrained import load_pretrained
+from latent_prior.generators.stylegan2 import NOISE_MODES, StyleGAN2
+from latent_prior.generators.stylegan2_files import save_generator
+from latent_prior.generators.stylegan2_places import matching, most_moved, places
+from latent_prior.systems import training_curves
+from latent_prior.systems.loss_weights import LossWeights
+
+# What the guidances of ours return, each with the switch in the guidance's config, if it has one.
+GUIDANCE_TERMS = {
+    "latent-prior-guidance": {"sds": None, "fm": "use_fm", "kl": "use_kl", "directional": "use_directional"},
+    "clip-guidance": {"clip_directional": "use_directional", "clip_text": "use_text"},
+}
+OWN_TERMS = ("reconstruction", "styles")
+
+
+def to_rgb(pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B H W 3"]:
+    """A generator's pictures, nominally in [-1, 1], as the guidance takes them: in [0, 1], channels last."""
+    return ((pictures + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+@host.register("stylegan-adaptation-system")
+class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
+    """Random codes, their pictures, the guidance's losses and what holds the generator to its source."""
+
+    @dataclass
+    class Config(host.BaseSystem.Config):
+        # The generator to start from: pocket, or a file: .safetensors (ours), .pkl (NVIDIA's), .pt (rosinality's).
+        pretrained_generator: str = "pocket"
+        # Parameters that train, by patterns of their names (`*` stands for any part).
+        trainable: list[str] = field(default_factory=lambda: ["*"])
+        # Train only this many places of w+ in each step, those that the step would move most; null: all. NADA takes 2/3.
+        adaptive_places: int | None = None
+        # Noise of the synthesis: const (the checkpoint's), random or none.
+        noise_mode: str = "const"
+        # Psi of the pictures shown in evaluation; training never truncates.
+        truncation: float = 1.0
+        # Registered name and config of the guidance and of the prompt processor.
+        guidance_type: str = ""
+        guidance: dict = field(default_factory=dict)
+        prompt_processor_type: str = ""
+        prompt_processor: dict = field(default_factory=dict)
+
+    cfg: Config
+    test_progress = ("pictures", "batch")
+
+    def configure(self) -> None:
+        self.check_loss_weights()
+        terms = GUIDANCE_TERMS.get(self.cfg.guidance_type)
+        if terms is not None:
+            self.check_terms_known((*terms, *OWN_TERMS))
+        if self.cfg.noise_mode not in NOISE_MODES:
+            raise ValueError(f"system.noise_mode is {self.cfg.noise_mode!r}; expected one of {', '.join(NOISE_MODES)}")
+        self.generator = load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)
+        # in a list, so that it is no module of ours: it is not saved, and no optimiser finds it
+        self._source = [load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)]
+        self._trained = set(matching(self.generator, self.cfg.trainable))
+        for name, parameter in self.generator.named_parameters():
+            parameter.requires_grad_(name in self._trained)
+        self._trains_mapping = any(name.startswith("mapping.") for name in self._trained)
+        self._check_adaptive_places()
+        self._w_plus: Tensor | None = None
+
+    def _check_adaptive_places(self) -> None:
+        count, most = self.cfg.adaptive_places, self.generator.cfg.num_ws
+        if count is not None and not 1 <= count <= most:
+            raise ValueError(
+                f"system.adaptive_places is {count}; expected 1 to {most}, the generator's places, or null"
+            )
+        if count is not None and self._trains_mapping:
+            raise ValueError(
+                "system.adaptive_places chooses among layers of the synthesis network, but system.trainable names "
+                "parameters of the mapping network too: leave them out, or set adaptive_places=null"
+            )
+
+    @property
+    def source(self) -> StyleGAN2:
+        """The generator as it was."""
+        return self._source[0]
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.source.to(self.device)
+        self.prompt_processor = host.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
+        self.guidance = host.find(self.cfg.guidance_type)(self.cfg.guidance)
+        for term, switch in GUIDANCE_TERMS.get(self.cfg.guidance_type, {}).items():
+            if switch is not None:
+                self.check_switch(term, switch, self.guidance.cfg[switch])
+
+    def forward(self, z: Float[Tensor, "B Z"], truncation: float = 1.0) -> Float[Tensor, "B 3 R R"]:
+        """Pictures of the adapted generator, nominally in [-1, 1]."""
+        return self.generator(self._checked(z), truncation, self.cfg.noise_mode)
+
+    def _checked(self, z: Tensor) -> Tensor:
+        wanted = self.generator.cfg.z_dim
+        if z.shape[1] != wanted:
+            raise ValueError(
+                f"data.z_dim is {z.shape[1]}, but the generator's codes have {wanted} entries: set it to that"
+            )
+        return z
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        z = self._checked(batch.pop("z"))
+        w_plus = self.generator.styles(z)
+        if self.cfg.adaptive_places is not None:
+            self._w_plus = w_plus = w_plus.detach().requires_grad_()
+        pictures = self.generator.synthesis(w_plus, self.cfg.noise_mode)
+        with torch.no_grad():
+            source_w_plus = self.source.styles(z)
+            source = self.source.synthesis(source_w_plus, self.cfg.noise_mode)
+        guidance_out = self.guidance(to_rgb(pictures), self.prompt_processor(), source_rgb=to_rgb(source), **batch)
+        loss = torch.zeros((), device=pictures.device) + self.weighed_guidance(guidance_out)
+        loss = loss + self.weighed("reconstruction", lambda: F.mse_loss(pictures, source))
+        loss = loss + self.weighed("styles", lambda: F.mse_loss(w_plus, source_w_plus))
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_weights()
+        return {"loss": loss}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Adaptive layers: the places that a step on w+ would move least keep their weights in this step."""
+        if self._w_plus is None:
+            return
+        chosen = most_moved(self._w_plus.grad, self.cfg.adaptive_places)
+        for place, modules in enumerate(places(self.generator)):
+            if place not in chosen:
+                for module in modules:
+                    module.zero_grad(set_to_none=True)
+        self._w_plus = None
+
+    def _pair(self, z: Float[Tensor, "B Z"]) -> tuple[Tensor, Tensor]:
+        """Pictures of the same codes before and after, in [0, 1], B H W 3."""
+        self.source.to(self.device)
+        before = self.source(self._checked(z), self.cfg.truncation, self.cfg.noise_mode)
+        return to_rgb(before), to_rgb(self(z, self.cfg.truncation))
+
+    def on_validation_epoch_start(self) -> None:
+        self._grid: list[tuple[Tensor, Tensor]] = []
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._grid.append(self._pair(batch["z"]))
+
+    def on_validation_epoch_end(self) -> None:
+        self._save_grid(f"it{self.true_global_step}-before_after.png")
+
+    def on_test_epoch_start(self) -> None:
+        self._grid = []
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        before, after = self._pair(batch["z"])
+        in_grid = batch["frame"] < 0
+        if in_grid.any():
+            self._grid.append((before[in_grid], after[in_grid]))
+        for row in torch.nonzero(~in_grid).flatten().tolist():
+            frame = f"it{self.true_global_step}-interpolation/{int(batch['frame'][row])}.png"
+            self.save_rgb_image(frame, torch.cat([before[row], after[row]], 1), data_format="HWC")
+
+    def on_test_epoch_end(self) -> None:
+        self._save_grid("before_after.png")
+        folder = f"it{self.true_global_step}-interpolation"
+        if (Path(self.get_save_dir()) / folder).is_dir():
+            self.save_img_sequence(
+                "interpolation",
+                folder,
+                r"^(\d+)\.png$",
+                save_format="mp4",
+                fps=20,
+                name="test",
+                step=self.true_global_step,
+            )
+        self._save_results()
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Nothing per batch: what is exported is the generator itself."""
+
+    def on_predict_epoch_end(self) -> None:
+        self._save_results()
+
+    def _save_grid(self, name: str) -> None:
+        """Pairs of rows, before above after, eight codes a pair."""
+        before, after = (torch.cat(parts) for parts in zip(*self._grid, strict=True))
+        shown = range(0, max(1, len(before) // 8) * 8, 8)  # whole rows, unless there is less than one
+        rows = [torch.cat(list(part[k : k + 8]), 1) for k in shown for part in (before, after)]
+        stacked = torch.cat(rows, 0)
+        self.save_rgb_image(name, stacked, data_format="HWC", name="before_after", step=self.true_global_step)
+
+    def _save_results(self) -> None:
+        """The adapted generator in both formats, and the training curves where there are any."""
+        if self._trains_mapping:
+            self.generator.mapping.estimate_average()
+        save_generator(self.generator, Path(self.get_save_path("generator.safetensors")))
+        if self.generator.cfg.z_dim == self.generator.cfg.w_dim:  # rosinality's format has one size for both
+            save_generator(self.generator, Path(self.get_save_path("generator.pt")))
+        training_curves.draw(Path(self.get_save_dir()).parent / "csv_logs", Path(self.get_save_path("curves.png")))

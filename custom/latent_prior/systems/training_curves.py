@@ -1,0 +1,52 @@
+"""Training curves of a run, drawn from what its CSV logger wrote."""
+
+import csv
+import math
+from pathlib import Path
+
+SMOOTHING = 0.9  # weight of the past in the running mean
+
+
+def read(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of every `train/` figure over all versions of the log; a resumed run has several."""
+    rows: dict[str, dict[int, float]] = {}
+    files = sorted(folder.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
+    for file in files:
+        with file.open(newline="") as f:
+            for row in csv.DictReader(f):
+                for name, value in row.items():
+                    if name.startswith("train/") and value:
+                        rows.setdefault(name.removeprefix("train/"), {})[int(row["step"])] = float(value)
+    return {name: (sorted(values), [values[step] for step in sorted(values)]) for name, values in rows.items()}
+
+
+def running_mean(values: list[float]) -> list[float]:
+    """Exponential running mean without the bias towards its start."""
+    out, mean, weight = [], 0.0, 0.0
+    for value in values:
+        mean, weight = SMOOTHING * mean + (1 - SMOOTHING) * value, SMOOTHING * weight + 1 - SMOOTHING
+        out.append(mean / weight)
+    return out
+
+
+def draw(folder: Path, picture: Path) -> None:
+    """One panel a loss: its values, and their running mean. Draws nothing where nothing was logged."""
+    curves = {name: curve for name, curve in read(folder).items() if name.startswith("loss")}
+    if not curves:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, (name, (steps, values)) in enumerate(curves.items()):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.plot(steps, values, color="#b9c4d6", linewidth=0.8)
+        axes.plot(steps, running_mean(values), color="#1f4e9c", linewidth=1.6)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=110)
