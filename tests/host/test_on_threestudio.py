@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from latent_prior.generators.stylegan2_files import save_generator
 from latent_prior.link import link
 from omegaconf import OmegaConf
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
@@ -135,19 +137,33 @@ def test_stock_systems_train_with_our_guidance_in_place_of_theirs(name, stable, 
         assert sum(values[STEPS // 2 :]) < 3 * sum(values[: STEPS // 2]), (key, values)
 
 
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory) -> Path:
+    """A random StyleGAN2 generator in rosinality's format, with z and w as wide as the published ones'."""
+    path = tmp_path_factory.mktemp("stylegan") / "generator.pt"
+    save_generator(StyleGAN2(StyleGAN2Config.of_size(32, mapping_layers=2, base=256, most=16)), path)
+    return path
+
+
 @pytest.mark.parametrize("name", sorted(name for name in CONFIGS if name.startswith("sd_")))
 @pytest.mark.parametrize("host", ["embedded", "threestudio"])
-def test_stable_diffusion_configs_run_at_small_size(host, name, stable, tmp_path):
+def test_stable_diffusion_configs_run_at_small_size(host, name, stable, generator, tmp_path):
     overrides = [
         f"system.prompt_processor.pretrained_model_name_or_path={stable}",
         "trainer.max_steps=2",
         "trainer.log_every_n_steps=1",
         "trainer.precision=32-true",
-        "system.renderer.num_samples_per_ray=8",
     ]
+    if "stylegan" in name:
+        overrides += [
+            f"system.pretrained_generator={generator}",
+            f"system.guidance.pretrained_model_name_or_path={stable}",
+        ]
+    else:
+        overrides.append("system.renderer.num_samples_per_ray=8")
     if "jacobian" in name:
         overrides.append("system.geometry.grid_size=[16,16,16]")
-    else:
+    elif "stylegan" not in name:
         sizes = "n_levels: 4, n_features_per_level: 2, log2_hashmap_size: 10, base_resolution: 16, per_level_scale: 1.5"
         overrides.append(f"system.geometry.pos_encoding_config={{otype: HashGrid, {sizes}}}")  # replaced as a whole
     found = launched(host, CONFIGS[name], tmp_path, *overrides)
