@@ -43,7 +43,7 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path):
 
 @pytest.mark.parametrize(
     "size, short, expected",
-    [((64, 64), 64, (64, 64)), ((1000, 500), 64, (128, 64)), ((300, 400), 64, (64, 88)), ((64, 5), 64, (816, 64))],
+    [((64, 64), 64, (64, 64)), ((1000, 500), 64, (128, 64)), ((300, 400), 64, (64, 88)), ((1000, 100), 64, (256, 24))],
 )
 def test_short_side(size, short, expected):
     assert scaled_size(size, short) == expected

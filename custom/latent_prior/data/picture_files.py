@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 LARGEST = 80_000_000  # pixels; more would take gigabytes before it could be made smaller
+LONGEST = 4  # most that the long side may be of the asked-for short one: of longer pictures both get smaller
 MULTIPLE = 8  # what the sides of a picture are rounded to, so that every latent pixel has its block
 PAPER = (255, 255, 255)  # what transparency is flattened over
 
@@ -45,7 +46,7 @@ def read_mask(path: str | Path, picture: Image.Image, key: str = "data.mask") ->
 
 def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     """Width and height with the short side near `short_side`, the shape kept, both multiples of MULTIPLE."""
-    scale = short_side / min(size)
+    scale = min(short_side / min(size), LONGEST * short_side / max(size))
     return tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in size)
 
 

@@ -50,7 +50,7 @@ class ClipGuidance(host.BaseObject):
         if _ever_on(self.cfg.use_directional):
             self._check_source_prompt()
         self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
-        self.text = self.clip.embed_texts([self.cfg.prompt])
+        self._texts: dict[str, Tensor] = {}  # embedded, by prompt
         self.source_text = self.clip.embed_texts([self.cfg.source_prompt])
         # None draws from torch's global generator; set another to draw the views apart from the run's numbers
         self.generator: torch.Generator | None = None
@@ -72,13 +72,15 @@ class ClipGuidance(host.BaseObject):
         rgb_as_latents: bool = False,
         guidance_eval: bool = False,
         source_rgb: Float[Tensor, "_ _ _ C"] | None = None,
+        prompt: str | None = None,
         **batch,
     ) -> dict[str, Any]:
         """loss_clip_directional and loss_clip_text, those in use, of pictures in [0, 1].
 
-        source_rgb: what `rgb` was before the optimisation, picture by picture, for the directional term. The texts are
-        the config's, so `prompt_utils` and the cameras are taken and left alone, as further keys of the framework's batch
-        are. Raises ValueError for latents, a missing source and a term that is not finite.
+        source_rgb: what `rgb` was before the optimisation, picture by picture, for the directional term. prompt: what
+        these pictures should show, if not what the config says. The texts are the config's otherwise, so `prompt_utils`
+        and the cameras are taken and left alone, as further keys of the framework's batch are. Raises ValueError for
+        latents, a missing source and a term that is not finite.
         """
         if rgb_as_latents:
             raise ValueError(
@@ -94,15 +96,21 @@ class ClipGuidance(host.BaseObject):
         with torch.autocast(rgb.device.type, enabled=False):
             views = draw_views(len(rgb) * self.cfg.views, self.generator) if self.cfg.views > 1 else None
             now = self._embedded(rgb, views) if self.use_directional or self.use_text else None
+            text = self._text(prompt or self.cfg.prompt)
             if self.use_directional:
                 before = self._embedded_source(source_rgb, rgb, views)
-                out["loss_clip_directional"] = directional_loss(now, before, self.text, self.source_text)
+                out["loss_clip_directional"] = directional_loss(now, before, text, self.source_text)
             if self.use_text:
-                out["loss_clip_text"] = spherical_distance(now, self.text).mean()
+                out["loss_clip_text"] = spherical_distance(now, text).mean()
         for name, value in out.items():
             if not bool(torch.isfinite(value)):
                 raise ValueError(f"the optimisation has diverged: {name} = {value.item()}; lower the learning rate")
         return out
+
+    def _text(self, prompt: str) -> Float[Tensor, "1 D"]:
+        if prompt not in self._texts:
+            self._texts[prompt] = self.clip.embed_texts([prompt])
+        return self._texts[prompt]
 
     def _embedded(self, rgb_BHWC: Tensor, views: Tensor | None) -> Float[Tensor, "N D"]:
         images = rgb_BHWC.permute(0, 3, 1, 2).float()

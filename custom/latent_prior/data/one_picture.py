@@ -1,0 +1,164 @@
+"""`one-picture-datamodule`: random crops of one picture for training, the whole of it for evaluation, with its mask if any.
+
+The picture is brought to `short_side`, its shape kept; a crop keeps that shape too and comes back to that size, so that
+every step has one size. Crops are drawn from torch's global generator, which the host saves and restores, so that a
+resumed run goes on exactly. The camera that every guidance of threestudio's contract asks for is always the same one.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from latent_prior import host
+from latent_prior.data import picture_files
+from latent_prior.data.latent_codes import camera
+
+SMALLEST = 16  # pixels a side of a picture that there is something to see in
+
+
+@dataclass
+class OnePictureDataModuleConfig:
+    image: str = ""  # the picture to edit: any format of Pillow's
+    mask: str = ""  # white where the edit goes, of the picture's size; empty: none is known
+    short_side: int = 64  # of the picture in training, in pixels
+    batch_size: int = 1  # crops a step
+    crop: list[float] = field(default_factory=lambda: [0.85, 1.0])  # sides of a crop, as shares of the picture's
+    flip: float = 0.5  # probability that a crop is mirrored
+    jitter: float = 0.0  # most that brightness and contrast of a crop change, as shares
+    whole: float = 0.02  # probability that the whole picture is shown in place of a crop
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and its mask at the size of training, in [0, 1], and the picture at its own size."""
+
+    pixels: Float[Tensor, "3 H W"]
+    mask: Float[Tensor, "1 H W"] | None
+    original: Image.Image
+
+
+def read(cfg: DictConfig) -> Picture:
+    """The picture that a config names. Raises ValueError, naming the key, for what cannot be used."""
+    if not cfg.image:
+        raise ValueError("data.image is empty; say which picture to edit, e.g. data.image=photo.png")
+    original = picture_files.read_picture(cfg.image)
+    if min(original.size) < SMALLEST:
+        raise ValueError(
+            f"data.image: {cfg.image} is {original.width}x{original.height}, too small for the layer generator; expected "
+            f"sides of at least {SMALLEST} pixels"
+        )
+    pixels = picture_files.to_tensor(picture_files.scaled(original, cfg.short_side))
+    if not cfg.mask:
+        return Picture(pixels, None, original)
+    mask = picture_files.scaled(picture_files.read_mask(cfg.mask, original), cfg.short_side)
+    return Picture(pixels, (picture_files.to_tensor(mask) > 0.5).float(), original)
+
+
+def cropped(
+    pixels: Float[Tensor, "C H W"], share: float, at: tuple[float, float], mirrored: bool, mode: str = "bilinear"
+) -> Float[Tensor, "C H W"]:
+    """The part of `share` of both sides that lies at `at` (down, right; shares of the room there is), at full size."""
+    height, width = pixels.shape[1:]
+    h, w = max(1, round(height * share)), max(1, round(width * share))
+    top, left = round(at[0] * (height - h)), round(at[1] * (width - w))
+    part = pixels[:, top : top + h, left : left + w]
+    if (h, w) != (height, width):
+        smooth = {} if mode == "nearest" else {"align_corners": False}
+        part = F.interpolate(part[None], (height, width), mode=mode, **smooth)[0]
+    return part.flip(-1) if mirrored else part
+
+
+class RandomCrops(IterableDataset, host.Updateable):
+    """Endless batches of crops of one picture."""
+
+    def __init__(self, cfg: DictConfig, picture: Picture):
+        super().__init__()
+        self.cfg = cfg
+        self.picture = picture
+
+    def __iter__(self):
+        while True:
+            yield {}
+
+    def collate(self, batch: Any) -> dict[str, Any]:
+        """Draw a batch; what comes in is ignored."""
+        pairs = [self._draw() for _ in range(self.cfg.batch_size)]
+        out = {"picture": torch.stack([picture for picture, _ in pairs])}
+        if self.picture.mask is not None:
+            out["mask"] = torch.stack([mask for _, mask in pairs])
+        return out | camera(len(pairs)) | {"height": out["picture"].shape[2], "width": out["picture"].shape[3]}
+
+    def _draw(self) -> tuple[Tensor, Tensor | None]:
+        # always as many numbers, so that a setting changes no other's
+        whole, share, down, right, mirrored, brighter, starker = torch.rand(7).tolist()
+        low, high = self.cfg.crop
+        share = 1.0 if whole < self.cfg.whole else low + (high - low) * share
+        where = (share, (down, right), mirrored < self.cfg.flip)
+        picture, mask = cropped(self.picture.pixels, *where), self.picture.mask
+        if self.cfg.jitter > 0:
+            brightness, contrast = (1 + self.cfg.jitter * (2 * u - 1) for u in (brighter, starker))
+            mean = picture.mean()
+            picture = ((picture - mean) * contrast + mean).mul(brightness).clamp(0, 1)
+        return picture, None if mask is None else cropped(mask, *where, mode="nearest")
+
+
+class WholePicture(Dataset):
+    """The picture once."""
+
+    def __init__(self, picture: Picture):
+        self.picture = picture
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        original = picture_files.to_tensor(self.picture.original)
+        out = {"index": index, "picture": self.picture.pixels, "original": original}
+        return out if self.picture.mask is None else out | {"mask": self.picture.mask}
+
+
+@host.register("one-picture-datamodule")
+class OnePictureDataModule(pl.LightningDataModule):
+    """Lightning's access to the picture."""
+
+    cfg: DictConfig  # of OnePictureDataModuleConfig
+
+    def __init__(self, cfg: Any = None) -> None:
+        super().__init__()
+        self.cfg = host.parse_structured(OnePictureDataModuleConfig, cfg)
+        if self.cfg.batch_size < 1:
+            raise ValueError(f"data.batch_size is {self.cfg.batch_size}; expected at least 1")
+        if self.cfg.short_side < SMALLEST:
+            raise ValueError(f"data.short_side is {self.cfg.short_side}; expected at least {SMALLEST} pixels")
+        crop = list(self.cfg.crop)
+        if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
+            raise ValueError(f"data.crop is {crop}; expected [low, high] in (0, 1]")
+        for name in ("flip", "jitter", "whole"):
+            if not 0 <= self.cfg[name] <= 1:
+                raise ValueError(f"data.{name} is {self.cfg[name]}; expected a number in [0, 1]")
+        # read at once: a file that cannot be used should not cost the loading of a model
+        self.picture = read(self.cfg)
+
+    def setup(self, stage: str | None = None) -> None:
+        self.train_dataset = RandomCrops(self.cfg, self.picture)
+        self.val_dataset = self.test_dataset = WholePicture(self.picture)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train_dataset, num_workers=0, batch_size=None, collate_fn=self.train_dataset.collate)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val_dataset, num_workers=0, batch_size=1)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
