@@ -15,6 +15,7 @@ import pytest
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_files import save_generator
 from latent_prior.link import link
+from latent_prior.pocket import edits
 from omegaconf import OmegaConf
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
 
@@ -58,6 +59,14 @@ def logged(folder: str) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
+def with_picture(name: str, folder: Path) -> list[str]:
+    """The override that names a picture to edit, for configs that need one."""
+    if "layered" not in name:
+        return []
+    picture, _, _ = edits.write(edits.EDITS[0], folder)
+    return [f"data.image={picture}"]
+
+
 @pytest.mark.parametrize("name", POCKET)
 def test_the_same_seed_gives_the_same_trajectory_on_either_host(name, tmp_path):
     found = {}
@@ -71,6 +80,7 @@ def test_the_same_seed_gives_the_same_trajectory_on_either_host(name, tmp_path):
             "trainer.log_every_n_steps=1",
             "trainer.val_check_interval=1000",
             "system.prompt_processor.use_cache=false",
+            *with_picture(name, tmp_path),
         )
     ours, theirs = found["embedded"], found["threestudio"]
     assert ours["prompts"] == theirs["prompts"]
@@ -154,16 +164,17 @@ def test_stable_diffusion_configs_run_at_small_size(host, name, stable, generato
         "trainer.log_every_n_steps=1",
         "trainer.precision=32-true",
     ]
-    if "stylegan" in name:
-        overrides += [
-            f"system.pretrained_generator={generator}",
-            f"system.guidance.pretrained_model_name_or_path={stable}",
-        ]
+    if "stylegan" in name or "layered" in name:
+        overrides.append(f"system.guidance.pretrained_model_name_or_path={stable}")
     else:
         overrides.append("system.renderer.num_samples_per_ray=8")
-    if "jacobian" in name:
+    if "stylegan" in name:
+        overrides.append(f"system.pretrained_generator={generator}")
+    elif "layered" in name:
+        overrides += [*with_picture(name, tmp_path), "data.short_side=64", "system.generator.channels=8"]
+    elif "jacobian" in name:
         overrides.append("system.geometry.grid_size=[16,16,16]")
-    elif "stylegan" not in name:
+    else:
         sizes = "n_levels: 4, n_features_per_level: 2, log2_hashmap_size: 10, base_resolution: 16, per_level_scale: 1.5"
         overrides.append(f"system.geometry.pos_encoding_config={{otype: HashGrid, {sizes}}}")  # replaced as a whole
     found = launched(host, CONFIGS[name], tmp_path, *overrides)
