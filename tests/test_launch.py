@@ -185,11 +185,11 @@ def test_a_finished_run_resumed_in_a_new_folder_is_a_run(finished, tiny_prior, t
 
 def test_gpus_are_chosen_by_the_flag_unless_the_environment_has(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert launch._choose_gpus("2,3") == 2 and os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
-    assert launch._choose_gpus("0") == 2 and os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert launch.choose_gpus("2,3") == 2 and os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert launch.choose_gpus("0") == 2 and os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     with pytest.raises(ValueError, match="--gpu"):
-        launch._choose_gpus("0,")
+        launch.choose_gpus("0,")
 
 
 def test_export_again_in_other_formats(finished, tmp_path):

@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   latent-prior link ~/threestudio
   latent-prior doctor ~/threestudio
   latent-prior convert-stylegan ffhq.pkl ffhq.safetensors
+  latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
   latent-prior evaluate text-to-3d --prompts "a red mug" "a golden duck" --out outputs/evaluation
   latent-prior evaluate stylegan --prompts "a golden mug" --out outputs/evaluation_stylegan
 """
@@ -149,6 +150,12 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("run", metavar="RUN_DIR")
     c.add_argument("--format", default="glb", help="glb, obj, ply, or several with commas")
     with_overrides(c)
+
+    from latent_prior import edit_masked
+
+    edit_masked.add_arguments(
+        commands.add_parser("edit-masked", help="edit a picture inside a mask (blended latent diffusion)")
+    )
 
     c = commands.add_parser("evaluate", help="measure runs against the truth of the pocket world")
     kinds = c.add_subparsers(dest="what", required=True, metavar="what")

@@ -45,7 +45,7 @@ def run(
         if mode not in MODES:
             raise ValueError(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
     _quieten()
-    n_gpus = _choose_gpus(gpu)  # before anything looks for GPUs
+    n_gpus = choose_gpus(gpu)  # before anything looks for GPUs
     import pytorch_lightning as pl
     import torch
     from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -142,7 +142,7 @@ def run(
         raise
 
 
-def _choose_gpus(gpu: str) -> int:
+def choose_gpus(gpu: str) -> int:
     """Make only the GPUs of `--gpu` visible, and count them; CUDA_VISIBLE_DEVICES goes before, as in threestudio."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     if "CUDA_VISIBLE_DEVICES" not in os.environ:

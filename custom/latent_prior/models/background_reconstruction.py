@@ -1,0 +1,59 @@
+"""Background reconstruction: a decoder fitted to one picture, so that what was not to change comes back as it was.
+
+An autoencoder loses fine detail everywhere, also where nothing was edited. Avrahami et al. 2023 (arXiv 2206.02779,
+sec. 4.2) fine-tune the decoder's weights for the one latent: outside the mask towards the original, inside towards what
+the decoder made of the edit.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_prior.models.autoencoder import Autoencoder
+
+STEPS = 75
+LEARNING_RATE = 1e-4
+OUTSIDE_WEIGHT = 100.0
+
+
+def reconstructed(
+    autoencoder: Autoencoder,
+    latents: Float[Tensor, "1 C h w"],
+    original: Float[Tensor, "1 3 H W"],
+    mask: Float[Tensor, "1 1 H W"],
+    *,
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
+    on_step: Callable[[], None] = lambda: None,
+) -> Float[Tensor, "1 3 H W"]:
+    """The picture in [0, 1] of scaled latents under a decoder fitted by Adam; the autoencoder itself is left alone.
+
+    Loss, in the decoder's own range [-1, 1]: MSE inside the mask (1) to what the decoder makes of the latents, plus
+    OUTSIDE_WEIGHT times the MSE outside to `original` (in [0, 1]), both as means over all pixels.
+    """
+    vae = copy.deepcopy(autoencoder.vae).float()
+    device = next(vae.parameters()).device
+    z = latents.to(device) / autoencoder.scaling_factor + autoencoder.shift_factor
+    wanted, mask = original.to(device) * 2 - 1, mask.to(device)
+    trained = [*vae.decoder.parameters()]
+    if vae.post_quant_conv is not None:
+        trained += vae.post_quant_conv.parameters()
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(trained, lr=learning_rate)
+    with torch.no_grad():
+        edit = vae.decode(z).sample
+    with torch.enable_grad():
+        for _ in range(steps):
+            made = vae.decode(z).sample
+            inside = ((made - edit) * mask).square().mean()
+            outside = ((made - wanted) * (1 - mask)).square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            (inside + OUTSIDE_WEIGHT * outside).backward()
+            optimizer.step()
+            on_step()
+    with torch.no_grad():
+        return (vae.decode(z).sample * 0.5 + 0.5).clamp(0, 1)

@@ -1,0 +1,166 @@
+"""Blended latent diffusion: editing inside a mask (Avrahami et al. 2023, arXiv 2206.02779).
+
+Denoising goes over the whole latent; after every step what lies outside the mask is replaced by the source's latent,
+noised to that step. diffusers' inpainting pipeline does just this with a UNet of four channels, so the loop is its own;
+ours are the mask that shrinks while it runs (sec. 4.3, "progressive mask shrinking") and one seed a sample.
+
+Masks are 1 where the edit goes. A latent pixel belongs to the mask if any pixel of its block does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_prior.models.autoencoder import Autoencoder
+from latent_prior.models.checkpoint import KEY, resolve
+from latent_prior.models.loading import check_fit, load_scheduler, load_unet
+from latent_prior.models.text_encoder import TextEncoder
+
+DILATIONS = (3, 2, 1, 0)  # of the mask over the four quarters of the steps, in pixels of a latent of REFERENCE_SIDE
+REFERENCE_SIDE = 64
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """steps: of the whole schedule, of which the share `strength` is run; guidance_scale in its standard form."""
+
+    steps: int = 50
+    strength: float = 0.76
+    guidance_scale: float = 7.5
+    shrink: bool = True  # thin masks begin dilated
+
+
+def latent_mask(mask: Float[Tensor, "1 1 H W"], downscale: int) -> Float[Tensor, "1 1 h w"]:
+    """The mask over latent pixels."""
+    return (F.max_pool2d(mask, downscale) > 0).float()
+
+
+def is_thin(mask: Float[Tensor, "1 1 h w"]) -> bool:
+    """Whether opening with a square of 3 takes half of the mask away: little of it is three pixels wide."""
+    padded = F.pad(1 - mask, (1, 1, 1, 1), value=1.0)
+    eroded = 1 - F.max_pool2d(padded, 3, stride=1)
+    opened = dilated(eroded, 1)
+    return bool(opened.sum() < 0.5 * mask.sum())
+
+
+def dilated(mask: Float[Tensor, "1 1 h w"], radius: int) -> Float[Tensor, "1 1 h w"]:
+    """The mask grown by a square of 2 radius + 1."""
+    return F.max_pool2d(mask, 2 * radius + 1, stride=1, padding=radius) if radius else mask
+
+
+def shrinking(mask: Float[Tensor, "1 1 h w"]) -> list[Float[Tensor, "1 1 h w"]]:
+    """The masks of the four quarters of the steps, the last one `mask` itself.
+
+    At latents of 64 they are grown by squares of 7, 5 and 3, as published; smaller latents take less, but at least 3.
+    """
+    side = min(mask.shape[-2:])
+    return [dilated(mask, -(-radius * side // REFERENCE_SIDE)) for radius in DILATIONS]
+
+
+class BlendedDiffusion:
+    """A checkpoint's pipeline, and the edit."""
+
+    def __init__(
+        self, pipeline: StableDiffusionInpaintPipeline, autoencoder: Autoencoder, text_encoder: TextEncoder, source: str
+    ):
+        self.pipeline = pipeline
+        self.autoencoder = autoencoder
+        self.text_encoder = text_encoder
+        self.source = source
+
+    @classmethod
+    def from_pretrained(cls, name: str = "pocket", device: torch.device | str = "cpu") -> "BlendedDiffusion":
+        """Load `pocket`, a diffusers folder, a .safetensors file or a hub id, of the Stable Diffusion 1 or 2 family.
+
+        Raises ValueError, in one line, for what cannot be read, and for XL and inpainting checkpoints.
+        """
+        device = torch.device(device)
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        checkpoint = resolve(name)
+        if checkpoint.is_xl:
+            raise ValueError(
+                f"{KEY}: {name!r} is of the XL family; blended diffusion takes the Stable Diffusion 1 and 2 family"
+            )
+        check_fit(checkpoint)  # which also refuses the nine channels of an inpainting checkpoint
+        autoencoder = Autoencoder.from_checkpoint(checkpoint, device, dtype)
+        # steps_offset and clip_sample: what the pipeline asks of every scheduler
+        scheduler = DDIMScheduler.from_config(load_scheduler(checkpoint).config, steps_offset=1, clip_sample=False)
+        pipeline = StableDiffusionInpaintPipeline(
+            vae=autoencoder.vae,
+            text_encoder=None,
+            tokenizer=None,
+            unet=load_unet(checkpoint, dtype).to(device),
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(pipeline, autoencoder, TextEncoder(checkpoint, device, dtype), name)
+
+    @property
+    def short_side(self) -> int:
+        """Of the pictures that the checkpoint was made for."""
+        size = self.pipeline.unet.config.sample_size
+        return (size if isinstance(size, int) else min(size)) * self.autoencoder.downscale
+
+    @torch.no_grad()
+    def edit(
+        self,
+        picture: Float[Tensor, "1 3 H W"],
+        mask: Float[Tensor, "1 1 H W"],
+        prompt: str,
+        negative_prompt: str = "",
+        *,
+        seed: int = 0,
+        options: SamplerOptions | None = None,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Float[Tensor, "1 C h w"]:
+        """The scaled latent of one sample. picture in [0, 1]; on_step is called after every step.
+
+        Raises ValueError for an empty prompt and for a size that the autoencoder does not take.
+        """
+        options = options or SamplerOptions()
+        if not prompt.strip():
+            raise ValueError('--prompt is empty; say what to make inside the mask, e.g. "a golden mug"')
+        self.autoencoder.check_image_size(*picture.shape[-2:])
+        device = self.pipeline.unet.device
+        small = latent_mask(mask.to(device), self.autoencoder.downscale)
+        stages = shrinking(small) if options.shrink and is_thin(small) else [small]
+        total = steps_run(options)
+
+        def after_step(pipeline, i: int, t, tensors: dict) -> dict:
+            on_step()
+            following = stages[min(i + 1, total - 1) * len(stages) // total].to(tensors["mask"])
+            return {"mask": following.repeat(len(tensors["mask"]), 1, 1, 1)}  # one for each row of guidance
+
+        embeddings = self.text_encoder([prompt, negative_prompt]).to(self.pipeline.unet.dtype)
+        # at the picture's size in whole blocks, so that the pipeline's own reduction gives the stage back
+        first = stages[0].repeat_interleave(self.autoencoder.downscale, 2)
+        first = first.repeat_interleave(self.autoencoder.downscale, 3)
+        out = self.pipeline(
+            prompt_embeds=embeddings[:1],
+            negative_prompt_embeds=embeddings[1:],
+            image=picture.to(device) * 2 - 1,
+            mask_image=first,
+            height=picture.shape[2],
+            width=picture.shape[3],
+            strength=options.strength,
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+            callback_on_step_end=after_step,
+            callback_on_step_end_tensor_inputs=["mask"],
+        )
+        return out.images.float()
+
+
+def steps_run(options: SamplerOptions) -> int:
+    """How many of the schedule's steps are run."""
+    return min(int(options.steps * options.strength), options.steps)
