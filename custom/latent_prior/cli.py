@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
   latent-prior evaluate text-to-3d --prompts "a red mug" "a golden duck" --out outputs/evaluation
   latent-prior evaluate stylegan --prompts "a golden mug" --out outputs/evaluation_stylegan
+  latent-prior evaluate editing --edits "golden mug" --out outputs/evaluation_editing
 """
 
 
@@ -159,9 +160,10 @@ def parser() -> argparse.ArgumentParser:
 
     c = commands.add_parser("evaluate", help="measure runs against the truth of the pocket world")
     kinds = c.add_subparsers(dest="what", required=True, metavar="what")
-    from latent_prior.evaluate import stylegan, text_to_3d
+    from latent_prior.evaluate import editing, stylegan, text_to_3d
 
     text_to_3d.add_arguments(kinds.add_parser("text-to-3d", help="text-to-3D runs", description=text_to_3d.HELP))
+    editing.add_arguments(kinds.add_parser("editing", help="editors of pictures", description=editing.HELP))
     stylegan.add_arguments(kinds.add_parser("stylegan", help="adapted StyleGAN2 generators", description=stylegan.HELP))
 
     c = command("link", link, "put the plugin into threestudio's custom/ folder")

@@ -58,7 +58,7 @@ def test_a_prior_that_was_trained_again_makes_another_folder(tmp_path, monkeypat
     variant = jobs.Variant("c", tmp_path / "c.yaml")
     first = variant.folder
     assert variant.folder == first
-    monkeypatch.setattr(jobs, "_prior_digest", lambda: "of other weights")
+    monkeypatch.setattr(jobs, "prior_digest", lambda: "of other weights")
     assert variant.folder != first
 
 
@@ -68,7 +68,7 @@ def test_the_digest_is_of_every_weight_but_the_judges(tmp_path, monkeypatch):
         (package / "pocket" / "weights" / part).mkdir(parents=True)
         (package / "pocket" / "weights" / part / "model.safetensors").write_bytes(b"0")
     monkeypatch.setattr(jobs.latent_prior, "__file__", str(package / "__init__.py"))
-    digest = jobs._prior_digest.__wrapped__
+    digest = jobs.prior_digest.__wrapped__
     first = digest()
     (package / "pocket" / "weights" / "judge" / "model.safetensors").write_bytes(b"1")
     assert digest() == first

@@ -61,7 +61,7 @@ class Variant:
         from omegaconf import OmegaConf
 
         content = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
-        parts = [content, self.overrides, _prior_digest()]
+        parts = [content, self.overrides, prior_digest()]
         if (settings := self.settings).get("system_type") == STYLEGAN_SYSTEM:
             parts.append(_file_digest(source_file(settings)))
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
@@ -159,7 +159,8 @@ def given(runs: Sequence[Path], out: Path) -> list[Job]:
 
 
 @cache
-def _prior_digest() -> str:
+def prior_digest() -> str:
+    """Of the pocket prior's weights, the judge's left out."""
     weights = Path(latent_prior.__file__).parent / "pocket" / "weights"
     files = sorted(path for path in weights.glob("*/*.safetensors") if path.parent.name != "judge")
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -38,9 +38,14 @@ class Edit:
     background: float = 0.6  # grey level
 
     @property
+    def told(self) -> str:
+        """In words."""
+        return f"{self.source} to {self.target}"
+
+    @property
     def name(self) -> str:
         """As part of a file's name."""
-        return f"{self.source} to {self.target}".replace(" ", "_")
+        return self.told.replace(" ", "_")
 
     @property
     def changes_kind(self) -> bool:

@@ -1,0 +1,135 @@
+"""The figures of one edited picture: against the truth, against what it was, and by the judge CLIP."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_prior.data.picture_files import read_picture, to_tensor
+from latent_prior.evaluate.clip_judge import ClipJudge
+from latent_prior.evaluate.results import read_record, write_record
+from latent_prior.pocket.captions import every_subject, parse
+from latent_prior.pocket.edits import Edit, Scene
+
+MEASURES_VERSION = 1  # to be raised when what is measured changes, so that kept results do not stand
+SAME = 100.0  # dB, of pictures without any difference; a single byte's difference is below 90
+
+
+@dataclass(frozen=True)
+class Figures:
+    """None where there is no such figure.
+
+    recognised: the judge calls the picture the target, among all captions; clip_score: 100 x cosine with the target, the
+    outside of the mask as it was; outside_psnr: dB outside the mask to the picture as it was; perceptual: mean cosine
+    distance of the judge's patch features to those of the picture as it was, the inside of the mask left as it was;
+    truth_psnr: dB to the truth; iou: of alpha > 0.5 and the mask.
+    """
+
+    recognised: bool | None = None
+    clip_score: float | None = None
+    outside_psnr: float | None = None
+    perceptual: float | None = None
+    truth_psnr: float | None = None
+    iou: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Figures):
+    """An edit's figures as they are kept between evaluations. What is no run has no seed."""
+
+    label: str
+    edit: str
+    seed: int | None
+    held_out: bool
+    changes_kind: bool
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    error: str | None = None
+    run: str = ""
+    state: str = ""  # of the run's picture when it was measured
+    settings: str = ""  # what it was measured with
+
+    def write(self, path: Path) -> None:
+        """Write the file at once or not at all."""
+        write_record(self, path)
+
+    @staticmethod
+    def read(path: Path) -> "Result | None":
+        """None if the file is not there, or is of another version."""
+        return read_record(Result, path)
+
+
+def psnr(a: Float[Tensor, "3 H W"], b: Float[Tensor, "3 H W"], where: Float[Tensor, "1 H W"] | None = None) -> float:
+    """dB over the pixels where `where` is 1 (None: all); SAME for no difference at all."""
+    error = (a - b).double().square()
+    if where is not None:
+        error = error[(where == 1).expand_as(error)]
+    mean = error.mean().item()
+    return SAME if mean == 0 else min(SAME, -10 * math.log10(mean))
+
+
+def overlap(alpha: Float[Tensor, "1 H W"], mask: Float[Tensor, "1 H W"]) -> float:
+    """Intersection over union of alpha > 0.5 and the mask; 0 for two that are empty."""
+    painted, wanted = alpha > 0.5, mask > 0.5
+    union = (painted | wanted).sum().item()
+    return (painted & wanted).sum().item() / union if union else 0.0
+
+
+def in_bytes(picture: Float[Tensor, "C H W"]) -> Float[Tensor, "C H W"]:
+    """A picture as it comes back from a file."""
+    return (picture * 255).round() / 255
+
+
+class Measurer:
+    """Measures edits of the pocket world with one judge."""
+
+    def __init__(self, judge: ClipJudge):
+        self.judge = judge
+        self._scenes: dict[Edit, Scene] = {}
+
+    @property
+    def digest(self) -> str:
+        """What results of these settings are known by."""
+        return f"{MEASURES_VERSION}-{self.judge.digest[:16]}"
+
+    def scene(self, edit: Edit) -> Scene:
+        """The edit's pictures, as they were written for the editors."""
+        if edit not in self._scenes:
+            drawn = edit.scene()
+            self._scenes[edit] = Scene(in_bytes(drawn.before), in_bytes(drawn.truth), drawn.mask)
+        return self._scenes[edit]
+
+    @torch.no_grad()
+    def figures(
+        self, edit: Edit, picture: Float[Tensor, "3 H W"], alpha: Float[Tensor, "1 H W"] | None = None
+    ) -> Figures:
+        """Of a picture in [0, 1] of the scene's size. Raises ValueError for one of another size."""
+        scene = self.scene(edit)
+        if picture.shape != scene.before.shape:
+            came, expected = ("x".join(map(str, reversed(p.shape[1:]))) for p in (picture, scene.before))
+            raise ValueError(f"the picture is {came}; expected {expected}, the size of what was edited")
+        outside = 1 - scene.mask
+        only_inside = scene.mask * picture + outside * scene.before
+        only_outside = outside * picture + scene.mask * scene.before
+        target = self.judge.embed_texts([edit.target])
+        whole, inside = self.judge.embed_images(torch.stack([picture, only_inside]))
+        patches = self.judge.patch_features(torch.stack([only_outside, scene.before]))
+        return Figures(
+            recognised=self.judge.nearest(whole[None]).item() == every_subject().index(parse(edit.target)),
+            clip_score=100 * (inside @ target[0]).item(),
+            outside_psnr=psnr(picture, scene.before, outside),
+            perceptual=(1 - F.cosine_similarity(*patches.double(), dim=-1)).mean().clamp(min=0).item(),
+            truth_psnr=psnr(picture, scene.truth),
+            iou=None if alpha is None else overlap(alpha, scene.mask),
+        )
+
+    def run(self, edit: Edit, folder: Path) -> tuple[Figures, Float[Tensor, "3 H W"], Float[Tensor, "1 H W"] | None]:
+        """Of what a run left in `folder`, and its pictures: the composite, and alpha if there is one."""
+        picture = to_tensor(read_picture(folder / "composite.png", "composite"))
+        alpha_file = folder / "alpha.png"
+        alpha = to_tensor(read_picture(alpha_file, "alpha"))[:1] if alpha_file.is_file() else None
+        return self.figures(edit, picture, alpha), picture, alpha
