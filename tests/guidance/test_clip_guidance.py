@@ -207,3 +207,13 @@ def test_bad_calls(red, golden, change, match):
     with pytest.raises(ValueError, match=match) as error:
         call(make(use_directional=True), **{"rgb": golden, "source_rgb": red, **change})
     assert "\n" not in str(error.value)
+
+
+def test_a_call_may_name_a_prompt_of_its_own(red, golden):
+    guidance, other = make(**BOTH), make(**BOTH, prompt="a blue mug")
+    expected = call(other, golden, red)
+    for _ in range(2):  # the second time from memory
+        found = call(guidance, golden, red, prompt="a blue mug")
+        for name, value in expected.items():
+            assert_close(found[name], value)
+    assert call(guidance, golden, red)["loss_clip_text"] < found["loss_clip_text"]
