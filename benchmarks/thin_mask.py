@@ -1,8 +1,8 @@
 """What shrinking masks do for a mask of one latent pixel's width, under the pocket prior.
 
 A line is masked on a green mug, and mugs of other colours are asked for. Printed is how far the line's mean colour went
-from the mug's own to the colour asked for (1: all the way), with the published squares of 7, 5 and 3 latent pixels, and without.
-The pictures go to outputs/thin_mask.png: a row a setting, a column a prompt.
+from the mug's own to the colour asked for (1: all the way), with the published squares of 7, 5 and 3 latent pixels, and
+without. The pictures go to outputs/thin_mask.png: a row a setting, a column a prompt.
 """
 
 import sys
