@@ -15,7 +15,7 @@ from latent_prior.evaluate.editing_jobs import EditJob
 from latent_prior.evaluate.editing_measure import Measurer, Result
 from latent_prior.evaluate.editing_table import BEFORE, REFERENCES, TRUTH
 from latent_prior.evaluate.launches import Launch
-from latent_prior.evaluate.results import write_whole
+from latent_prior.evaluate.results import write_texts
 from latent_prior.evaluate.table import grid, number, to_csv
 from latent_prior.pocket.captions import is_held_out, parse
 
@@ -118,9 +118,7 @@ class Report:
             "runs.csv": to_csv(results),
             "summary.json": json.dumps(summary, indent=2) + "\n",
         }
-        for name, text in texts.items():
-            write_whole(self.out / name, text)
-        return [self.out / name for name in texts]
+        return write_texts(self.out, texts)
 
     def write_sheets(self) -> list[Path]:
         """Write one contact sheet a seed, an edit a row: before, each editor's picture beside its alpha, truth."""

@@ -10,7 +10,7 @@ from latent_prior import run_folder
 from latent_prior.evaluate import contact_sheet, measure, table, views
 from latent_prior.evaluate.jobs import Job
 from latent_prior.evaluate.launches import Launch
-from latent_prior.evaluate.results import Result, write_whole
+from latent_prior.evaluate.results import Result, write_texts
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.judge import Judge
 
@@ -71,9 +71,7 @@ def write_tables(jobs: Sequence[Job], out: Path, workers: int) -> list[Path]:
         "summary.csv": table.to_csv(summaries),
         "summary.json": json.dumps(summary, indent=2) + "\n",
     }
-    for name, text in texts.items():
-        write_whole(out / name, text)
-    return [out / name for name in texts]
+    return write_texts(out, texts)
 
 
 def summary_of(jobs: Sequence[Job]) -> str:

@@ -68,3 +68,10 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_suffix(path.suffix + ".tmp")
     unfinished.write_text(text)
     unfinished.replace(path)
+
+
+def write_texts(folder: Path, texts: dict[str, str]) -> list[Path]:
+    """Write text files by name; returns their paths."""
+    for name, text in texts.items():
+        write_whole(folder / name, text)
+    return [folder / name for name in texts]

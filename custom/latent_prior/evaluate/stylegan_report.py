@@ -12,7 +12,7 @@ from latent_prior import run_folder
 from latent_prior.evaluate import contact_sheet, stylegan_table
 from latent_prior.evaluate.jobs import Job, slug
 from latent_prior.evaluate.launches import Launch
-from latent_prior.evaluate.results import write_whole
+from latent_prior.evaluate.results import write_texts
 from latent_prior.evaluate.stylegan_measure import SHEET_PICTURES, Measured, Measurer
 from latent_prior.evaluate.stylegan_result import REFERENCES, SOURCE, TRUTH, Result
 from latent_prior.evaluate.stylegan_table import percent
@@ -148,9 +148,7 @@ class Report:
             "runs.csv": to_csv(results),
             "summary.json": json.dumps(summary, indent=2) + "\n",
         }
-        for name, text in texts.items():
-            write_whole(self.out / name, text)
-        return [self.out / name for name in texts]
+        return write_texts(self.out, texts)
 
     def write_sheets(self) -> list[Path]:
         """Write one contact sheet a seed, a prompt a row: source, variants, truth; returns their paths."""

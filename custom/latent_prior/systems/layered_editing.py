@@ -24,11 +24,6 @@ from latent_prior.prior import structure_loss
 from latent_prior.systems import training_curves
 from latent_prior.systems.loss_weights import LossWeights
 
-# What the guidances of ours return, each with the switch in the guidance's config, if it has one.
-GUIDANCE_TERMS = {
-    "latent-prior-guidance": {"sds": None, "fm": "use_fm", "kl": "use_kl", "directional": "use_directional"},
-    "clip-guidance": {"clip_directional": "use_directional", "clip_text": "use_text"},
-}
 OWN_TERMS = ("sparsity", "structure", "mask")
 SCREENS = {"green": (0.0, 177 / 255, 64 / 255), "grey": None}  # None: drawn anew
 PANEL = (256, 768)  # least and most height of a panel of the before/after picture
@@ -70,9 +65,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
 
     def configure(self) -> None:
         self.check_loss_weights()
-        terms = GUIDANCE_TERMS.get(self.cfg.guidance_type)
-        if terms is not None:
-            self.check_terms_known((*terms, *OWN_TERMS))
+        self.check_guidance_terms(OWN_TERMS)
         if self.cfg.screen not in SCREENS:
             raise ValueError(f"system.screen is {self.cfg.screen!r}; expected one of {', '.join(SCREENS)}")
         if self.cfg.screen_every < 0:
@@ -93,9 +86,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
             settings = host.config_to_primitive(self.cfg.prompt_processor) | {"prompt": self._screen_prompt}
             self.screen_prompt_processor = processor(settings)
         self.guidance = host.find(self.cfg.guidance_type)(self.cfg.guidance)
-        for term, switch in GUIDANCE_TERMS.get(self.cfg.guidance_type, {}).items():
-            if switch is not None:
-                self.check_switch(term, switch, self.guidance.cfg[switch])
+        self.check_guidance_switches()
         if self._highest_weight("structure") > 0:
             self._structure = Clip.from_pretrained(self.cfg.structure_clip, self.device)
 

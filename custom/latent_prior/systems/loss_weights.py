@@ -7,6 +7,12 @@ from torch import Tensor
 
 from latent_prior import host
 
+# What the guidances of ours return, each with the switch in the guidance's config, if it has one.
+GUIDANCE_TERMS = {
+    "latent-prior-guidance": {"sds": None, "fm": "use_fm", "kl": "use_kl", "directional": "use_directional"},
+    "clip-guidance": {"clip_directional": "use_directional", "clip_text": "use_text"},
+}
+
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -56,6 +62,18 @@ class LossWeights:
         for key in self.cfg.loss:
             if key not in known:
                 raise ValueError(f"system.loss.{key} is read by nothing; expected one of {', '.join(sorted(known))}")
+
+    def check_guidance_terms(self, own: tuple[str, ...]) -> None:
+        """As `check_terms_known`, of what `cfg.guidance_type` returns and of `own`; another's guidance returns anything."""
+        terms = GUIDANCE_TERMS.get(self.cfg.guidance_type)
+        if terms is not None:
+            self.check_terms_known((*terms, *own))
+
+    def check_guidance_switches(self) -> None:
+        """`check_switch` for every term of `self.guidance`, if it is one of ours."""
+        for term, switch in GUIDANCE_TERMS.get(self.cfg.guidance_type, {}).items():
+            if switch is not None:
+                self.check_switch(term, switch, self.guidance.cfg[switch])
 
     def check_switch(self, term: str, switch: str, used: object) -> None:
         """Raise ValueError where a term has a weight, but its switch in the guidance's config is off."""

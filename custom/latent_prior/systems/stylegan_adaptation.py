@@ -22,11 +22,6 @@ from latent_prior.generators.stylegan2_places import matching, most_moved, place
 from latent_prior.systems import training_curves
 from latent_prior.systems.loss_weights import LossWeights
 
-# What the guidances of ours return, each with the switch in the guidance's config, if it has one.
-GUIDANCE_TERMS = {
-    "latent-prior-guidance": {"sds": None, "fm": "use_fm", "kl": "use_kl", "directional": "use_directional"},
-    "clip-guidance": {"clip_directional": "use_directional", "clip_text": "use_text"},
-}
 OWN_TERMS = ("reconstruction", "styles")
 
 
@@ -62,9 +57,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
 
     def configure(self) -> None:
         self.check_loss_weights()
-        terms = GUIDANCE_TERMS.get(self.cfg.guidance_type)
-        if terms is not None:
-            self.check_terms_known((*terms, *OWN_TERMS))
+        self.check_guidance_terms(OWN_TERMS)
         if self.cfg.noise_mode not in NOISE_MODES:
             raise ValueError(f"system.noise_mode is {self.cfg.noise_mode!r}; expected one of {', '.join(NOISE_MODES)}")
         self.generator = load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)
@@ -99,9 +92,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self.source.to(self.device)
         self.prompt_processor = host.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
         self.guidance = host.find(self.cfg.guidance_type)(self.cfg.guidance)
-        for term, switch in GUIDANCE_TERMS.get(self.cfg.guidance_type, {}).items():
-            if switch is not None:
-                self.check_switch(term, switch, self.guidance.cfg[switch])
+        self.check_guidance_switches()
 
     def forward(self, z: Float[Tensor, "B Z"], truncation: float = 1.0) -> Float[Tensor, "B 3 R R"]:
         """Pictures of the adapted generator, nominally in [-1, 1]."""
