@@ -73,11 +73,11 @@ def measure_job(job: EditJob, launch: Launch, measurer: Measurer) -> Result:
 
 
 def told(result: Result) -> str:
-    """A result in one line, without accents, which the sheet's font lacks."""
+    """A result in one line: dB to the truth, dB outside the mask to the picture as it was, IoU."""
     if result.truth_psnr is None:
         return result.error or "not measured"
-    out = f"truth {number(result.truth_psnr, 1)}  out {number(result.outside_psnr, 0)}"
-    return out if result.iou is None else f"{out}  IoU {number(result.iou, 2)}"
+    parts = [f"{number(result.truth_psnr, 1)} dB", f"out {number(result.outside_psnr, 0)}"]
+    return "  ".join(parts if result.iou is None else [*parts, f"IoU {number(result.iou, 2)}"])
 
 
 @dataclass(frozen=True)
