@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-SMALLEST = 16  # pixels a side of a picture that there is something to see in
+SHORTEST_SIDE = 16  # that can be asked for, in pixels
 
 HELP = """Edit a picture by a prompt inside a mask, by blended latent diffusion (Avrahami et al. 2023).
 
@@ -89,7 +89,7 @@ def _check(args: argparse.Namespace) -> None:
         ("--samples", args.samples, 1),
         ("--steps", args.steps, 1),
         ("--reconstruction-steps", args.reconstruction_steps, 0),
-        ("--short-side", SMALLEST if args.short_side is None else args.short_side, SMALLEST),
+        ("--short-side", SHORTEST_SIDE if args.short_side is None else args.short_side, SHORTEST_SIDE),
     ):
         if value < least:
             raise ValueError(f"{flag} is {value}; expected at least {least}")

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from latent_prior import host, run_folder
 from latent_prior.data import picture_files
-from latent_prior.edit_masked import SMALLEST
 from latent_prior.models import background_reconstruction
 from latent_prior.models.blended_diffusion import BlendedDiffusion, SamplerOptions, steps_run
+from latent_prior.models.checkpoint import KEY as CHECKPOINT_KEY
 from latent_prior.models.clip import KEY as CLIP_KEY
 from latent_prior.models.clip import Clip
 
@@ -39,11 +39,7 @@ class Sample:
 def edit(args: argparse.Namespace, out: Path) -> None:
     """Read, sample, rank, fit the background, write. Raises ValueError for bad input, naming the flag."""
     original = picture_files.read_picture(args.image, "IMAGE")
-    if min(original.size) < SMALLEST:
-        raise ValueError(
-            f"IMAGE: {args.image} is {original.width}x{original.height}, too small to edit; expected sides of at least "
-            f"{SMALLEST} pixels"
-        )
+    picture_files.require_size(original, args.image, "IMAGE")
     mask_image = picture_files.read_mask(args.mask, original, "--mask")
     device = host.get_device()
     editor = _named("--checkpoint", BlendedDiffusion.from_pretrained, args.checkpoint, device)
@@ -166,11 +162,5 @@ def _named(flag: str, load, name: str, device: torch.device):
     try:
         return load(name, device)
     except ValueError as error:
-        reason = str(error)
-        for key in (
-            "system.guidance.pretrained_model_name_or_path: ",
-            "pretrained_model_name_or_path: ",
-            f"{CLIP_KEY}: ",
-        ):
-            reason = reason.removeprefix(key)
+        reason = str(error).removeprefix(f"{CHECKPOINT_KEY}: ").removeprefix(f"{CLIP_KEY}: ")
         raise ValueError(f"{flag}: {reason}") from error

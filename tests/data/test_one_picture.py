@@ -80,7 +80,7 @@ def test_bad_input_names_its_key(files, tmp_path):
     to_picture(torch.rand(3, 15, 90)).save(tmp_path / "thin.png")
     cases = [
         ({"image": ""}, "data.image is empty"),
-        ({"image": str(tmp_path / "thin.png"), "mask": ""}, "data.image: .*90x15, too small for the layer generator"),
+        ({"image": str(tmp_path / "thin.png"), "mask": ""}, "data.image: .*90x15, too small to edit"),
         ({"crop": [0.9, 0.5]}, "data.crop is"),
         ({"flip": 2.0}, "data.flip is 2.0"),
         ({"short_side": 8}, "data.short_side is 8"),

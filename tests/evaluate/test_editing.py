@@ -193,7 +193,7 @@ def test_means_and_bars_by_hand():
     ("flags", "message"),
     [
         (["--edits", "silver spoon"], "--edits: no edit of the list editing has 'silver spoon' in it"),
-        (["--seeds", "1", "1"], "--seeds: one of [1, 1] is there twice"),
+        (["--seeds", "1", "1"], "--seeds: 1 is there twice"),
         (["--with-mask", "theirs"], "--with-mask: there is no variant 'theirs'; expected some of CLIP, LSD, ours"),
         (["--config", "blended=pocket_layered_editing"], "--config: the label 'blended' is taken"),
         (["--config", "pocket_stylegan"], "--config: 'pocket_stylegan' edits no picture"),

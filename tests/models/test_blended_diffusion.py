@@ -49,7 +49,7 @@ def test_what_is_thin():
     block = mask_of(12, *((i, j) for i in range(3, 9) for j in range(3, 9)))
     assert is_thin(line) and not is_thin(block)
     assert not is_thin(torch.ones(1, 1, 12, 12))  # the picture's edge is no edge of the mask's
-    assert not is_thin((line + block).clamp(max=1)) and is_thin(dilated(line, 0))
+    assert not is_thin((line + block).clamp(max=1))
 
 
 @pytest.fixture(scope="module")

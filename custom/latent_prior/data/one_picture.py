@@ -21,8 +21,6 @@ from latent_prior import host
 from latent_prior.data import picture_files
 from latent_prior.data.latent_codes import camera
 
-SMALLEST = 16  # pixels a side of a picture that there is something to see in
-
 
 @dataclass
 class OnePictureDataModuleConfig:
@@ -50,11 +48,7 @@ def read(cfg: DictConfig) -> Picture:
     if not cfg.image:
         raise ValueError("data.image is empty; say which picture to edit, e.g. data.image=photo.png")
     original = picture_files.read_picture(cfg.image)
-    if min(original.size) < SMALLEST:
-        raise ValueError(
-            f"data.image: {cfg.image} is {original.width}x{original.height}, too small for the layer generator; expected "
-            f"sides of at least {SMALLEST} pixels"
-        )
+    picture_files.require_size(original, cfg.image)
     pixels = picture_files.to_tensor(picture_files.scaled(original, cfg.short_side))
     if not cfg.mask:
         return Picture(pixels, None, original)
@@ -136,8 +130,10 @@ class OnePictureDataModule(pl.LightningDataModule):
         self.cfg = host.parse_structured(OnePictureDataModuleConfig, cfg)
         if self.cfg.batch_size < 1:
             raise ValueError(f"data.batch_size is {self.cfg.batch_size}; expected at least 1")
-        if self.cfg.short_side < SMALLEST:
-            raise ValueError(f"data.short_side is {self.cfg.short_side}; expected at least {SMALLEST} pixels")
+        if self.cfg.short_side < picture_files.SMALLEST:
+            raise ValueError(
+                f"data.short_side is {self.cfg.short_side}; expected at least {picture_files.SMALLEST} pixels"
+            )
         crop = list(self.cfg.crop)
         if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
             raise ValueError(f"data.crop is {crop}; expected [low, high] in (0, 1]")

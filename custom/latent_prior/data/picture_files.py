@@ -9,6 +9,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
+SMALLEST = 16  # pixels a side of a picture that there is something to edit in
 LARGEST = 80_000_000  # pixels; more would take gigabytes before it could be made smaller
 LONGEST = 4  # most that the long side may be of the asked-for short one: of longer pictures both get smaller
 MULTIPLE = 8  # what the sides of a picture are rounded to, so that every latent pixel has its block
@@ -26,6 +27,15 @@ def read_picture(path: str | Path, key: str = "data.image") -> Image.Image:
         paper = Image.new("RGBA", image.size, (*PAPER, 255))
         return Image.alpha_composite(paper, image).convert("RGB")
     return image.convert("RGB")
+
+
+def require_size(picture: Image.Image, path: str | Path, key: str = "data.image") -> None:
+    """Raise ValueError for a picture that is too small to be edited."""
+    if min(picture.size) < SMALLEST:
+        raise ValueError(
+            f"{key}: {path} is {picture.width}x{picture.height}, too small to edit; expected sides of at least {SMALLEST} "
+            "pixels"
+        )
 
 
 def read_mask(path: str | Path, picture: Image.Image, key: str = "data.mask") -> Image.Image:

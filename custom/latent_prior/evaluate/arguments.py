@@ -90,10 +90,15 @@ def planned_jobs(
     for prompt in chosen:
         check(prompt, flag)
     seeds = args.seeds or [0]
-    for values, name in ((chosen, flag), (seeds, "--seeds")):
-        if twice := [value for value in values if list(values).count(value) > 1]:
-            raise ValueError(f"{name}: {twice[0]!r} is there twice")
+    require_once(chosen, flag)
+    require_once(seeds, "--seeds")
     return jobs.planned(variants, chosen, seeds, out, args.gpu)
+
+
+def require_once(values: Sequence[object], flag: str) -> None:
+    """ValueError, naming the flag, for a value that is there twice."""
+    if twice := [value for value in values if list(values).count(value) > 1]:
+        raise ValueError(f"{flag}: {twice[0]!r} is there twice")
 
 
 def check_pocket_prompt(prompt: str, flag: str) -> None:

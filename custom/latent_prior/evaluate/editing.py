@@ -79,8 +79,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from latent_prior.evaluate.launches import Launch
 
     seeds = args.seeds or [0]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds: one of {seeds} is there twice")
+    arguments.require_once(seeds, "--seeds")
     variants = jobs.variants(args.config or CONFIGS, args.overrides)
     with_mask = args.with_mask
     if with_mask is None:

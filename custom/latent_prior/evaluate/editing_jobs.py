@@ -53,9 +53,8 @@ class Editor:
             return f"{BLENDED}-{digest}"
         return f"{jobs.slug(self.label)}-{self.variant.folder.rpartition('-')[2]}"
 
-    def command(self, edit: Edit, pictures: Path, run: Path, seed: int, gpu: str) -> list[str]:
-        """The command that makes an edit in the folder `run`."""
-        before, _, mask = edits.write(edit, pictures)
+    def command(self, edit: Edit, before: Path, mask: Path, run: Path, seed: int, gpu: str) -> list[str]:
+        """The command that makes an edit of the picture `before` in the folder `run`."""
         start = [sys.executable, "-m", "latent_prior"]
         if self.variant is None:
             own = ["--mask", str(mask), "--prompt", edit.target, "--seed", str(seed), "--out", str(run), "--gpu", gpu]
@@ -107,6 +106,7 @@ def planned(chosen: Sequence[Edit], by: Sequence[Editor], seeds: Sequence[int], 
     for edit in chosen:
         # the camera belongs to it, so that another one's results are never taken for these
         name = f"{edit.name}-{hashlib.sha256(repr(edit).encode()).hexdigest()[:4]}"
+        before, _, mask = edits.write(edit, out / "pictures")
         for label in REFERENCES:
             result = out / "results" / label / f"{name}.json"
             found.append(
@@ -125,7 +125,7 @@ def planned(chosen: Sequence[Edit], by: Sequence[Editor], seeds: Sequence[int], 
                         edit=edit,
                         result=out / "results" / editor.folder / f"{part}.json",
                         launch=out / "launches" / editor.folder / f"{part}.json",
-                        command=tuple(editor.command(edit, out / "pictures", run, seed, gpu)),
+                        command=tuple(editor.command(edit, before, mask, run, seed, gpu)),
                     )
                 )
     return found

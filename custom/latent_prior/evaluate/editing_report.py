@@ -15,7 +15,7 @@ from latent_prior.evaluate.editing_jobs import EditJob
 from latent_prior.evaluate.editing_measure import Measurer, Result
 from latent_prior.evaluate.editing_table import BEFORE, REFERENCES, TRUTH
 from latent_prior.evaluate.launches import Launch
-from latent_prior.evaluate.results import write_texts
+from latent_prior.evaluate.results import notes_on, write_texts
 from latent_prior.evaluate.table import grid, number, to_csv
 from latent_prior.pocket.captions import is_held_out, parse
 
@@ -101,11 +101,7 @@ class Report:
         """Write the tables of what is measured so far; returns their paths."""
         results = self.results()
         rows = editing_table.summarise(results)
-        notes = []
-        if len(results) < len(self.jobs):
-            notes.append(f"{len(results)} of {len(self.jobs)} rows (before and truth among them) are measured.")
-        if self.workers > 1:
-            notes.append(f"Seconds are of {self.workers} runs at a time on one machine.")
+        notes = notes_on(len(results), len(self.jobs), self.workers, "rows (before and truth among them)")
         summary = {
             "runs": [dataclasses.asdict(result) for result in results],
             "means": [dataclasses.asdict(row) for row in rows],

@@ -10,7 +10,7 @@ from latent_prior import run_folder
 from latent_prior.evaluate import contact_sheet, measure, table, views
 from latent_prior.evaluate.jobs import Job
 from latent_prior.evaluate.launches import Launch
-from latent_prior.evaluate.results import Result, write_texts
+from latent_prior.evaluate.results import Result, notes_on, write_texts
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.judge import Judge
 
@@ -56,9 +56,7 @@ def write_tables(jobs: Sequence[Job], out: Path, workers: int) -> list[Path]:
     """Write the tables of what is measured so far; returns their paths."""
     results = _results(jobs)
     summaries = table.summarise(results)
-    notes = [f"{len(results)} of {len(jobs)} runs."] if len(results) < len(jobs) else []
-    if workers > 1:
-        notes.append(f"Seconds are of {workers} runs at a time on one machine.")
+    notes = notes_on(len(results), len(jobs), workers)
     summary = {
         "runs": [dataclasses.asdict(result) for result in results],
         "means": [dataclasses.asdict(summary) for summary in summaries],

@@ -70,6 +70,14 @@ def write_whole(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
+def notes_on(measured: int, planned: int, workers: int, rows: str = "runs") -> list[str]:
+    """What a table says below itself of how far it is, and of its seconds. rows: what its rows are."""
+    notes = [f"{measured} of {planned} {rows} are measured."] if measured < planned else []
+    if workers > 1:
+        notes.append(f"Seconds are of {workers} runs at a time on one machine.")
+    return notes
+
+
 def write_texts(folder: Path, texts: dict[str, str]) -> list[Path]:
     """Write text files by name; returns their paths."""
     for name, text in texts.items():

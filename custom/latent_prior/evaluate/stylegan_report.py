@@ -12,7 +12,7 @@ from latent_prior import run_folder
 from latent_prior.evaluate import contact_sheet, stylegan_table
 from latent_prior.evaluate.jobs import Job, slug
 from latent_prior.evaluate.launches import Launch
-from latent_prior.evaluate.results import write_texts
+from latent_prior.evaluate.results import notes_on, write_texts
 from latent_prior.evaluate.stylegan_measure import SHEET_PICTURES, Measured, Measurer
 from latent_prior.evaluate.stylegan_result import REFERENCES, SOURCE, TRUTH, Result
 from latent_prior.evaluate.stylegan_table import percent
@@ -129,11 +129,7 @@ class Report:
         results = self.results()
         rows = stylegan_table.summarise(results)
         comparison = stylegan_table.compare(rows)
-        notes = []
-        if len(results) < len(self.jobs):
-            notes.append(f"{len(results)} of {len(self.jobs)} rows (source and truth among them) are measured.")
-        if self.workers > 1:
-            notes.append(f"Seconds are of {self.workers} runs at a time on one machine.")
+        notes = notes_on(len(results), len(self.jobs), self.workers, "rows (source and truth among them)")
         summary = {
             "runs": [dataclasses.asdict(result) for result in results],
             "means": [dataclasses.asdict(row) for row in rows],

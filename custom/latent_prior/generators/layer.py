@@ -89,14 +89,11 @@ class Bottom(nn.Module):
     def __init__(self, cfg: LayerGeneratorConfig):
         super().__init__()
         self.code = _code(cfg) if cfg.code == "bottleneck" else None
-        self.mix = nn.Sequential(*_block(cfg.channels + cfg.code_channels, cfg.channels, 1)) if self.has_code else None
-
-    @property
-    def has_code(self) -> bool:
-        return self.code is not None
+        if self.code is not None:
+            self.mix = nn.Sequential(*_block(cfg.channels + cfg.code_channels, cfg.channels, 1))
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        return self.mix(_with_code(x, self.code)) if self.has_code else x
+        return x if self.code is None else self.mix(_with_code(x, self.code))
 
 
 class LayerGenerator(nn.Module):
