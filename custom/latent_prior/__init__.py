@@ -1,6 +1,6 @@
 """A latent diffusion model as a prior for threestudio: score distillation, feature matching and a KL regulariser.
 
-Importing this package is cheap: it pulls in neither diffusers nor a host framework. Two things load more:
+Importing this package is cheap: it pulls in neither torch nor diffusers nor a host framework. Two things load more:
 
 * `latent_prior.LatentPrior` (first use) loads the models layer;
 * `register()` names our guidance, systems, renderer and exporter in the host's registry. threestudio's loader of
@@ -9,9 +9,47 @@ Importing this package is cheap: it pulls in neither diffusers nor a host framew
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __version__ = "0.1.0"
-__all__ = ["LatentPrior", "__version__", "register"]
+__all__ = ["LatentPrior", "OptionError", "__version__", "options_under", "register"]
+
+
+class OptionError(ValueError):
+    """Bad input that the user can mend: the only error that a command prints as one line, with exit code 2.
+
+    `OptionError("views", 0, "at least 1")` reads "views is 0; expected at least 1". The core names the field alone; each
+    boundary puts its own prefix before it (`options_under`): a config key's path, or the dashes of a flag. Anything else
+    that is raised is a bug and keeps its traceback.
+    """
+
+    def __init__(self, field: str, value: object, expected: str):
+        super().__init__(f"{field} is {value!r}; expected {expected}")
+        self.field = field
+
+    @classmethod
+    def because(cls, problem: str, field: str = "") -> "OptionError":
+        """Where a value and what was expected do not say it: "field: problem", or the problem alone."""
+        error = cls.__new__(cls)
+        ValueError.__init__(error, f"{field}: {problem}" if field else problem)
+        error.field = field
+        return error
+
+    def under(self, prefix: str) -> "OptionError":
+        """The same error with `prefix` before its field; unchanged where it names none."""
+        error = type(self).because(f"{prefix if self.field else ''}{self}")
+        error.field = f"{prefix}{self.field}" if self.field else ""
+        return error
+
+
+@contextmanager
+def options_under(prefix: str) -> Iterator[None]:
+    """Errors of options that are raised within name them with `prefix`, such as "system.guidance." or "--"."""
+    try:
+        yield
+    except OptionError as error:
+        raise error.under(prefix) from error
 
 
 def register() -> None:

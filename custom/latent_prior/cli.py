@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from latent_prior import host_arguments
+from latent_prior import OptionError, host_arguments
 
 EXAMPLES = """examples:
   latent-prior generate "a red mug"
@@ -33,7 +33,9 @@ def config_path(name: str) -> Path:
     for folder in (package / "configs", package.parent, package.parent.parent / "configs"):
         if (found := folder / f"{stem}.yaml").is_file():
             return found
-    raise ValueError(f"--config: {name!r} is neither a file nor the name of a config that ships with latent_prior")
+    raise OptionError.because(
+        f"--config: {name!r} is neither a file nor the name of a config that ships with latent_prior"
+    )
 
 
 def generate(args: argparse.Namespace) -> None:

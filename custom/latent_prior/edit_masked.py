@@ -4,6 +4,8 @@ import argparse
 import time
 from pathlib import Path
 
+from latent_prior import OptionError
+
 SHORTEST_SIDE = 16  # that can be asked for, in pixels
 
 HELP = """Edit a picture by a prompt inside a mask, by blended latent diffusion (Avrahami et al. 2023).
@@ -70,7 +72,7 @@ def edit_masked(args: argparse.Namespace) -> None:
     _check(args)
     out = Path(args.out) if args.out else _default_folder(args.prompt)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is a file; expected a folder")
+        raise OptionError.because(f"--out: {out} is a file; expected a folder")
 
     from latent_prior import launch, masked_editing
 
@@ -84,7 +86,7 @@ def _default_folder(prompt: str) -> Path:
 
 def _check(args: argparse.Namespace) -> None:
     if not args.prompt.strip():
-        raise ValueError('--prompt is empty; say what to make inside the mask, e.g. "a golden mug"')
+        raise OptionError.because('--prompt is empty; say what to make inside the mask, e.g. "a golden mug"')
     for flag, value, least in (
         ("--samples", args.samples, 1),
         ("--steps", args.steps, 1),
@@ -92,8 +94,10 @@ def _check(args: argparse.Namespace) -> None:
         ("--short-side", SHORTEST_SIDE if args.short_side is None else args.short_side, SHORTEST_SIDE),
     ):
         if value < least:
-            raise ValueError(f"{flag} is {value}; expected at least {least}")
+            raise OptionError.because(f"{flag} is {value}; expected at least {least}")
     if not 0 < args.strength <= 1:
-        raise ValueError(f"--strength is {args.strength:g}; expected a number above 0, up to 1")
+        raise OptionError.because(f"--strength is {args.strength:g}; expected a number above 0, up to 1")
     if int(args.steps * args.strength) < 1:
-        raise ValueError(f"--strength {args.strength:g} of --steps {args.steps} leaves no step: raise one of them")
+        raise OptionError.because(
+            f"--strength {args.strength:g} of --steps {args.steps} leaves no step: raise one of them"
+        )

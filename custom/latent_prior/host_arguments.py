@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 
+from latent_prior import OptionError
+
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """`--host` and `--threestudio`, for every command that runs an experiment."""
@@ -22,7 +24,7 @@ def choose(args: argparse.Namespace) -> None:
     if args.host:
         loaded = sys.modules.get("latent_prior.host")
         if loaded is not None and args.host not in ("auto", loaded.NAME):
-            raise ValueError(
+            raise OptionError.because(
                 f"--host {args.host}: this process runs on the {loaded.NAME} host already; start a new one"
             )
         os.environ["LATENT_PRIOR_HOST"] = args.host

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latent_prior import host_arguments
+from latent_prior import OptionError, host_arguments
 
 MODES = ("train", "validate", "test", "export")
 WHOLE_JOB = ("train", "test", "export")
@@ -43,7 +43,7 @@ def run(
     """
     for mode in modes:
         if mode not in MODES:
-            raise ValueError(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
+            raise OptionError.because(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
     _quieten()
     n_gpus = choose_gpus(gpu)  # before anything looks for GPUs
     import pytorch_lightning as pl
@@ -72,9 +72,11 @@ def run(
     try:
         cfg.resume = host.find_last_path(cfg.resume)
         if cfg.resume is not None and not Path(cfg.resume).is_file():
-            raise ValueError(f"resume: {cfg.resume!r} is no checkpoint file; expected ckpts/last.ckpt of a run")
+            raise OptionError.because(
+                f"resume: {cfg.resume!r} is no checkpoint file; expected ckpts/last.ckpt of a run"
+            )
         if "train" not in modes and cfg.resume is None:
-            raise ValueError(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
+            raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
         pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
         dm = host.find(cfg.data_type, "data_type")(cfg.data)
         system = host.find(cfg.system_type, "system_type")(cfg.system, resumed=cfg.resume is not None)
@@ -147,7 +149,7 @@ def choose_gpus(gpu: str) -> int:
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     if "CUDA_VISIBLE_DEVICES" not in os.environ:
         if not all(part.strip() for part in gpu.split(",")):
-            raise ValueError(f"--gpu: expected numbers with commas between, e.g. 0 or 0,1, got {gpu!r}")
+            raise OptionError.because(f"--gpu: expected numbers with commas between, e.g. 0 or 0,1, got {gpu!r}")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     return len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
 
@@ -159,11 +161,11 @@ def _check_fit(resume: str, system: Any) -> tuple[int, int]:
     try:
         state, epoch, step = host.load_module_weights(resume, map_location="cpu")
     except ValueError as error:
-        raise ValueError(f"resume: {error}") from error
+        raise OptionError.because(f"resume: {error}") from error
     there, here = ({name: tuple(value.shape) for name, value in s.items()} for s in (state, system.state_dict()))
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
-            raise ValueError(
+            raise OptionError.because(
                 f"resume: {resume!r} was written under another config: its {name} has shape "
                 f"{there.get(name, 'none')}, this config's {here.get(name, 'none')}"
             )
@@ -175,11 +177,13 @@ def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> 
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     if taken := sorted(ours.keys() & given.keys()):
-        raise ValueError(f"{key}.{taken[0]}: this is set for every run (GPUs by --gpu); remove it from the config")
+        raise OptionError.because(
+            f"{key}.{taken[0]}: this is set for every run (GPUs by --gpu); remove it from the config"
+        )
     try:
         return cls(**ours, **given)
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise ValueError(f"{key}: {error} (got {given})") from error
+        raise OptionError.because(f"{key}: {error} (got {given})") from error
 
 
 def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
@@ -280,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from jaxtyping import install_import_hook
 
             if importlib.util.find_spec("beartype") is None:
-                raise ValueError("--typecheck needs beartype: pip install beartype")
+                raise OptionError.because("--typecheck needs beartype: pip install beartype")
             install_import_hook("latent_prior", "beartype.beartype")
         report(run([args.config], args.overrides, chosen, args.gpu).folder)
 

@@ -8,6 +8,8 @@ import filecmp
 import shutil
 from pathlib import Path
 
+from latent_prior import OptionError
+
 PACKAGE = Path(__file__).resolve().parent
 MARKER = ".copied_by_latent_prior_link"  # in a copied package, so that it is known again
 
@@ -17,7 +19,7 @@ def targets(threestudio: Path) -> dict[Path, Path]:
     from latent_prior.cli import config_path
 
     if not (threestudio / "launch.py").is_file() or not (threestudio / "threestudio" / "__init__.py").is_file():
-        raise ValueError(
+        raise OptionError.because(
             f"link: {str(threestudio)!r} is no checkout of threestudio; expected a folder with launch.py and threestudio/"
         )
     custom = threestudio.resolve() / "custom"
@@ -42,7 +44,9 @@ def link(threestudio: Path, copy: bool = False) -> list[Path]:
     wanted = targets(threestudio)
     for target, source in wanted.items():
         if (target.exists() or target.is_symlink()) and not is_ours(target, source):
-            raise ValueError(f"link: {target} is there already and is not ours (or was edited); move it away first")
+            raise OptionError.because(
+                f"link: {target} is there already and is not ours (or was edited); move it away first"
+            )
     for target, source in wanted.items():
         _remove(target)
         target.parent.mkdir(exist_ok=True)
@@ -68,7 +72,7 @@ def unlink(threestudio: Path) -> list[Path]:
         else:
             kept.append(str(target))
     if kept:
-        raise ValueError(f"link --remove: left {' and '.join(kept)}, which is not ours or was edited")
+        raise OptionError.because(f"link --remove: left {' and '.join(kept)}, which is not ours or was edited")
     return removed
 
 

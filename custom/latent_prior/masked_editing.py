@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from latent_prior import host, run_folder
+from latent_prior import OptionError, host, run_folder
 from latent_prior.data import picture_files
 from latent_prior.models import background_reconstruction
 from latent_prior.models.blended_diffusion import BlendedDiffusion, SamplerOptions, steps_run
@@ -49,9 +49,9 @@ def edit(args: argparse.Namespace, out: Path) -> None:
     picture = picture_files.to_tensor(picture_files.scaled(original, short_side))[None]
     mask = (picture_files.to_tensor(picture_files.scaled(mask_image, short_side))[None] >= 0.5).float()
     if not mask.any():
-        raise ValueError(f"--mask: {args.mask} vanishes at the size that is worked at; raise --short-side")
+        raise OptionError.because(f"--mask: {args.mask} vanishes at the size that is worked at; raise --short-side")
     if min(picture.shape[-2:]) < 2 * editor.autoencoder.downscale:
-        raise ValueError(
+        raise OptionError.because(
             f"--short-side {short_side} leaves a picture of {_size(picture)}, too small for the checkpoint"
         )
     if picture.shape[-2:] != (original.height, original.width):
@@ -163,4 +163,4 @@ def _named(flag: str, load, name: str, device: torch.device):
         return load(name, device)
     except ValueError as error:
         reason = str(error).removeprefix(f"{CHECKPOINT_KEY}: ").removeprefix(f"{CLIP_KEY}: ")
-        raise ValueError(f"{flag}: {reason}") from error
+        raise OptionError.because(f"{flag}: {reason}") from error

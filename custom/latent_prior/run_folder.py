@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from latent_prior import __version__
+from latent_prior import OptionError, __version__
 
 PACKAGES = ("torch", "diffusers", "transformers", "pytorch-lightning", "omegaconf", "nerfacc", "trimesh", "numpy")
 
@@ -50,7 +50,7 @@ def claim(folder: Path) -> bool:
         return not os.listdir(folder)
     except OSError as error:
         _remove_empty_parents(folder)
-        raise ValueError(
+        raise OptionError.because(
             f"cannot make the run folder {str(folder)!r}: {error.strerror} (it is exp_root_dir/name/tag@timestamp)"
         ) from error
 
@@ -70,10 +70,12 @@ def _remove_empty_parents(folder: Path) -> None:
 def last_checkpoint(run: Path) -> Path:
     """The newest checkpoint of a run. ValueError if the folder is no run or has none."""
     if not (run / "configs" / "parsed.yaml").is_file():
-        raise ValueError(f"{run} is no run folder: it has no configs/parsed.yaml")
+        raise OptionError.because(f"{run} is no run folder: it has no configs/parsed.yaml")
     found = [p for p in (run / "ckpts").glob("*.ckpt") if p.stat().st_size > 0]
     if not found:
-        raise ValueError(f"{run} has no checkpoint in {run / 'ckpts'}: it stopped before the first was written")
+        raise OptionError.because(
+            f"{run} has no checkpoint in {run / 'ckpts'}: it stopped before the first was written"
+        )
     # `last.ckpt` may be a link to, or as old as, a numbered one: then either will do
     return max(found, key=lambda p: (p.stat().st_mtime, p.name == "last.ckpt"))
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from latent_prior import host
+from latent_prior import OptionError, host
 
 
 @dataclass
@@ -95,9 +95,9 @@ class LatentCodesDataModule(pl.LightningDataModule):
         self.cfg = host.parse_structured(LatentCodesDataModuleConfig, cfg)
         for name in ("batch_size", "z_dim", "n_grid", "eval_batch_size"):
             if getattr(self.cfg, name) < 1:
-                raise ValueError(f"data.{name} is {getattr(self.cfg, name)}; expected at least 1")
+                raise OptionError.because(f"data.{name} is {getattr(self.cfg, name)}; expected at least 1")
         if self.cfg.n_frames < 0:
-            raise ValueError(f"data.n_frames is {self.cfg.n_frames}; expected 0 (no video) or more")
+            raise OptionError.because(f"data.n_frames is {self.cfg.n_frames}; expected 0 (no video) or more")
 
     def setup(self, stage: str | None = None) -> None:
         self.train_dataset = RandomCodes(self.cfg)

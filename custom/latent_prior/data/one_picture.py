@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from latent_prior import host
+from latent_prior import OptionError, host
 from latent_prior.data import picture_files
 from latent_prior.data.latent_codes import camera
 
@@ -46,7 +46,7 @@ class Picture:
 def read(cfg: DictConfig) -> Picture:
     """The picture that a config names. Raises ValueError, naming the key, for what cannot be used."""
     if not cfg.image:
-        raise ValueError("data.image is empty; say which picture to edit, e.g. data.image=photo.png")
+        raise OptionError.because("data.image is empty; say which picture to edit, e.g. data.image=photo.png")
     original = picture_files.read_picture(cfg.image)
     picture_files.require_size(original, cfg.image)
     pixels = picture_files.to_tensor(picture_files.scaled(original, cfg.short_side))
@@ -129,17 +129,17 @@ class OnePictureDataModule(pl.LightningDataModule):
         super().__init__()
         self.cfg = host.parse_structured(OnePictureDataModuleConfig, cfg)
         if self.cfg.batch_size < 1:
-            raise ValueError(f"data.batch_size is {self.cfg.batch_size}; expected at least 1")
+            raise OptionError.because(f"data.batch_size is {self.cfg.batch_size}; expected at least 1")
         if self.cfg.short_side < picture_files.SMALLEST:
-            raise ValueError(
+            raise OptionError.because(
                 f"data.short_side is {self.cfg.short_side}; expected at least {picture_files.SMALLEST} pixels"
             )
         crop = list(self.cfg.crop)
         if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
-            raise ValueError(f"data.crop is {crop}; expected [low, high] in (0, 1]")
+            raise OptionError.because(f"data.crop is {crop}; expected [low, high] in (0, 1]")
         for name in ("flip", "jitter", "whole"):
             if not 0 <= self.cfg[name] <= 1:
-                raise ValueError(f"data.{name} is {self.cfg[name]}; expected a number in [0, 1]")
+                raise OptionError.because(f"data.{name} is {self.cfg[name]}; expected a number in [0, 1]")
         # read at once: a file that cannot be used should not cost the loading of a model
         self.picture = read(self.cfg)
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from latent_prior import OptionError
+
 SMALLEST = 16  # pixels a side of a picture that there is something to edit in
 LARGEST = 80_000_000  # pixels; more would take gigabytes before it could be made smaller
 LONGEST = 4  # most that the long side may be of the asked-for short one: of longer pictures both get smaller
@@ -32,7 +34,7 @@ def read_picture(path: str | Path, key: str = "data.image") -> Image.Image:
 def require_size(picture: Image.Image, path: str | Path, key: str = "data.image") -> None:
     """Raise ValueError for a picture that is too small to be edited."""
     if min(picture.size) < SMALLEST:
-        raise ValueError(
+        raise OptionError.because(
             f"{key}: {path} is {picture.width}x{picture.height}, too small to edit; expected sides of at least {SMALLEST} "
             "pixels"
         )
@@ -45,12 +47,12 @@ def read_mask(path: str | Path, picture: Image.Image, key: str = "data.mask") ->
     """
     mask = _opened(path, key).convert("L").point(lambda grey: 255 if grey >= 128 else 0)
     if mask.size != picture.size:
-        raise ValueError(
+        raise OptionError.because(
             f"{key}: {path} is {mask.width}x{mask.height}, but the picture is {picture.width}x{picture.height}; expected "
             "a mask of the picture's size"
         )
     if mask.getbbox() is None:
-        raise ValueError(f"{key}: {path} is black all over; expected white where the edit goes")
+        raise OptionError.because(f"{key}: {path} is black all over; expected white where the edit goes")
     return mask
 
 
@@ -82,13 +84,13 @@ def _opened(path: str | Path, key: str) -> Image.Image:
     """The file's first picture, read and turned as EXIF says."""
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"{key}: there is no file {path}")
+        raise OptionError.because(f"{key}: there is no file {path}")
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # our own limit says which key to change
     try:
         with Image.open(path) as image:
             if math.prod(image.size) > LARGEST:
-                raise ValueError(
+                raise OptionError.because(
                     f"{key}: {path} has {math.prod(image.size) / 1e6:.0f} megapixels; expected at most "
                     f"{LARGEST // 1_000_000}: make it smaller first"
                 )
@@ -96,7 +98,7 @@ def _opened(path: str | Path, key: str) -> Image.Image:
             return _eight_bit(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{key}: {path} cannot be read as a picture: {reason}") from error
+        raise OptionError.because(f"{key}: {path} cannot be read as a picture: {reason}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 

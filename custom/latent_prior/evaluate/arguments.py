@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latent_prior import OptionError
+
 if TYPE_CHECKING:
     from latent_prior.evaluate.jobs import Job, Variant
 
@@ -52,10 +54,10 @@ def add_how(parser: argparse.ArgumentParser, configs: str, out: str) -> None:
 def checked_out(args: argparse.Namespace) -> Path:
     """The folder of --out. Raises ValueError if it cannot be one, and for a bad --jobs."""
     if args.jobs < 1:
-        raise ValueError(f"--jobs is {args.jobs}; expected at least 1")
+        raise OptionError.because(f"--jobs is {args.jobs}; expected at least 1")
     out = Path(args.out)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is a file; expected a folder")
+        raise OptionError.because(f"--out: {out} is a file; expected a folder")
     return out
 
 
@@ -64,7 +66,9 @@ def given_jobs(args: argparse.Namespace, out: Path) -> "list[Job]":
     from latent_prior.evaluate import jobs
 
     if args.config or args.overrides or args.seeds:
-        raise ValueError("--runs measures runs as they are: --config, --seeds and key=value have no meaning with it")
+        raise OptionError.because(
+            "--runs measures runs as they are: --config, --seeds and key=value have no meaning with it"
+        )
     return jobs.given([Path(run) for run in args.runs], out)
 
 
@@ -98,7 +102,7 @@ def planned_jobs(
 def require_once(values: Sequence[object], flag: str) -> None:
     """ValueError, naming the flag, for a value that is there twice."""
     if twice := [value for value in values if list(values).count(value) > 1]:
-        raise ValueError(f"{flag}: {twice[0]!r} is there twice")
+        raise OptionError.because(f"{flag}: {twice[0]!r} is there twice")
 
 
 def check_pocket_prompt(prompt: str, flag: str) -> None:
@@ -108,14 +112,14 @@ def check_pocket_prompt(prompt: str, flag: str) -> None:
     try:
         parse(prompt)
     except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from error
+        raise OptionError.because(f"{flag}: {error}") from error
 
 
 def _read_prompts(path: Path) -> list[str]:
     if not path.is_file():
-        raise ValueError(f"--prompts-file: there is no file {path}")
+        raise OptionError.because(f"--prompts-file: there is no file {path}")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
-        raise ValueError(f"--prompts-file: {path} holds no prompt")
+        raise OptionError.because(f"--prompts-file: {path} holds no prompt")
     return found

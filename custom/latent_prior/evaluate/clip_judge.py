@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.models.clip import KEY, Clip
 from latent_prior.pocket.captions import Subject, every_subject
 
@@ -24,7 +25,7 @@ class ClipJudge(Clip):
         try:
             return cls.from_pretrained(name, device)
         except ValueError as error:
-            raise ValueError(f"--judge: {str(error).removeprefix(f'{KEY}: ')}") from error
+            raise OptionError.because(f"--judge: {str(error).removeprefix(f'{KEY}: ')}") from error
 
     @property
     def digest(self) -> str:

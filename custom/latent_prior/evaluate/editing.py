@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latent_prior import OptionError
 from latent_prior.evaluate import arguments
 
 if TYPE_CHECKING:
@@ -111,5 +112,7 @@ def _chosen(args: argparse.Namespace) -> "list[Edit]":
     for words in args.edits:
         if not any(words.replace(" ", "_") in edit.name for edit in listed):
             known = ", ".join(edit.told for edit in listed)
-            raise ValueError(f"--edits: no edit of the list {args.list} has {words!r} in it; there are: {known}")
+            raise OptionError.because(
+                f"--edits: no edit of the list {args.list} has {words!r} in it; there are: {known}"
+            )
     return [edit for edit in listed if any(words.replace(" ", "_") in edit.name for words in args.edits)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from latent_prior import OptionError
 from latent_prior.evaluate import jobs
 from latent_prior.evaluate.editing_table import BLENDED, MASKED, REFERENCES
 from latent_prior.pocket import edits
@@ -84,17 +85,21 @@ def editors(variants: Sequence[jobs.Variant], with_mask: Sequence[str], blended:
     labels = [variant.label for variant in variants]
     for variant in variants:
         if variant.settings.get("system_type") != LAYERED_SYSTEM:
-            raise ValueError(
+            raise OptionError.because(
                 f"--config: {variant.label!r} edits no picture: its system_type is {variant.settings.get('system_type')!r}"
             )
         if variant.label in (*REFERENCES, BLENDED) or variant.label.endswith(MASKED):
-            raise ValueError(f"--config: the label {variant.label!r} is taken; choose another with --config LABEL=NAME")
+            raise OptionError.because(
+                f"--config: the label {variant.label!r} is taken; choose another with --config LABEL=NAME"
+            )
         for override in variant.overrides:
             if (key := override.partition("=")[0]) in RESERVED:
-                raise ValueError(f"{key} cannot be overridden in an evaluation: {RESERVED[key]}")
+                raise OptionError.because(f"{key} cannot be overridden in an evaluation: {RESERVED[key]}")
     for label in with_mask:
         if label not in labels:
-            raise ValueError(f"--with-mask: there is no variant {label!r}; expected some of {', '.join(labels)}")
+            raise OptionError.because(
+                f"--with-mask: there is no variant {label!r}; expected some of {', '.join(labels)}"
+            )
     found = [Editor(variant, masked=False) for variant in variants]
     found += [Editor(variant, masked=True) for variant in variants if variant.label in with_mask]
     return found + ([Editor(None, masked=True)] if blended else [])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.data.picture_files import read_picture, to_tensor
 from latent_prior.evaluate.clip_judge import ClipJudge
 from latent_prior.evaluate.results import read_record, write_record
@@ -111,7 +112,7 @@ class Measurer:
         scene = self.scene(edit)
         if picture.shape != scene.before.shape:
             came, expected = ("x".join(map(str, reversed(p.shape[1:]))) for p in (picture, scene.before))
-            raise ValueError(f"the picture is {came}; expected {expected}, the size of what was edited")
+            raise OptionError.because(f"the picture is {came}; expected {expected}, the size of what was edited")
         outside = 1 - scene.mask
         only_inside = scene.mask * picture + outside * scene.before
         only_outside = outside * picture + scene.mask * scene.before

@@ -13,6 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from latent_prior import OptionError
+
 
 class ScriptFeatures:
     """Features by a network that a TorchScript file holds. The file is a program: use none that you do not trust.
@@ -23,7 +25,7 @@ class ScriptFeatures:
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         if not path.is_file():
-            raise ValueError(f"--features: there is no file {path}")
+            raise OptionError.because(f"--features: there is no file {path}")
         self.name = path.name
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
         self.device = device
@@ -32,7 +34,9 @@ class ScriptFeatures:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self.network = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
-            raise ValueError(f"--features: {path} is no TorchScript file: {str(error).splitlines()[0]}") from error
+            raise OptionError.because(
+                f"--features: {path} is no TorchScript file: {str(error).splitlines()[0]}"
+            ) from error
         arguments = {argument.name for argument in self.network.forward.schema.arguments}
         self._is_detector = "return_features" in arguments
 
@@ -43,12 +47,14 @@ class ScriptFeatures:
             out = self.network(pictures, return_features=True) if self._is_detector else self.network(pictures / 255)
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1]
-            raise ValueError(
+            raise OptionError.because(
                 f"--features: {self.name} cannot take pictures of {list(pictures.shape[1:])}: {last}"
             ) from error
         if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(pictures):
             shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(f"--features: {self.name} returned {shape} for {len(pictures)} pictures; expected B x D")
+            raise OptionError.because(
+                f"--features: {self.name} returned {shape} for {len(pictures)} pictures; expected B x D"
+            )
         return out.float()
 
 
@@ -66,7 +72,9 @@ class _AsGiven(nn.Module):
 def distance(features: Float[Tensor, "N D"], truth: Float[Tensor, "M D"]) -> float:
     """The Fréchet distance of two sets of features. Raises ValueError for fewer than two of either."""
     if min(len(features), len(truth)) < 2:
-        raise ValueError(f"the Fréchet distance needs two pictures of each kind, got {len(features)} and {len(truth)}")
+        raise OptionError.because(
+            f"the Fréchet distance needs two pictures of each kind, got {len(features)} and {len(truth)}"
+        )
     metric = FrechetInceptionDistance(feature=_AsGiven(features.shape[1]), normalize=True)
     metric.update(truth.double().cpu(), real=True)  # torchmetrics returns the features' own precision
     metric.update(features.double().cpu(), real=False)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import latent_prior
+from latent_prior import OptionError
 from latent_prior.pocket.captions import Subject, parse
 
 RESERVED = {
@@ -97,13 +98,15 @@ def variants(configs: Sequence[Sequence[str]], overrides: Sequence[str]) -> list
         for override in both:
             key, equals, _ = override.partition("=")
             if not equals:
-                raise ValueError(f"expected an override of the form key=value, got {override!r}")
+                raise OptionError.because(f"expected an override of the form key=value, got {override!r}")
             if key in RESERVED:
-                raise ValueError(f"{key} cannot be overridden in an evaluation: {RESERVED[key]}")
+                raise OptionError.because(f"{key} cannot be overridden in an evaluation: {RESERVED[key]}")
         if not slug(label):
-            raise ValueError(f"--config {name!r}: the label before '=' has neither letters nor digits")
+            raise OptionError.because(f"--config {name!r}: the label before '=' has neither letters nor digits")
         if label in found:
-            raise ValueError(f"--config: two variants are called {label!r}; tell them apart with --config LABEL=NAME")
+            raise OptionError.because(
+                f"--config: two variants are called {label!r}; tell them apart with --config LABEL=NAME"
+            )
         found[label] = Variant(label, config_path(rest), both)
     return list(found.values())
 
@@ -146,12 +149,14 @@ def given(runs: Sequence[Path], out: Path) -> list[Job]:
     for path in runs:
         folders = [path] if _is_run(path) else sorted(p.parent.parent for p in path.glob("**/configs/parsed.yaml"))
         if not folders:
-            raise ValueError(f"--runs: {path} is no run folder and holds none (no configs/parsed.yaml)")
+            raise OptionError.because(f"--runs: {path} is no run folder and holds none (no configs/parsed.yaml)")
         for folder in folders:
             cfg = OmegaConf.load(folder / "configs" / "parsed.yaml")
             prompt = OmegaConf.select(cfg, "system.prompt_processor.prompt")
             if not prompt:
-                raise ValueError(f"--runs: {folder} is no run from a prompt: it has no system.prompt_processor.prompt")
+                raise OptionError.because(
+                    f"--runs: {folder} is no run from a prompt: it has no system.prompt_processor.prompt"
+                )
             digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
             result = out / "results" / f"{slug(str(cfg.name))}-given" / f"{slug(folder.name)}-{digest}.json"
             jobs.setdefault(folder.resolve(), Job(str(cfg.name), str(prompt), int(cfg.seed), folder, result))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import latent_prior
+from latent_prior import OptionError
 from latent_prior.evaluate.jobs import Job
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
@@ -98,7 +99,7 @@ class Launcher:
             job.launch.unlink()  # it may have been killed: the next evaluation tries again
         elif not (job.run / "configs").is_dir():
             job.launch.unlink()
-            raise ValueError(f"the run {job.prompt!r} of {job.label!r} was refused: {_last_line(log)}")
+            raise OptionError.because(f"the run {job.prompt!r} of {job.label!r} was refused: {_last_line(log)}")
         return Launch(figures["seconds"], figures["peak_bytes"], error)
 
 

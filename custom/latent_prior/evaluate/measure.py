@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.evaluate import metrics, surface, views
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.judge import Judge
@@ -122,7 +123,7 @@ def load_system(folder: Path) -> Any:
     cfg = host.load_config(str(folder / "configs" / "parsed.yaml"))
     system = host.find(cfg.system_type)(cfg.system, resumed=True)
     if not hasattr(system, "renderer"):
-        raise ValueError(f"--runs: {folder} is no text-to-3D run: its {cfg.system_type} renders no field")
+        raise OptionError.because(f"--runs: {folder} is no text-to-3D run: its {cfg.system_type} renders no field")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     system.load_state_dict(state["state_dict"])
     system.set_resume_status(state["epoch"], state["global_step"])

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from latent_prior import OptionError
+
 PSNR_CAP = 100.0  # dB; equal pictures have no noise at all
 FOG_MARGIN = 2  # pixels
 
@@ -43,7 +45,9 @@ def fog(pictures: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B 1 H W"], marg
     """
     free = dilate((mask > 0).to(pictures), margin) == 0
     if not free.any():
-        raise ValueError("the truth's dilated silhouette covers every pixel, so there is nowhere to look for fog")
+        raise OptionError.because(
+            "the truth's dilated silhouette covers every pixel, so there is nowhere to look for fog"
+        )
     return (pictures - 1).abs().mean(dim=1, keepdim=True)[free].double().mean().item()
 
 
@@ -54,7 +58,7 @@ def chamfer_distance(a: Float[np.ndarray, "N 3"], b: Float[np.ndarray, "M 3"]) -
     spacing of the points. Raises ValueError for an empty set.
     """
     if len(a) == 0 or len(b) == 0:
-        raise ValueError(f"the Chamfer distance needs points on both sides, got {len(a)} and {len(b)}")
+        raise OptionError.because(f"the Chamfer distance needs points on both sides, got {len(a)} and {len(b)}")
     to_b, _ = cKDTree(b).query(a)
     to_a, _ = cKDTree(a).query(b)
     return float(to_b.mean() + to_a.mean()) / 2
@@ -75,7 +79,7 @@ def mean_cosine_distance(features: Float[Tensor, "N D"]) -> float:
     """1 - cosine, mean over all pairs of two different rows. Raises ValueError for fewer than two rows."""
     count = len(features)
     if count < 2:
-        raise ValueError(f"diversity needs two pictures or more, got {count}")
+        raise OptionError.because(f"diversity needs two pictures or more, got {count}")
     unit = F.normalize(features.double(), dim=1)
     # the squared sum holds every ordered pair, and each row with itself
     cosines = unit.sum(0).square().sum() - unit.square().sum()
@@ -84,7 +88,7 @@ def mean_cosine_distance(features: Float[Tensor, "N D"]) -> float:
 
 def _require_same_shape(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
     if first.shape != second.shape:
-        raise ValueError(
+        raise OptionError.because(
             f"{first_name} and {second_name} must be as large as each other, got {tuple(first.shape)} and "
             f"{tuple(second.shape)}"
         )

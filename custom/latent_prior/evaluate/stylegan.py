@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latent_prior import OptionError
 from latent_prior.evaluate import arguments
 
 if TYPE_CHECKING:
@@ -97,18 +98,18 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def _check_values(args: argparse.Namespace) -> None:
     if args.pictures < FEWEST_PICTURES:
-        raise ValueError(f"--pictures is {args.pictures}; expected at least {FEWEST_PICTURES}")
+        raise OptionError.because(f"--pictures is {args.pictures}; expected at least {FEWEST_PICTURES}")
     if not 0 < args.truncation < float("inf"):
-        raise ValueError(f"--truncation is {args.truncation:g}; expected a number above 0")
+        raise OptionError.because(f"--truncation is {args.truncation:g}; expected a number above 0")
     if args.judge == NO_JUDGE and not args.features:
-        raise ValueError("--judge none leaves no features to compare: give a network with --features FILE")
+        raise OptionError.because("--judge none leaves no features to compare: give a network with --features FILE")
 
 
 def _check_real(args: argparse.Namespace, jobs: "Sequence[Job]") -> None:
     """One domain, and a judge that knows it."""
     named = list(dict.fromkeys(job.prompt for job in jobs))
     if len(named) != 1:
-        raise ValueError(f"--real holds pictures of one domain, but there are {len(named)} prompts: give one")
+        raise OptionError.because(f"--real holds pictures of one domain, but there are {len(named)} prompts: give one")
     if args.judge is None:
         arguments.check_pocket_prompt(named[0], "--judge: give another CLIP than the pocket prior's, or none")
 
@@ -131,14 +132,14 @@ def _jobs(args: argparse.Namespace, out: Path) -> "tuple[list[Job], Path]":
     sources = {}
     for name, settings in origins.items():
         if settings.get("system_type") != jobs.STYLEGAN_SYSTEM:
-            raise ValueError(f"{name} adapts no StyleGAN: its system_type is {settings.get('system_type')!r}")
+            raise OptionError.because(f"{name} adapts no StyleGAN: its system_type is {settings.get('system_type')!r}")
         sources.setdefault(jobs.source_file(settings), name)
     if len(sources) > 1:
         both = " and ".join(f"{name} from {path}" for path, name in list(sources.items())[:2])
-        raise ValueError(f"all runs must start from one generator, but {both}")
+        raise OptionError.because(f"all runs must start from one generator, but {both}")
     ((source, name),) = sources.items()
     if not source.is_file():
-        raise ValueError(f"{name}: system.pretrained_generator: there is no file {source}")
+        raise OptionError.because(f"{name}: system.pretrained_generator: there is no file {source}")
     if not args.runs:
         found = arguments.planned_jobs(args, out, prompts.ADAPTATION_LISTS, variants, check)
     return found, source

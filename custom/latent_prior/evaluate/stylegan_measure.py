@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.evaluate import frechet, metrics, stylegan_truth
 from latent_prior.evaluate.clip_judge import ClipJudge
 from latent_prior.evaluate.frechet import ScriptFeatures
@@ -75,7 +76,7 @@ def pictures_of(generator: StyleGAN2, z: Float[Tensor, "N Z"], truncation: float
     for part in z.split(BATCH):
         made = generator(part.to(device), truncation, "const")
         if not made.isfinite().all():
-            raise ValueError("the generator's pictures are not finite")
+            raise OptionError.because("the generator's pictures are not finite")
         yield stylegan_truth.to_bytes((made + 1) / 2)
 
 
@@ -125,7 +126,7 @@ class Measurer:
         """A generator that is to paint what the prompt names. Raises ValueError if it is of another size."""
         cfg = generator.cfg
         if (cfg.z_dim, cfg.resolution) != (self.z_dim, self.size):
-            raise ValueError(
+            raise OptionError.because(
                 f"the generator has {cfg.z_dim} entries of z and {cfg.resolution} pixels a side; expected "
                 f"{self.z_dim} and {self.size}, as its source has"
             )

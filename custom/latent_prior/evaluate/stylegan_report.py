@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latent_prior import run_folder
+from latent_prior import OptionError, run_folder
 from latent_prior.evaluate import contact_sheet, stylegan_table
 from latent_prior.evaluate.jobs import Job, slug
 from latent_prior.evaluate.launches import Launch
@@ -29,7 +29,9 @@ def with_references(jobs: Sequence[Job], source: Path, out: Path) -> list[Job]:
     found: list[Job] = []
     for job in jobs:
         if job.label in REFERENCES:
-            raise ValueError(f"--config: the label {job.label!r} is taken; choose another with --config LABEL=NAME")
+            raise OptionError.because(
+                f"--config: the label {job.label!r} is taken; choose another with --config LABEL=NAME"
+            )
         if all(other.prompt != job.prompt for other in found):
             for label, of in ((TRUTH, out / "truth"), (SOURCE, source)):
                 found.append(Job(label, job.prompt, None, of, out / "results" / label / f"{slug(job.prompt)}.json"))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from latent_prior import OptionError
 from latent_prior.evaluate.jobs import slug
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.mug_scenes import SCENE_ENTRIES, truth
@@ -40,7 +41,7 @@ def rendered(folder: Path, subject: Subject, count: int, z_dim: int, size: int) 
     Raises ValueError if z is too short to tell a scene.
     """
     if z_dim < SCENE_ENTRIES:
-        raise ValueError(
+        raise OptionError.because(
             f"the generator's z has {z_dim} entries, but a scene of the pocket world takes {SCENE_ENTRIES}: compare it "
             "with pictures of the domain (--real DIR)"
         )
@@ -63,10 +64,12 @@ def rendered(folder: Path, subject: Subject, count: int, z_dim: int, size: int) 
 def picture_files(folder: Path) -> list[Path]:
     """The pictures below a folder, sorted. Raises ValueError that names --real if there are fewer than two."""
     if not folder.is_dir():
-        raise ValueError(f"--real: there is no folder {folder}")
+        raise OptionError.because(f"--real: there is no folder {folder}")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if len(found) < 2:
-        raise ValueError(f"--real: {folder} holds {len(found)} pictures ({', '.join(SUFFIXES)}); expected two or more")
+        raise OptionError.because(
+            f"--real: {folder} holds {len(found)} pictures ({', '.join(SUFFIXES)}); expected two or more"
+        )
     return found
 
 
@@ -79,6 +82,6 @@ def read_pictures(files: list[Path], size: int) -> Iterator[UInt8[Tensor, "B 3 H
                 with Image.open(path) as image:
                     square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
             except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"--real: {path} cannot be read: {error}") from error
+                raise OptionError.because(f"--real: {path} cannot be read: {error}") from error
             parts.append(torch.from_numpy(np.array(square)).permute(2, 0, 1))
         yield torch.stack(parts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latent_prior import OptionError
 from latent_prior.evaluate import arguments
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def _load_judge(folder: Path | None) -> JudgeFrom:
     folder = folder or Path(latent_prior.__file__).parent / "pocket" / "weights"
     weights = sorted((folder / "judge").glob("*.safetensors"))
     if not weights:
-        raise ValueError(f"--judge: {folder} has no judge/*.safetensors; `--judge none` leaves out R-precision")
+        raise OptionError.because(
+            f"--judge: {folder} has no judge/*.safetensors; `--judge none` leaves out R-precision"
+        )
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()[:12]
     return JudgeFrom(Judge.load(folder, torch.device("cpu")), digest)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.pocket import cameras, renderer
 from latent_prior.pocket.captions import Subject
 
@@ -90,7 +91,9 @@ def _latent_views(system: Any, angles: Angles, size: int) -> tuple[Tensor, Tenso
     autoencoder = system.guidance.prior.autoencoder
     height, width = system.guidance.prior.denoiser.sample_size
     if height != width:
-        raise ValueError(f"the checkpoint's pictures are {height} x {width} latents, but only square ones are compared")
+        raise OptionError.because(
+            f"the checkpoint's pictures are {height} x {width} latents, but only square ones are compared"
+        )
     side = height * autoencoder.downscale
     white = autoencoder.encode(torch.ones(1, 3, side, side, device=system.device))[0].permute(1, 2, 0)
     latents = _render(system, angles, white)["comp_rgb"].permute(0, 3, 1, 2)

@@ -16,6 +16,8 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
+from latent_prior import OptionError
+
 Density = Callable[[Tensor], Tensor]  # (N, 3) points -> (N, 1) densities
 CANDIDATES = 96  # thresholds tried by automatic_threshold
 PINHOLE = 4  # voxels; half the width of the openings that a cavity is filled through
@@ -35,7 +37,7 @@ class DensityGrid:
 def sample_density(density: Density, box: Float[Tensor, "2 3"], resolution: int, chunk: int = 1 << 18) -> DensityGrid:
     """Sample the field in the box, `resolution` points along its longest edge, `chunk` points at a time."""
     if resolution < 4:
-        raise ValueError(f"isosurface_resolution is {resolution}, expected at least 4")
+        raise OptionError.because(f"isosurface_resolution is {resolution}, expected at least 4")
     extent = (box[1] - box[0]).double().cpu()
     step = float(extent.max()) / (resolution - 1)
     counts = [int(np.ceil(float(edge) / step - 1e-6)) + 1 for edge in extent]
@@ -46,7 +48,9 @@ def sample_density(density: Density, box: Float[Tensor, "2 3"], resolution: int,
         points = torch.stack(torch.meshgrid(axes[0][start : start + slabs], *axes[1:], indexing="ij"), dim=-1)
         values[start : start + slabs] = density(points.view(-1, 3)).view(points.shape[:3]).float().cpu().numpy()
     if not np.isfinite(values).all():
-        raise ValueError("the density field is not finite everywhere; training has diverged (lower the learning rate)")
+        raise OptionError.because(
+            "the density field is not finite everywhere; training has diverged (lower the learning rate)"
+        )
     return DensityGrid(values, box[0].double().cpu().numpy(), step)
 
 
@@ -64,7 +68,7 @@ def automatic_threshold(grid: DensityGrid) -> float:
     opaque = np.concatenate([opacity.ravel() > 0.5 for opacity in opacities])
     peak = np.concatenate([grid.values.max(axis=axis).ravel() for axis in range(3)])
     if not opaque.any():
-        raise ValueError(
+        raise OptionError.because(
             f"the field is empty: seen along x, y and z its opacity is {max(map(np.max, opacities)):.2g} at most. "
             "Train longer (trainer.max_steps), weaken the sparsity losses (system.loss), or set "
             f"exporter.isosurface_threshold below the largest density, {grid.values.max():.3g}"
@@ -136,7 +140,7 @@ def extract_surface(
         ValueError: nothing lies above the threshold.
     """
     if not grid.values.max() > threshold:
-        raise ValueError(
+        raise OptionError.because(
             f"no density exceeds isosurface_threshold = {threshold:.3g}: the largest is {grid.values.max():.3g}. "
             "Lower exporter.isosurface_threshold, or train longer (trainer.max_steps)"
         )
@@ -167,7 +171,7 @@ def _cleaned(
 def simplify(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
     """At most about `max_faces` faces, by quadric edge collapse (Garland and Heckbert 1997); colours are dropped."""
     if max_faces < 4:
-        raise ValueError(f"exporter.max_faces is {max_faces}, expected at least 4, or null for no limit")
+        raise OptionError.because(f"exporter.max_faces is {max_faces}, expected at least 4, or null for no limit")
     if len(mesh.faces) <= max_faces:
         return mesh
     vertices, faces = fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=max_faces)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latent_prior import OptionError
+
 MOST_SCALES = 7  # Text2LIVE's, for pictures of 512 pixels
 CODES = ("bottleneck", "input", "none")
 CODE_SIDE = 8  # of the code's map; of one vector for all pixels the next normalisation would leave nothing
@@ -47,7 +49,7 @@ def scales_for(height: int, width: int) -> int:
     """The most scales, up to MOST_SCALES, that leave two pixels at the bottom. ValueError for sides below 8."""
     side = min(height, width)
     if side < 8:
-        raise ValueError(
+        raise OptionError.because(
             f"a picture of {width}x{height} is too small for the layer generator; expected sides of 8 or more"
         )
     return min(MOST_SCALES, side.bit_length() - 2)
@@ -102,10 +104,10 @@ class LayerGenerator(nn.Module):
     def __init__(self, cfg: LayerGeneratorConfig):
         super().__init__()
         if cfg.code not in CODES:
-            raise ValueError(f"system.generator.code is {cfg.code!r}; expected one of {', '.join(CODES)}")
+            raise OptionError.because(f"system.generator.code is {cfg.code!r}; expected one of {', '.join(CODES)}")
         for name in ("scales", "channels", "skip_channels", "code_channels"):
             if getattr(cfg, name) < 1:
-                raise ValueError(f"system.generator.{name} is {getattr(cfg, name)}; expected at least 1")
+                raise OptionError.because(f"system.generator.{name} is {getattr(cfg, name)}; expected at least 1")
         self.cfg = cfg
         self.code = _code(cfg) if cfg.code == "input" else None
         inputs = 3 + (cfg.code_channels if cfg.code == "input" else 0)
@@ -121,7 +123,7 @@ class LayerGenerator(nn.Module):
         least = 2 ** (self.cfg.scales + 1)
         if min(picture.shape[-2:]) < least:
             height, width = picture.shape[-2:]
-            raise ValueError(
+            raise OptionError.because(
                 f"a picture of {width}x{height} is too small for {self.cfg.scales} scales, which need sides of {least}: "
                 "raise data.short_side, or lower system.generator.scales"
             )

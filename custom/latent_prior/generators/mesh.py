@@ -12,6 +12,7 @@ import trimesh
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.generators.isosurface import (
     Density,
     automatic_threshold,
@@ -125,13 +126,13 @@ def to_bytes(colors: Float[Tensor, "*N 3"]) -> np.ndarray:
 def linear_latents_to_rgb(matrix: Float[Tensor, "..."]) -> Callable[[Tensor], Tensor]:
     """Colours from latents by a linear map, (v M + 1) / 2, clamped (the map Latent-NeRF uses, Metzer et al. 2022)."""
     if matrix.ndim != 2 or matrix.shape[1] != 3:
-        raise ValueError(
+        raise OptionError.because(
             f"exporter.latent_to_rgb has shape {tuple(matrix.shape)}, expected one row of three numbers a channel"
         )
 
     def to_rgb(latents: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
         if latents.shape[-1] != len(matrix):
-            raise ValueError(
+            raise OptionError.because(
                 f"exporter.latent_to_rgb has {len(matrix)} rows, but the field has {latents.shape[-1]} channels"
             )
         return ((latents @ matrix.to(latents) + 1) / 2).clamp(0, 1)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from omegaconf import ListConfig
 from torch import Tensor
 
-from latent_prior import host
+from latent_prior import OptionError, host
 from latent_prior.generators.mesh import FieldMesh, field_to_mesh, linear_latents_to_rgb, surface_colors
 from latent_prior.generators.mesh_io import FORMATS, save_mesh
 from latent_prior.generators.texture import bake, unwrap
@@ -68,14 +68,16 @@ class VertexColorMeshExporter(host.Exporter):
         self.formats = [str(name).strip() for name in names]
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
-            raise ValueError(f"exporter.fmt is {fmt!r}, expected some of {', '.join(FORMATS)}")
+            raise OptionError.because(f"exporter.fmt is {fmt!r}, expected some of {', '.join(FORMATS)}")
         if not 0 <= self.cfg.min_component_fraction <= 1:
-            raise ValueError(f"exporter.min_component_fraction is {self.cfg.min_component_fraction}, expected 0 to 1")
+            raise OptionError.because(
+                f"exporter.min_component_fraction is {self.cfg.min_component_fraction}, expected 0 to 1"
+            )
         if not 0 <= self.cfg.smoothing <= 10:
-            raise ValueError(f"exporter.smoothing is {self.cfg.smoothing}, expected 0 to 10 voxels")
+            raise OptionError.because(f"exporter.smoothing is {self.cfg.smoothing}, expected 0 to 10 voxels")
         for key in ("texture_size", "texture_timeout"):
             if getattr(self.cfg, key) <= 0:
-                raise ValueError(f"exporter.{key} is {getattr(self.cfg, key)}, expected a positive number")
+                raise OptionError.because(f"exporter.{key} is {getattr(self.cfg, key)}, expected a positive number")
         self.to_rgb: Callable[[Tensor], Tensor] | None = None
         if self.cfg.latent_to_rgb is not None:
             self.to_rgb = linear_latents_to_rgb(_matrix(self.cfg.latent_to_rgb))
@@ -97,12 +99,14 @@ class VertexColorMeshExporter(host.Exporter):
         """The mesh itself, with vertex colours, in world coordinates."""
         options = self.geometry.cfg
         if not options.isosurface:
-            raise ValueError("geometry.isosurface is false, so there is no surface to export; set it to true")
+            raise OptionError.because("geometry.isosurface is false, so there is no surface to export; set it to true")
         threshold, owner = self.cfg.isosurface_threshold, "exporter"
         if threshold is None:
             threshold, owner = options.isosurface_threshold, "geometry"
         if threshold != "auto" and not (isinstance(threshold, int | float) and threshold > 0):
-            raise ValueError(f"{owner}.isosurface_threshold is {threshold!r}, expected 'auto' or a number above 0")
+            raise OptionError.because(
+                f"{owner}.isosurface_threshold is {threshold!r}, expected 'auto' or a number above 0"
+            )
         resolution = self.cfg.isosurface_resolution
         result = field_to_mesh(
             self.geometry.forward_density,
@@ -127,19 +131,23 @@ class VertexColorMeshExporter(host.Exporter):
         """Display colours of the field at world points."""
         field = self.geometry.export(points=points)
         if "features" not in field:
-            raise ValueError("the geometry has no features to colour the mesh with (geometry.n_feature_dims is 0)")
+            raise OptionError.because(
+                "the geometry has no features to colour the mesh with (geometry.n_feature_dims is 0)"
+            )
         if self.to_rgb is not None:
             zeros = torch.zeros_like(points)
             return self.to_rgb(self.material(viewdirs=zeros, positions=points, light_positions=zeros, **field))
         channels = getattr(self.material.cfg, "n_output_dims", 3)
         if channels != 3:
-            raise ValueError(
+            raise OptionError.because(
                 f"the field has {channels} channels, which are latents and no colours: set exporter.latent_to_rgb to "
                 f"{channels} rows of three numbers, or refine the field in RGB first"
             )
         albedo = self.material.export(points=points, **field).get("albedo")
         if albedo is None:
-            raise ValueError(f"{type(self.material).__name__} exports no albedo, so the mesh cannot be coloured")
+            raise OptionError.because(
+                f"{type(self.material).__name__} exports no albedo, so the mesh cannot be coloured"
+            )
         return albedo
 
     def _bake(self, result: FieldMesh) -> trimesh.Trimesh | None:
@@ -170,4 +178,6 @@ def _matrix(rows: Any) -> Float[Tensor, "..."]:
     try:
         return torch.tensor([list(row) for row in rows], dtype=torch.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"exporter.latent_to_rgb is {rows}, expected rows of three numbers, one a channel") from error
+        raise OptionError.because(
+            f"exporter.latent_to_rgb is {rows}, expected rows of three numbers, one a channel"
+        ) from error

@@ -19,6 +19,8 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 
+from latent_prior import OptionError
+
 FORMATS = ("glb", "obj", "ply")
 GLB_READERS = ("viewers", "trimesh")
 SRGB_MARK = "vertex_colors_are_srgb"  # in the mesh's extras, for what departs from glTF
@@ -42,7 +44,7 @@ def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers")
     """
     path = Path(path)
     if glb_for not in GLB_READERS:
-        raise ValueError(f"exporter.glb_for is {glb_for!r}, expected one of {', '.join(GLB_READERS)}")
+        raise OptionError.because(f"exporter.glb_for is {glb_for!r}, expected one of {', '.join(GLB_READERS)}")
     if path.suffix == ".glb":
         return _save_glb(mesh, path, linear=glb_for == "viewers")
     if path.suffix == ".obj":
@@ -50,14 +52,14 @@ def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers")
     if path.suffix == ".ply":
         mesh.export(path)
         return [path]
-    raise ValueError(f"exporter.fmt: {path.suffix!r} is no mesh format, expected one of {', '.join(FORMATS)}")
+    raise OptionError.because(f"exporter.fmt: {path.suffix!r} is no mesh format, expected one of {', '.join(FORMATS)}")
 
 
 def load_mesh(path: Path | str) -> trimesh.Trimesh:
     """Read a mesh that `save_mesh` wrote: world coordinates, z up, sRGB vertex colours."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"there is no mesh file {path}")
+        raise OptionError.because(f"there is no mesh file {path}")
     mesh = _load(path, skip_materials=True)  # a material would hide vertex colours
     if mesh.visual.kind == "vertex":
         linear = path.suffix == ".glb" and not mesh.metadata.get(SRGB_MARK, False)
@@ -74,7 +76,7 @@ def load_mesh(path: Path | str) -> trimesh.Trimesh:
 def _load(path: Path, **options) -> trimesh.Trimesh:
     scene = trimesh.load_scene(path, process=False, **options)
     if len(scene.geometry) != 1:
-        raise ValueError(f"{path} holds {len(scene.geometry)} meshes, expected the one that an export writes")
+        raise OptionError.because(f"{path} holds {len(scene.geometry)} meshes, expected the one that an export writes")
     (mesh,) = scene.geometry.values()
     return mesh
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import latent_prior
+from latent_prior import OptionError
 from latent_prior.generators.stylegan2 import StyleGAN2
 from latent_prior.generators.stylegan2_files import load_generator
 
@@ -16,10 +17,10 @@ def load_pretrained(name: str) -> StyleGAN2:
     """
     path = POCKET_FILE if name == "pocket" else Path(name)
     if not path.is_file():
-        raise ValueError(
+        raise OptionError.because(
             f"system.pretrained_generator is {name!r}; expected pocket or a .safetensors, .pkl or .pt file of StyleGAN2"
         )
     try:
         return load_generator(path)
     except ValueError as error:
-        raise ValueError(f"system.pretrained_generator: {error}") from error
+        raise OptionError.because(f"system.pretrained_generator: {error}") from error

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latent_prior import OptionError
 from latent_prior.generators.stylegan2_ops import modulated_conv2d, smoothing_filter, upsampled
 
 NOISE_MODES = ("const", "random", "none")
@@ -53,7 +54,7 @@ class StyleGAN2Config:
     ) -> "StyleGAN2Config":
         """NVIDIA's rule: min(base / R, most) channels at resolution R (base 16384: their `cbase`, half as wide)."""
         if resolution < 8 or resolution & (resolution - 1):
-            raise ValueError(f"resolution is {resolution}; expected a power of two from 8 on")
+            raise OptionError.because(f"resolution is {resolution}; expected a power of two from 8 on")
         sides = [2**i for i in range(2, resolution.bit_length())]
         return StyleGAN2Config(z_dim, w_dim, mapping_layers, tuple(min(base // side, most) for side in sides))
 
@@ -65,7 +66,7 @@ class StyleGAN2Config:
             layers += 1
         sides = sorted(int(name.split(".")[1][1:]) for name in state if name.endswith(".conv1.weight"))
         if not layers or not sides or sides != [4 * 2**i for i in range(len(sides))]:
-            raise ValueError(
+            raise OptionError.because(
                 "this is no StyleGAN2 generator: expected mapping.fc0.weight, ... and synthesis.b4.conv1.weight, "
                 f"b8.conv1.weight, ...; found {layers} mapping layers and resolutions {sides or 'none'}"
             )
@@ -206,7 +207,7 @@ class Synthesis(nn.Module):
         self, ws: Float[Tensor, "B n D"], noise_mode: str = "const", generator: torch.Generator | None = None
     ) -> Float[Tensor, "B 3 R R"]:
         if noise_mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode is {noise_mode!r}; expected one of {', '.join(NOISE_MODES)}")
+            raise OptionError.because(f"noise_mode is {noise_mode!r}; expected one of {', '.join(NOISE_MODES)}")
         x = picture = None
         first = 0
         for side in self.resolutions:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_nvidia import MAX_BYTES, read_nvidia
 from latent_prior.generators.stylegan2_ops import smoothing_filter
@@ -35,15 +36,15 @@ def load_generator(path: Path | str) -> StyleGAN2:
     """
     path = Path(path)
     if path.suffix not in READS:
-        raise ValueError(f"{path}: {path.suffix!r} is no StyleGAN2 format, expected one of {', '.join(READS)}")
+        raise OptionError.because(f"{path}: {path.suffix!r} is no StyleGAN2 format, expected one of {', '.join(READS)}")
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
+        raise OptionError.because(f"{path}: there is no such file")
     try:
         if path.suffix == ".pkl":
             return generator_of(read_nvidia(path))
         return generator_of(_read_safetensors(path) if path.suffix == ".safetensors" else read_rosinality(path))
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise OptionError.because(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def save_generator(generator: StyleGAN2, path: Path | str) -> None:
@@ -54,7 +55,7 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
     """
     path = Path(path)
     if path.suffix not in WRITES:
-        raise ValueError(f"{path}: {path.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
+        raise OptionError.because(f"{path}: {path.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
     state = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -64,7 +65,7 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
             torch.save(to_rosinality(state), partial)
         partial.replace(path)
     except (ValueError, OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk, for instance
-        raise ValueError(f"{path}: not written: {' '.join(str(error).split())}") from error
+        raise OptionError.because(f"{path}: not written: {' '.join(str(error).split())}") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -73,9 +74,9 @@ def convert(source: Path | str, target: Path | str) -> str:
     """Write `source`'s generator as `target`, each in the format of its suffix; returns a line that says what it is."""
     source, target = Path(source), Path(target)
     if target.suffix not in WRITES:
-        raise ValueError(f"{target}: {target.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
+        raise OptionError.because(f"{target}: {target.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
     if source.resolve() == target.resolve() or (source.exists() and target.exists() and source.samefile(target)):
-        raise ValueError(f"{target}: this is the file to be read; give another name")
+        raise OptionError.because(f"{target}: this is the file to be read; give another name")
     generator = load_generator(source)
     save_generator(generator, target)
     cfg = generator.cfg
@@ -97,10 +98,10 @@ def generator_of(state: Mapping[str, Tensor]) -> StyleGAN2:
     state = _without_gaps(state, expected)
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or unknown:
-        raise ValueError(f"missing {_some(missing)}; unknown {_some(unknown)}")
+        raise OptionError.because(f"missing {_some(missing)}; unknown {_some(unknown)}")
     for name, value in state.items():
         if value.shape != expected[name].shape:
-            raise ValueError(f"{name} has shape {list(value.shape)}, expected {list(expected[name].shape)}")
+            raise OptionError.because(f"{name} has shape {list(value.shape)}, expected {list(expected[name].shape)}")
     copies = {name: torch.empty(value.shape).copy_(value) for name, value in state.items()}
     generator.load_state_dict(copies, assign=True)
     if not has_average:
@@ -112,7 +113,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"cut short, or no safetensors file: {error}") from error
+        raise OptionError.because(f"cut short, or no safetensors file: {error}") from error
 
 
 def _refuse_others(state: Mapping[str, Tensor]) -> None:
@@ -130,25 +131,27 @@ def _refuse_others(state: Mapping[str, Tensor]) -> None:
     }
     for kind, pattern in kinds.items():
         if name := having(pattern):
-            raise ValueError(
+            raise OptionError.because(
                 f"this is {kind} ({name}), which is not supported: expected an unconditional StyleGAN2 'skip'"
             )
     for name, value in state.items():
         if not NAME.fullmatch(name):
-            raise ValueError(f"this is no StyleGAN2 generator: unknown tensor {name}")
+            raise OptionError.because(f"this is no StyleGAN2 generator: unknown tensor {name}")
         dense = value.is_floating_point() and value.layout is torch.strided and not value.is_meta
         if not dense or not value.numel() or (name.endswith(".weight") and value.ndim < 2):
-            raise ValueError(f"{name} is {value.dtype} of shape {list(value.shape)}; expected a generator's weights")
+            raise OptionError.because(
+                f"{name} is {value.dtype} of shape {list(value.shape)}; expected a generator's weights"
+            )
         block = name.removesuffix(".conv1.weight")
         if block != name and f"{block}.torgb.weight" not in state:
-            raise ValueError(f"this is a StyleGAN2 of architecture 'orig' (no {block}.torgb), expected 'skip'")
+            raise OptionError.because(f"this is a StyleGAN2 of architecture 'orig' (no {block}.torgb), expected 'skip'")
         if name.endswith(".torgb.weight") and len(value) != 3:
-            raise ValueError(f"its pictures have {len(value)} channels, expected the 3 of RGB")
+            raise OptionError.because(f"its pictures have {len(value)} channels, expected the 3 of RGB")
 
 
 def _refuse_huge(state: Mapping[str, Tensor]) -> None:
     if 4 * sum(value.numel() for value in state.values()) > MAX_BYTES:
-        raise ValueError(f"its tensors have more than the {MAX_BYTES} bytes that a generator's may have")
+        raise OptionError.because(f"its tensors have more than the {MAX_BYTES} bytes that a generator's may have")
 
 
 def _without_gaps(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -166,7 +169,7 @@ def _without_gaps(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
             if strength is None:
                 continue
             if strength.any():
-                raise ValueError(f"{name} is missing, and its strength is not 0")
+                raise OptionError.because(f"{name} is missing, and its strength is not 0")
             # drawn, not zeros: training may raise the strength
             out[name] = torch.randn(expected[name].shape, generator=draw)
     return out

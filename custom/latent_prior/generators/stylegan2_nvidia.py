@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.generators.torch_file import read_torch
 
 MAX_BYTES = 2 << 30  # of a file, and of the tensors taken from it; the largest published ones are below 400 MB
@@ -64,20 +65,22 @@ def read_nvidia(path: Path) -> dict[str, Tensor]:
         ValueError: a file cut short or too large, or a pickle that asks for anything but the tensors of a network.
     """
     if path.stat().st_size > MAX_BYTES:
-        raise ValueError(
+        raise OptionError.because(
             f"{path.stat().st_size} bytes are more than the {MAX_BYTES} that a generator's pickle may have"
         )
     try:
         with path.open("rb") as file:
             content = _Unpickler(file).load()
     except NotAllowed as error:
-        raise ValueError(f"refused: {error}") from error
+        raise OptionError.because(f"refused: {error}") from error
     except Exception as error:  # broken bytes may raise anything; nothing but the records above has been called
-        raise ValueError(f"cut short, or no pickle: {_first_line(error)}") from error
+        raise OptionError.because(f"cut short, or no pickle: {_first_line(error)}") from error
     module = content.get("G_ema") if isinstance(content, dict) else content
     if not isinstance(module, Module):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"expected a pickled network or a dict with one as G_ema; found {found or 'nothing'}"[:200])
+        raise OptionError.because(
+            f"expected a pickled network or a dict with one as G_ema; found {found or 'nothing'}"[:200]
+        )
     return _tensors(module)
 
 
@@ -117,25 +120,27 @@ def _tensors(root: Module) -> dict[str, Tensor]:
     out, size = {}, 0
     for name, stored in _walk(root, "", set()):
         if not isinstance(stored, Stored) or not isinstance(stored.data, bytes):
-            raise ValueError(f"{name} is no tensor")
+            raise OptionError.because(f"{name} is no tensor")
         size += len(stored.data)
         if size > MAX_BYTES:  # more than the file has: it refers to the same bytes many times over
-            raise ValueError(f"its tensors have more than the {MAX_BYTES} bytes that a generator's may have")
+            raise OptionError.because(f"its tensors have more than the {MAX_BYTES} bytes that a generator's may have")
         try:
             out[name] = _decoded(stored)
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # sizes and strides may be anything
-            raise ValueError(f"the tensor {name} cannot be read: {_first_line(error)}") from error
+            raise OptionError.because(f"the tensor {name} cannot be read: {_first_line(error)}") from error
     return out
 
 
 def _walk(module: Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, Stored]]:
     """Named parameters and persistent buffers, depth first."""
     if not isinstance(module, Module) or id(module) in seen or prefix.count(".") > MAX_DEPTH:
-        raise ValueError(f"{prefix.rstrip('.')[:80] or 'the root'} is no network, one that occurs twice, or too deep")
+        raise OptionError.because(
+            f"{prefix.rstrip('.')[:80] or 'the root'} is no network, one that occurs twice, or too deep"
+        )
     seen.add(id(module))
     parts = [module.state.get(part) or {} for part in ("_parameters", "_buffers", "_modules")]
     if not all(isinstance(part, dict) for part in parts):
-        raise ValueError(
+        raise OptionError.because(
             f"{prefix.rstrip('.') or 'the root'} has no parameters, buffers and modules of a torch network"
         )
     skipped = module.state.get("_non_persistent_buffers_set") or ()
@@ -150,14 +155,14 @@ def _walk(module: Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, St
 def _decoded(stored: Stored) -> Tensor:
     """The tensor that a record describes. Its storage is a torch file of the old kind, never a zip."""
     if stored.data.startswith(b"PK"):
-        raise ValueError("its storage is a zip archive")
+        raise OptionError.because("its storage is a zip archive")
     storage = read_torch(io.BytesIO(stored.data))
     if not isinstance(storage, torch.storage.TypedStorage) or not storage.dtype.is_floating_point:
-        raise ValueError("expected a storage of floating point numbers")
+        raise OptionError.because("expected a storage of floating point numbers")
     values = torch.empty(0, dtype=storage.dtype).set_(storage)
     # a stride of 0 would make a view of any size; as_strided checks the rest
     if torch.Size(stored.size).numel() > len(values):
-        raise ValueError(f"shape {list(stored.size)} of {len(values)} numbers")
+        raise OptionError.because(f"shape {list(stored.size)} of {len(values)} numbers")
     return values.as_strided(stored.size, stored.stride, stored.offset)
 
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latent_prior import OptionError
 from latent_prior.generators.stylegan2 import StyleGAN2
 
 
@@ -20,7 +21,7 @@ def matching(generator: nn.Module, patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         fitting = [name for name in names if fnmatchcase(name, pattern)]
         if not fitting:
-            raise ValueError(
+            raise OptionError.because(
                 f"system.trainable: {pattern!r} fits no parameter of the generator; its names are such as "
                 f"{names[0]}, {names[-1]} (`*` stands for any part)"
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.generators.stylegan2 import StyleGAN2Config
 from latent_prior.generators.torch_file import read_torch
 
@@ -78,19 +79,19 @@ def from_rosinality(state: Mapping[str, Tensor], latent_avg: Tensor | None = Non
     unknown = sorted(set(state) - {theirs for _, theirs, _ in pairs})
     missing = [theirs for _, theirs, _ in pairs if theirs not in state and not OPTIONAL.fullmatch(theirs)]
     if unknown or missing:
-        raise ValueError(
+        raise OptionError.because(
             f"{_other_network(state)}: expected the names of rosinality's stylegan2-pytorch; "
             f"missing {_some(missing)}; unknown {_some(unknown)}"
         )
     width = state["style.1.weight"].shape
     if len(width) == 2 and width[0] != width[1]:
-        raise ValueError(
+        raise OptionError.because(
             f"a conditional StyleGAN2 is not supported: the mapping takes {width[1]} numbers, expected a z of {width[0]}"
         )
     out = {ours: change.back(state[theirs]) for ours, theirs, change in pairs if theirs in state}
     if latent_avg is not None:
         if latent_avg.numel() != latent_avg.shape[-1:].numel():
-            raise ValueError(f"latent_avg has shape {list(latent_avg.shape)}; expected one style")
+            raise OptionError.because(f"latent_avg has shape {list(latent_avg.shape)}; expected one style")
         out["mapping.w_avg"] = latent_avg.flatten()
     return out
 
@@ -99,7 +100,9 @@ def to_rosinality(state: Mapping[str, Tensor]) -> dict[str, Tensor | dict[str, T
     """What their file holds, g_ema and latent_avg, of a state dict of ours. ValueError where z and w differ in size."""
     cfg = StyleGAN2Config.of_state(state)
     if cfg.z_dim != cfg.w_dim:
-        raise ValueError(f"rosinality's format has one size for z and w; here they are {cfg.z_dim} and {cfg.w_dim}")
+        raise OptionError.because(
+            f"rosinality's format has one size for z and w; here they are {cfg.z_dim} and {cfg.w_dim}"
+        )
     pairs = key_map(cfg.mapping_layers, len(cfg.channels))
     g_ema = {theirs: change.there(state[ours]).clone() for ours, theirs, change in pairs}
     return {"g_ema": g_ema, "latent_avg": state["mapping.w_avg"].clone()}
@@ -109,7 +112,7 @@ def read_rosinality(path: Path) -> dict[str, Tensor]:
     """A converted file, a training file or a bare state dict, under our names (see `from_rosinality`)."""
     content = read_torch(path)
     if not isinstance(content, dict) or not isinstance(content.get("g_ema", content), dict):
-        raise ValueError("expected a dict with g_ema, or a state dict")
+        raise OptionError.because("expected a dict with g_ema, or a state dict")
     state = dict(content.get("g_ema", content))
     inner = state.pop("latent_avg", None)
     average = content.get("latent_avg", inner)
@@ -117,7 +120,7 @@ def read_rosinality(path: Path) -> dict[str, Tensor]:
         str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
     if strangers or not isinstance(average, Tensor | None):
-        raise ValueError(f"expected a dict with g_ema, or a state dict of tensors; found {_some(strangers)}")
+        raise OptionError.because(f"expected a dict with g_ema, or a state dict of tensors; found {_some(strangers)}")
     return from_rosinality(state, average)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from latent_prior import OptionError
+
 
 def read_torch(file: Path | io.BytesIO) -> Any:
     """What is in the file, on the CPU. ValueError in one line where it is broken or asks for more than plain data."""
@@ -19,5 +21,5 @@ def read_torch(file: Path | io.BytesIO) -> Any:
     except Exception as error:  # broken bytes may raise anything; torch's own texts are paragraphs
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked:
-            raise ValueError(f"refused: it asks for {asked[1]}") from error
-        raise ValueError(f"cut short, or no file of torch ({type(error).__name__})") from error
+            raise OptionError.because(f"refused: it asks for {asked[1]}") from error
+        raise OptionError.because(f"cut short, or no file of torch ({type(error).__name__})") from error

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import host
+from latent_prior import OptionError, host
 from latent_prior.guidance.augmented_views import draw_views, seen_from
 from latent_prior.guidance.schedules import switched_on
 from latent_prior.models.clip import Clip
@@ -44,9 +44,11 @@ class ClipGuidance(host.BaseObject):
     def configure(self) -> None:
         # options first: a missing one should not cost the loading of a model, nor a schedule's end the training
         if not self.cfg.prompt.strip():
-            raise ValueError('system.guidance.prompt is empty; say what the pictures should show, e.g. "a golden mug"')
+            raise OptionError.because(
+                'system.guidance.prompt is empty; say what the pictures should show, e.g. "a golden mug"'
+            )
         if self.cfg.views < 1:
-            raise ValueError(f"system.guidance.views is {self.cfg.views}; expected at least 1")
+            raise OptionError.because(f"system.guidance.views is {self.cfg.views}; expected at least 1")
         if _ever_on(self.cfg.use_directional):
             self._check_source_prompt()
         self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
@@ -83,12 +85,12 @@ class ClipGuidance(host.BaseObject):
         latents, a missing source and a term that is not finite.
         """
         if rgb_as_latents:
-            raise ValueError(
+            raise OptionError.because(
                 "clip-guidance looks at pictures, but the system gives latents (rgb_as_latents): set system.space=rgb, "
                 "or system.guidance_type=latent-prior-guidance"
             )
         if rgb.shape[-1] != 3:
-            raise ValueError(
+            raise OptionError.because(
                 f"got pictures of shape {tuple(rgb.shape)}; expected B H W 3: set system.geometry.n_feature_dims=3"
             )
         out = {}
@@ -104,7 +106,9 @@ class ClipGuidance(host.BaseObject):
                 out["loss_clip_text"] = spherical_distance(now, text).mean()
         for name, value in out.items():
             if not bool(torch.isfinite(value)):
-                raise ValueError(f"the optimisation has diverged: {name} = {value.item()}; lower the learning rate")
+                raise OptionError.because(
+                    f"the optimisation has diverged: {name} = {value.item()}; lower the learning rate"
+                )
         return out
 
     def _text(self, prompt: str) -> Float[Tensor, "1 D"]:
@@ -121,22 +125,24 @@ class ClipGuidance(host.BaseObject):
     @torch.no_grad()
     def _embedded_source(self, source_rgb: Tensor | None, rgb: Tensor, views: Tensor | None) -> Float[Tensor, "N D"]:
         if source_rgb is None:
-            raise ValueError(
+            raise OptionError.because(
                 "system.guidance.use_directional is on, but this system gives no source to start from: set it to false"
             )
         if len(source_rgb) != len(rgb):
-            raise ValueError(f"got {len(source_rgb)} pictures of the source for {len(rgb)} pictures; expected as many")
+            raise OptionError.because(
+                f"got {len(source_rgb)} pictures of the source for {len(rgb)} pictures; expected as many"
+            )
         return self._embedded(source_rgb, views)
 
     def _check_source_prompt(self) -> None:
         source, target = self.cfg.source_prompt.strip(), self.cfg.prompt.strip()
         if not source:
-            raise ValueError(
+            raise OptionError.because(
                 "system.guidance.source_prompt is empty, but use_directional needs to know what the source shows, "
                 'e.g. "a mug": say it, or set system.guidance.use_directional=false'
             )
         if source == target:
-            raise ValueError(
+            raise OptionError.because(
                 f"system.guidance.source_prompt is {source!r}, as system.guidance.prompt is: there is no direction from "
                 "one to the other; say what the source shows"
             )

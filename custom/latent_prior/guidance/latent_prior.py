@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import host
+from latent_prior import OptionError, host
 from latent_prior.guidance.evaluation import guidance_pictures
 from latent_prior.guidance.schedules import scheduled, switched_on
 from latent_prior.models.condition import Condition
@@ -107,7 +107,9 @@ class LatentPriorGuidance(host.BaseObject):
     def configure(self) -> None:
         # options first: a misspelt one should not cost the loading of a model, nor a schedule's end the training
         if self.cfg.trainer_max_steps < 1:
-            raise ValueError(f"system.guidance.trainer_max_steps is {self.cfg.trainer_max_steps}; expected at least 1")
+            raise OptionError.because(
+                f"system.guidance.trainer_max_steps is {self.cfg.trainer_max_steps}; expected at least 1"
+            )
         self._options_at(epoch=sys.maxsize, global_step=sys.maxsize)
         self.options = self._options_at(epoch=0, global_step=0)
         self.prior = LatentPrior.from_pretrained(
@@ -202,7 +204,7 @@ class LatentPriorGuidance(host.BaseObject):
         self, source_rgb: Tensor | None, as_latents: bool, condition: Condition, losses: PriorLosses
     ) -> Float[Tensor, ""]:
         if source_rgb is None:
-            raise ValueError(
+            raise OptionError.because(
                 "system.guidance.use_directional is on, but this system gives no source to hold on to: set it to false"
             )
         with torch.no_grad():
@@ -232,6 +234,6 @@ def _require_finite(values: dict[str, Tensor]) -> None:
     stacked = torch.stack([value.detach() for value in values.values()])
     if not bool(torch.isfinite(stacked).all()):
         bad = ", ".join(f"{name} = {value.item()}" for name, value in values.items() if not torch.isfinite(value))
-        raise ValueError(
+        raise OptionError.because(
             f"the optimisation has diverged: {bad}; lower the learning rate or set system.guidance.grad_clip"
         )

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import host
+from latent_prior import OptionError, host
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.text_encoder import TextEncoder
 
@@ -37,9 +37,9 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
     def configure(self) -> None:
         # before anything else, so that neither the base class nor a cache folder comes first
         if not (self.cfg.prompt or "").strip():
-            raise ValueError('system.prompt_processor.prompt is empty; say what to make, e.g. "a red mug"')
+            raise OptionError.because('system.prompt_processor.prompt is empty; say what to make, e.g. "a red mug"')
         if self.cfg.spawn:
-            raise ValueError(
+            raise OptionError.because(
                 "system.prompt_processor.spawn is true; expected false: prompts are embedded in this process"
             )
         super().configure()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from latent_prior import host
+from latent_prior import OptionError, host
 
 
 def scheduled(name: str, value: Any, epoch: int, global_step: int) -> float:
@@ -10,7 +10,7 @@ def scheduled(name: str, value: Any, epoch: int, global_step: int) -> float:
     try:
         return host.C(value, epoch, global_step)
     except (ValueError, TypeError, AssertionError) as error:  # threestudio's own raises the latter two
-        raise ValueError(f"system.guidance.{name} is {value!r}: {error}") from error
+        raise OptionError.because(f"system.guidance.{name} is {value!r}: {error}") from error
 
 
 def switched_on(name: str, value: Any, epoch: int, global_step: int) -> bool:

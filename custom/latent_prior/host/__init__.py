@@ -8,6 +8,7 @@ imported already, when THREESTUDIO_ROOT names its checkout, or when it can be im
 import os
 import warnings
 
+from latent_prior import OptionError
 from latent_prior.host import threestudio as threestudio_host
 from latent_prior.host.threestudio import refusal
 
@@ -49,14 +50,14 @@ def _choose() -> str:
     """The host to use, by LATENT_PRIOR_HOST and by what is there; threestudio is imported if it is the one."""
     wish = os.environ.get("LATENT_PRIOR_HOST", "").strip().lower() or "auto"
     if wish not in ("auto", "embedded", "threestudio"):
-        raise ValueError(f"LATENT_PRIOR_HOST (--host) must be auto, embedded or threestudio, got {wish!r}")
+        raise OptionError.because(f"LATENT_PRIOR_HOST (--host) must be auto, embedded or threestudio, got {wish!r}")
     if wish == "embedded" or (wish == "auto" and not threestudio_host.is_there()):
         return "embedded"
     try:
         threestudio_host.bring_in()
     except ValueError as error:
         if wish == "threestudio":
-            raise ValueError(f"LATENT_PRIOR_HOST (--host) is threestudio: {error}") from error
+            raise OptionError.because(f"LATENT_PRIOR_HOST (--host) is threestudio: {error}") from error
         warnings.warn(f"{error}. Using the embedded host; --host threestudio makes this an error.", stacklevel=2)
         return "embedded"
     return "threestudio"

@@ -17,6 +17,8 @@ from diffusers.loaders import (
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from latent_prior import OptionError
+
 TEXTUAL_INVERSION_KEY = "system.guidance.textual_inversion"
 LORA_KEY = "system.guidance.lora"
 
@@ -95,4 +97,4 @@ def _named_errors(key: str, entry: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if "PEFT backend" in reason:
             reason = "it needs peft: pip install peft"
-        raise ValueError(f"{key}: cannot load {entry!r}: {reason}") from error
+        raise OptionError.because(f"{key}: cannot load {entry!r}: {reason}") from error

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from latent_prior import OptionError
 from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.half_precision import in_precision
 from latent_prior.models.loading import load_vae
@@ -105,7 +106,7 @@ class Autoencoder:
         unknown = [name for name in layers if name not in self.layer_names]
         if unknown or not layers:
             came = ", ".join(map(repr, unknown)) or "an empty list"
-            raise ValueError(
+            raise OptionError.because(
                 f"system.guidance.fm_layers: got {came}; this decoder's layers are {', '.join(self.layer_names)}"
             )
         return tuple(layers)
@@ -113,7 +114,7 @@ class Autoencoder:
     def check_image_size(self, height: int, width: int) -> None:
         """Raise ValueError unless this autoencoder can take pictures of this size."""
         if height % self.downscale or width % self.downscale or not height or not width:
-            raise ValueError(
+            raise OptionError.because(
                 f"got pictures of {height}x{width}; this autoencoder takes multiples of {self.downscale}: change "
                 "data.height and data.width, or set system.guidance.resize_input=true"
             )

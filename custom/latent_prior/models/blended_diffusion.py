@@ -16,6 +16,7 @@ from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.models.autoencoder import Autoencoder
 from latent_prior.models.checkpoint import KEY, resolve
 from latent_prior.models.loading import check_fit, load_scheduler, load_unet
@@ -84,7 +85,7 @@ class BlendedDiffusion:
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         checkpoint = resolve(name)
         if checkpoint.is_xl:
-            raise ValueError(
+            raise OptionError.because(
                 f"{KEY}: {name!r} is of the XL family; blended diffusion takes the Stable Diffusion 1 and 2 family"
             )
         check_fit(checkpoint)  # which also refuses the nine channels of an inpainting checkpoint
@@ -128,7 +129,7 @@ class BlendedDiffusion:
         """
         options = options or SamplerOptions()
         if not prompt.strip():
-            raise ValueError('--prompt is empty; say what to make inside the mask, e.g. "a golden mug"')
+            raise OptionError.because('--prompt is empty; say what to make inside the mask, e.g. "a golden mug"')
         self.autoencoder.check_image_size(*picture.shape[-2:])
         device = self.pipeline.unet.device
         small = latent_mask(mask.to(device), self.autoencoder.downscale)

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import latent_prior
+from latent_prior import OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Checkpoint:
         if not folder.is_dir():
             folder = _fetch(self.config_location, name, weights, self.source)
         if not (folder / name).is_dir():
-            raise ValueError(f"{KEY}: {self.source!r} has no folder {name!r} in {folder}")
+            raise OptionError.because(f"{KEY}: {self.source!r} has no folder {name!r} in {folder}")
         if weights:
             for file in weight_files(folder / name, WEIGHT_NAMES[name]):
                 check_safetensors(file)
@@ -101,9 +102,9 @@ class Checkpoint:
         try:
             config = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise ValueError(f"{KEY}: {self.source!r} has no readable {path}: {error}") from error
+            raise OptionError.because(f"{KEY}: {self.source!r} has no readable {path}: {error}") from error
         if not isinstance(config, dict):
-            raise ValueError(f"{KEY}: {path} holds a {type(config).__name__}; expected a JSON object")
+            raise OptionError.because(f"{KEY}: {path} holds a {type(config).__name__}; expected a JSON object")
         return config
 
     def single_file_tensors(self, *prefixes: str) -> dict[str, Tensor]:
@@ -125,17 +126,21 @@ def resolve(name: str, textual_inversion: Sequence[str] = (), lora: Sequence[str
 def _located(name: str) -> Checkpoint:
     if name == "pocket":
         if not (POCKET_FOLDER / "model_index.json").is_file():
-            raise ValueError(f"{KEY}: the weights of 'pocket' are missing from {POCKET_FOLDER}; reinstall latent_prior")
+            raise OptionError.because(
+                f"{KEY}: the weights of 'pocket' are missing from {POCKET_FOLDER}; reinstall latent_prior"
+            )
         return Checkpoint(name, "diffusers", str(POCKET_FOLDER), str(POCKET_FOLDER))
     path = Path(os.path.expanduser(name))  # Path.expanduser raises for an unknown user
     if path.is_dir():
         if not (path / "unet").is_dir():
-            raise ValueError(f"{KEY}: {name!r} is a folder but no diffusers checkpoint: it has no 'unet' in it")
+            raise OptionError.because(
+                f"{KEY}: {name!r} is a folder but no diffusers checkpoint: it has no 'unet' in it"
+            )
         return Checkpoint(name, "diffusers", str(path), str(path))
     if path.is_file():
         return _single_file(name, path)
     if _looks_like_path(name):
-        raise ValueError(
+        raise OptionError.because(
             f"{KEY}: {name!r} does not exist; expected 'pocket', a folder, a .safetensors file or a hub id"
         )
     hub_id = living_hub_id(name)
@@ -156,7 +161,7 @@ def check_safetensors(path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             file.keys()
     except (SafetensorError, OSError) as error:
-        raise ValueError(
+        raise OptionError.because(
             f"{KEY}: {path} is not a readable safetensors file (corrupt or cut short?): {error}"
         ) from error
 
@@ -167,11 +172,11 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
-        raise ValueError(f"{KEY}: no {single.name} in {folder} (pickled weights are not read: convert them)")
+        raise OptionError.because(f"{KEY}: no {single.name} in {folder} (pickled weights are not read: convert them)")
     try:
         return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{KEY}: {index} is no index of shards: {_first_line(error)}") from error
+        raise OptionError.because(f"{KEY}: {index} is no index of shards: {_first_line(error)}") from error
 
 
 def _looks_like_path(name: str) -> bool:
@@ -183,7 +188,9 @@ def _looks_like_path(name: str) -> bool:
 
 def _single_file(name: str, path: Path) -> Checkpoint:
     if path.suffix != ".safetensors":
-        raise ValueError(f"{KEY}: {name!r} is not a .safetensors file; pickled checkpoints are not read: convert it")
+        raise OptionError.because(
+            f"{KEY}: {name!r} is not a .safetensors file; pickled checkpoints are not read: convert it"
+        )
     check_safetensors(path)
     beside = path.with_suffix("")
     return Checkpoint(name, "single_file", str(path), str(beside) if beside.is_dir() else _inferred_config(path))
@@ -197,7 +204,9 @@ def _inferred_config(path: Path) -> str:
         # names and shapes suffice, so nothing but the header is read
         shapes = {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
     if not any(key.startswith("model.diffusion_model.") for key in shapes):
-        raise ValueError(f"{KEY}: {path} is not in Stable Diffusion's single-file layout (no model.diffusion_model.*)")
+        raise OptionError.because(
+            f"{KEY}: {path} is not in Stable Diffusion's single-file layout (no model.diffusion_model.*)"
+        )
     hub_id = fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
     if hub_id.startswith("stabilityai/stable-diffusion-2"):
         logger.warning(
@@ -222,7 +231,9 @@ def _fetch(hub_id: str, part: str, weights: bool, source: str) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=offline))
     except Exception as error:  # every transport has its own errors, and all mean the same here
         reason = "HF_HUB_OFFLINE is set and it is not in the local cache" if offline else _first_line(error)
-        raise ValueError(f"{KEY}: cannot fetch {part!r} of {source!r} from the hub ({hub_id}): {reason}") from error
+        raise OptionError.because(
+            f"{KEY}: cannot fetch {part!r} of {source!r} from the hub ({hub_id}): {reason}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
+from latent_prior import OptionError
 from latent_prior.models.checkpoint import POCKET_FOLDER
 
 logger = logging.getLogger(__name__)
@@ -51,24 +52,24 @@ class Clip:
         preprocessor = folder / "preprocessor_config.json"
         # transformers makes an empty tokenizer of an empty folder
         if not any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
-            raise ValueError(f"{KEY}: {name!r} has neither vocab.json nor tokenizer.json in {folder}")
+            raise OptionError.because(f"{KEY}: {name!r} has neither vocab.json nor tokenizer.json in {folder}")
         try:
             kind = json.loads((folder / "config.json").read_text()).get("model_type")
             if kind != "clip":
-                raise ValueError(f"its model_type is {kind!r}; expected 'clip', with both towers")
+                raise OptionError.because(f"its model_type is {kind!r}; expected 'clip', with both towers")
             # pickled weights, which the oldest CLIPs still have, are read by torch's loader of tensors alone
             model, info = CLIPModel.from_pretrained(
                 str(folder), output_loading_info=True, local_files_only=True, weights_only=True
             )
             if info["missing_keys"]:
                 lost = sorted(info["missing_keys"])
-                raise ValueError(f"it lacks {len(lost)} of its tensors, for one {lost[0]!r}")
+                raise OptionError.because(f"it lacks {len(lost)} of its tensors, for one {lost[0]!r}")
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
             return cls(
                 model.to(device), tokenizer, json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
             )
         except Exception as error:  # the libraries raise anything over a bad file
-            raise ValueError(f"{KEY}: cannot read {name!r}: {' '.join(str(error).split())}") from error
+            raise OptionError.because(f"{KEY}: cannot read {name!r}: {' '.join(str(error).split())}") from error
 
     def embed_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Unit embeddings of pictures."""
@@ -79,7 +80,7 @@ class Clip:
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Unit embeddings of texts, without graph; longer ones than the model takes are cut, with a notice."""
         if isinstance(texts, str) or not len(texts):
-            raise ValueError(f"texts: got {texts!r}; expected a list of at least one string")
+            raise OptionError.because(f"texts: got {texts!r}; expected a list of at least one string")
         # a tokenizer without a stated limit reports an astronomic one
         length = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
         for text, ids in zip(texts, self.tokenizer(list(texts), verbose=False).input_ids, strict=True):
@@ -114,7 +115,7 @@ def _located(name: str) -> Path:
         return path
     # what can only be a hub id `owner/name`: the owner must not be a folder here
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or path.parent.is_dir():
-        raise ValueError(f"{KEY}: {name!r} does not exist; expected 'pocket', a folder or a hub id")
+        raise OptionError.because(f"{KEY}: {name!r} does not exist; expected 'pocket', a folder or a hub id")
     safetensors = ["*.json", "*.txt", "model.safetensors", "model-?????-of-?????.safetensors"]
     folder = _fetched(name, safetensors)
     if not list(folder.glob("model*.safetensors")):
@@ -131,4 +132,4 @@ def _fetched(hub_id: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=offline))
     except Exception as error:  # every transport has its own errors, and all mean the same here
         reason = "HF_HUB_OFFLINE is set and it is not in the local cache" if offline else " ".join(str(error).split())
-        raise ValueError(f"{KEY}: cannot fetch {hub_id!r} from the hub: {reason}") from error
+        raise OptionError.because(f"{KEY}: cannot fetch {hub_id!r} from the hub: {reason}") from error

@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.models.checkpoint import KEY, Checkpoint
 from latent_prior.models.loading import load_scheduler, load_unet
 from latent_prior.models.packing import unpacked
@@ -23,7 +24,7 @@ class Denoiser:
 
     def __init__(self, unet: UNet2DConditionModel, schedule: NoiseSchedule, prediction_type: str, downscale: int = 8):
         if prediction_type not in PREDICTION_TYPES:
-            raise ValueError(
+            raise OptionError.because(
                 f"{KEY}: prediction_type is {prediction_type!r}; expected one of {', '.join(PREDICTION_TYPES)}"
             )
         self.unet = unet

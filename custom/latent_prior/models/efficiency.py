@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from latent_prior import OptionError
 from latent_prior.models.autoencoder import Autoencoder
 from latent_prior.models.denoiser import Denoiser
 
@@ -45,7 +46,7 @@ def make_efficient(denoiser: Denoiser, autoencoder: Autoencoder, options: Effici
         try:
             import tomesd
         except ModuleNotFoundError as error:
-            raise ValueError("system.guidance.token_merging needs tomesd: pip install tomesd") from error
+            raise OptionError.because("system.guidance.token_merging needs tomesd: pip install tomesd") from error
         tomesd.apply_patch(denoiser.unet, **options.token_merging_params)
     if options.enable_compile:
         denoiser.unet.compile()

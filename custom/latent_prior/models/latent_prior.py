@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.models.autoencoder import Autoencoder
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.condition import Condition, predict, residual
@@ -128,9 +129,11 @@ class LatentPrior:
         lists = {name: [text] * batch if isinstance(text, str) else list(text) for name, text in given.items()}
         for name, texts in lists.items():
             if len(texts) != batch:
-                raise ValueError(f"{name}: got {len(texts)} for {batch} pictures; expected one, or one per picture")
+                raise OptionError.because(
+                    f"{name}: got {len(texts)} for {batch} pictures; expected one, or one per picture"
+                )
         if not all(text.strip() for text in lists["prompt"]):
-            raise ValueError("prompt is empty; say what the pictures should show")
+            raise OptionError.because("prompt is empty; say what the pictures should show")
         null = self.text_encoder([""] * batch) if options.score == "nfsd" else None
         return Condition(self.text_encoder(lists["prompt"]), self.text_encoder(lists["negative_prompt"]), null=null)
 
@@ -146,7 +149,7 @@ class LatentPrior:
         channels = self.autoencoder.latent_channels if latents else 3
         if images.ndim != 4 or images.shape[1] != channels:
             what = "latents (rgb_as_latents)" if latents else "pictures"
-            raise ValueError(
+            raise OptionError.because(
                 f"got {what} of shape {tuple(images.shape)}; expected B {channels} H W: "
                 f"set system.geometry.n_feature_dims={channels}, or change between rgb and latent space"
             )
@@ -201,14 +204,16 @@ class LatentPrior:
     def _check(self, condition: Condition, options: PriorOptions) -> None:
         width, expected = condition.cond.shape[-1], self.denoiser.condition_width
         if width != expected:
-            raise ValueError(
+            raise OptionError.because(
                 f"prompt embeddings are {width} wide, but the denoiser expects {expected}: set "
                 "system.prompt_processor.pretrained_model_name_or_path to the guidance's"
             )
         if condition.negatives is not None and options.score != "sds":
-            raise ValueError(
+            raise OptionError.because(
                 f"system.guidance.score is {options.score!r}, which knows no perp-neg: set it to 'sds', or "
                 "system.prompt_processor.use_perp_neg=false"
             )
         if condition.null is None and options.score == "nfsd":
-            raise ValueError("system.guidance.score 'nfsd' needs the empty prompt's embedding (Condition.null)")
+            raise OptionError.because(
+                "system.guidance.score 'nfsd' needs the empty prompt's embedding (Condition.null)"
+            )

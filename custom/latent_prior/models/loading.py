@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from latent_prior import OptionError
 from latent_prior.models.adapters import add_words, merge_loras
 from latent_prior.models.checkpoint import KEY, Checkpoint
 
@@ -20,29 +21,33 @@ def check_fit(checkpoint: Checkpoint) -> None:
     """Raise ValueError unless UNet, autoencoder and text encoder fit one another; reads configs only."""
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
     if unet.get("addition_embed_type") not in (None, "text_time"):
-        raise ValueError(
+        raise OptionError.because(
             f"{KEY}: {checkpoint.source!r} wants added conditions of type {unet['addition_embed_type']!r}; expected a "
             "model of the Stable Diffusion 1, 2 or XL family"
         )
     towers = {name: checkpoint.config(name) for name in text_towers(checkpoint)}
     if unet.get("sample_size") is None:
-        raise ValueError(f"{KEY}: the UNet of {checkpoint.source!r} states no sample_size in its config.json")
+        raise OptionError.because(f"{KEY}: the UNet of {checkpoint.source!r} states no sample_size in its config.json")
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
-        raise ValueError(f"{KEY}: the UNet of {checkpoint.source!r} wants class labels; expected one led by text alone")
+        raise OptionError.because(
+            f"{KEY}: the UNet of {checkpoint.source!r} wants class labels; expected one led by text alone"
+        )
     if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
-        raise ValueError(
+        raise OptionError.because(
             f"{KEY}: the autoencoder of {checkpoint.source!r} normalises its latents by latents_mean and latents_std; "
             "expected a scaling_factor alone"
         )
     channels = {"UNet in": unet.get("in_channels", 4), "UNet out": unet.get("out_channels", 4)}
     channels["autoencoder"] = vae.get("latent_channels", 4)
     if len(set(channels.values())) != 1:
-        raise ValueError(f"{KEY}: the UNet of {checkpoint.source!r} does not fit its autoencoder: channels {channels}")
+        raise OptionError.because(
+            f"{KEY}: the UNet of {checkpoint.source!r} does not fit its autoencoder: channels {channels}"
+        )
     widths = unet.get("cross_attention_dim", 1280)
     widths = {widths} if isinstance(widths, int) else set(widths)
     width = sum(config.get("hidden_size", 512) for config in towers.values())
     if widths != {width}:
-        raise ValueError(
+        raise OptionError.because(
             f"{KEY}: the text {'encoders' if len(towers) > 1 else 'encoder'} of {checkpoint.source!r} "
             f"{'are together' if len(towers) > 1 else 'is'} {width} wide, but its UNet expects cross_attention_dim "
             f"{'/'.join(map(str, sorted(widths)))}"
@@ -51,7 +56,7 @@ def check_fit(checkpoint: Checkpoint) -> None:
         pooled = towers["text_encoder_2"].get("projection_dim", 512)
         added = pooled + 6 * unet.get("addition_time_embed_dim", 256)
         if unet.get("projection_class_embeddings_input_dim") != added:
-            raise ValueError(
+            raise OptionError.because(
                 f"{KEY}: the second text encoder of {checkpoint.source!r} pools to {pooled}, which makes {added} added "
                 f"conditions; its UNet expects {unet.get('projection_class_embeddings_input_dim')}"
             )
@@ -90,7 +95,9 @@ def load_text_encoder(
     cls = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
     # transformers makes an empty tokenizer of an empty folder
     if not any((vocabulary / name).is_file() for name in ("vocab.json", "tokenizer.json")):
-        raise ValueError(f"{KEY}: {checkpoint.source!r} has neither vocab.json nor tokenizer.json in {vocabulary}")
+        raise OptionError.because(
+            f"{KEY}: {checkpoint.source!r} has neither vocab.json nor tokenizer.json in {vocabulary}"
+        )
     with _named_errors(checkpoint, words):
         tokenizer = CLIPTokenizer.from_pretrained(str(vocabulary))
     missing = set()
@@ -104,7 +111,7 @@ def load_text_encoder(
             model, info = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
             missing = info["missing_keys"]
     if len(tokenizer) > model.config.vocab_size:
-        raise ValueError(
+        raise OptionError.because(
             f"{KEY}: the tokenizer of {checkpoint.source!r} knows {len(tokenizer)} tokens, but its text encoder only "
             f"{model.config.vocab_size}"
         )
@@ -130,7 +137,7 @@ def _load_diffusers(cls, checkpoint: Checkpoint, part: str, dtype: torch.dtype, 
         if checkpoint.kind == "single_file":
             tensors = checkpoint.single_file_tensors(prefix)
             if not tensors:
-                raise ValueError(f"the file holds no {prefix}*")
+                raise OptionError.because(f"the file holds no {prefix}*")
             model = cls.from_single_file(tensors, config=folder, torch_dtype=dtype)
         else:
             model, info = cls.from_pretrained(
@@ -149,13 +156,13 @@ def _named_errors(checkpoint: Checkpoint, part: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if "meta tensor" in reason:  # how diffusers tells of a single file that is incomplete
             reason = "some of its tensors are missing from the file"
-        raise ValueError(f"{KEY}: cannot read {part!r} from {checkpoint.source!r}: {reason}") from error
+        raise OptionError.because(f"{KEY}: cannot read {part!r} from {checkpoint.source!r}: {reason}") from error
 
 
 def _finish(model: nn.Module, checkpoint: Checkpoint, part: str, missing: Iterable[str]) -> nn.Module:
     missing = sorted({*missing, *(name for name, parameter in model.named_parameters() if parameter.is_meta)})
     if missing:
-        raise ValueError(
+        raise OptionError.because(
             f"{KEY}: {part!r} of {checkpoint.source!r} lacks {len(missing)} of its tensors, for one {missing[0]!r}"
         )
     return model.eval().requires_grad_(False)

@@ -6,6 +6,7 @@ The names are the config keys of `latent-prior-guidance`, and where threestudio 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from latent_prior import OptionError
 from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, WEIGHTINGS
 from latent_prior.prior._checks import require_one_of
 
@@ -73,4 +74,4 @@ class PriorOptions:
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
-            raise ValueError(f"system.guidance.{name} is {getattr(self, name)}; expected {expected}")
+            raise OptionError.because(f"system.guidance.{name} is {getattr(self, name)}; expected {expected}")

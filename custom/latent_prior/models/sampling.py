@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.prior import NoiseSchedule, x0_from_eps
 
 
@@ -35,7 +36,7 @@ def ddim(
 ) -> Float[Tensor, "B C h w"]:
     """Clean latents from noised ones in `steps` calls of `denoise(z, t) → eps_hat`, timesteps evenly spaced below t."""
     if steps < 1:
-        raise ValueError(f"steps is {steps}; expected at least 1")
+        raise OptionError.because(f"steps is {steps}; expected at least 1")
     grid = [t * (steps - step) // steps for step in range(steps)]
     for now, after in zip(grid[:-1], grid[1:], strict=True):
         z_t = ddim_step(z_t, denoise(z_t, now), now, after, schedule)

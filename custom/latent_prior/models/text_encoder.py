@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.models.adapters import lora_scale, with_all_vectors
 from latent_prior.models.checkpoint import WEIGHT_NAMES, Checkpoint, weight_files
 from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
@@ -54,7 +55,7 @@ class TextEncoder:
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "B L D"]:
         """Embeddings of prompts, float32, on the device."""
         if isinstance(prompts, str) or not len(prompts):
-            raise ValueError(f"prompts: got {prompts!r}; expected a list of at least one string")
+            raise OptionError.because(f"prompts: got {prompts!r}; expected a list of at least one string")
         missing = [prompt for prompt in dict.fromkeys(prompts) if not self._recall(prompt)]
         if missing:
             for prompt, embedding in zip(missing, self._embed(missing), strict=True):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from latent_prior import OptionError
 from latent_prior.pocket.palette import COLOURS, GOLD, SURFACES
 from latent_prior.pocket.solids import KINDS
 
@@ -46,7 +47,7 @@ def parse(prompt: str) -> Subject:
     surfaces = [s for s in SURFACES[1:] if s in words]
     golden = surfaces == ["golden"]
     if len(kinds) != 1 or len(surfaces) > 1 or len(colours) != (0 if golden else 1):
-        raise ValueError(
+        raise OptionError.because(
             f"the pocket world has no subject for the prompt {prompt!r}: expected `a [surface] <colour> <kind>` with "
             f"surface striped, checkered or golden (golden takes no colour), colour one of {', '.join(COLOURS)}, kind "
             f"one of {', '.join(KINDS)}"

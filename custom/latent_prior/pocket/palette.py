@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
+
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.12, 0.12),
     "orange": (0.98, 0.52, 0.08),
@@ -47,5 +49,5 @@ def albedo(
         cells = torch.floor(points / CHECK + 0.37) + 0.0
         first = (cells.sum(-1) % 2) < 1
     else:
-        raise ValueError(f"unknown surface {surface!r}: expected one of {', '.join(SURFACES)}")
+        raise OptionError.because(f"unknown surface {surface!r}: expected one of {', '.join(SURFACES)}")
     return torch.where(first[:, None], rgb, second_colour(rgb))

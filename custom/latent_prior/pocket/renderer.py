@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.pocket import cameras, palette, solids
 from latent_prior.pocket.captions import Subject
 
@@ -119,7 +120,7 @@ def render(
     """
     count = len(subjects)
     if not (len(elevation) == len(azimuth) == len(background) == count):
-        raise ValueError(
+        raise OptionError.because(
             f"got {count} subjects, {len(elevation)} elevations, {len(azimuth)} azimuths and {len(background)} "
             "backgrounds: expected as many of each"
         )

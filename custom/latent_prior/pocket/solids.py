@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from latent_prior import OptionError
+
 RADIUS = 0.8
 Points = tuple[Tensor, Tensor, Tensor]
 
@@ -229,5 +231,5 @@ KINDS = tuple(SOLIDS)
 def signed_distance(kind: str, points: Tensor) -> Tensor:
     """Signed distance (negative inside) of `kind` at points (..., 3), shape (...)."""
     if kind not in SOLIDS:
-        raise ValueError(f"unknown solid {kind!r}: expected one of {', '.join(KINDS)}")
+        raise OptionError.because(f"unknown solid {kind!r}: expected one of {', '.join(KINDS)}")
     return SOLIDS[kind](tuple(points.unbind(-1)))

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
+
 
 def classifier_free_guidance(
     eps_cond: Float[Tensor, "B C h w"], eps_uncond: Float[Tensor, "B C h w"], scale: float
@@ -70,7 +72,7 @@ def rescale_guidance(
     as MVDream does (Shi et al. 2023), which takes the standard deviations over all views of one object.
     """
     if not 0.0 <= phi <= 1.0:
-        raise ValueError(f"system.guidance.guidance_rescale is {phi}; expected a number in [0, 1]")
+        raise OptionError.because(f"system.guidance.guidance_rescale is {phi}; expected a number in [0, 1]")
     if phi == 0.0:
         return eps_hat
     x0 = (z_t - sigma * eps_hat) / alpha

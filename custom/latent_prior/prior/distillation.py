@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
+
 
 def sds_residual(eps_hat: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
     """eps_hat - eps (Poole et al. 2022, "DreamFusion", eq. 3; Liao et al. 2023, arXiv 2302.08510)."""
@@ -58,7 +60,9 @@ def lsd_loss(
     are means: to carry weights tuned at n = C h w over to another size n', multiply lambda_sds by n / n'.
     """
     if clip is not None and clip < 0:
-        raise ValueError(f"system.guidance.grad_clip is {clip}; expected a number >= 0, or null for no clipping")
+        raise OptionError.because(
+            f"system.guidance.grad_clip is {clip}; expected a number >= 0, or null for no clipping"
+        )
     gradient = (w * delta).detach()
     if clip is not None:
         gradient = gradient.clamp(-clip, clip)

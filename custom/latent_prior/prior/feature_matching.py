@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.prior._checks import require_one_of
 
 FM_TARGETS = ("residual", "paper", "denoised")
@@ -43,11 +44,15 @@ def fm_loss(
         moving, fixed = v + delta, v
     else:
         if x0_hat is None:
-            raise ValueError("system.guidance.fm_target 'denoised' needs the clean estimate x0_hat; none was given")
+            raise OptionError.because(
+                "system.guidance.fm_target 'denoised' needs the clean estimate x0_hat; none was given"
+            )
         moving, fixed = v, x0_hat
     with torch.no_grad():
         fixed_maps = features(fixed.detach())
     moving_maps = features(moving)
     if len(moving_maps) == 0:
-        raise ValueError("system.guidance.fm_layers is empty; expected at least one decoder layer, or lambda_fm 0")
+        raise OptionError.because(
+            "system.guidance.fm_layers is empty; expected at least one decoder layer, or lambda_fm 0"
+        )
     return torch.stack([(a - b).abs().mean() for a, b in zip(moving_maps, fixed_maps, strict=True)]).sum()

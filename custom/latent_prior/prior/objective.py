@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.prior._checks import require_one_of
 
 # Name of the weight (system.loss.lambda_<name>) -> field of PriorLosses. threestudio calls our LSD "sds".
@@ -51,13 +52,17 @@ class PriorLosses:
         for name, weight in weights.items():
             require_one_of(name, TERMS, "the name of a prior's weight")
             if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"system.loss.lambda_{name} is {weight}; expected a finite number >= 0")
+                raise OptionError.because(f"system.loss.lambda_{name} is {weight}; expected a finite number >= 0")
             if weight == 0:
                 continue
             if name not in terms:
-                raise ValueError(f"system.loss.lambda_{name} is {weight}, but the prior did not compute that term")
+                raise OptionError.because(
+                    f"system.loss.lambda_{name} is {weight}, but the prior did not compute that term"
+                )
             if not bool(torch.isfinite(terms[name])):
-                raise ValueError(f"the prior's term {name!r} is {float(terms[name])}; the optimisation has diverged")
+                raise OptionError.because(
+                    f"the prior's term {name!r} is {float(terms[name])}; the optimisation has diverged"
+                )
             total = total + weight * terms[name]
         return total
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
@@ -22,10 +24,10 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         table = self.alphas_cumprod
         if table.ndim != 1 or len(table) == 0:
-            raise ValueError(f"alphas_cumprod has shape {tuple(table.shape)}; expected (T,) with T >= 1")
+            raise OptionError.because(f"alphas_cumprod has shape {tuple(table.shape)}; expected (T,) with T >= 1")
         # Written so that a NaN fails the test too.
         if not bool(((table >= 0) & (table <= 1)).all() and (table.diff() <= 0).all()):
-            raise ValueError(
+            raise OptionError.because(
                 "alphas_cumprod must lie in [0, 1] and never increase with t; "
                 "check the checkpoint's scheduler_config.json"
             )

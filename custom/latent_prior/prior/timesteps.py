@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.prior._checks import require_one_of
 from latent_prior.prior.schedule import NoiseSchedule
 
@@ -19,7 +20,7 @@ def timestep_range(num_timesteps: int, min_percent: float, max_percent: float) -
     Raises ValueError unless 0 <= min_percent <= max_percent <= 1.
     """
     if not 0.0 <= min_percent <= max_percent <= 1.0:
-        raise ValueError(
+        raise OptionError.because(
             f"system.guidance.min_step_percent is {min_percent} and system.guidance.max_step_percent is {max_percent}; "
             "expected 0 <= min <= max <= 1"
         )
@@ -40,7 +41,7 @@ def sample_timesteps(
     Raises ValueError for an empty range.
     """
     if not 0 <= t_min <= t_max:
-        raise ValueError(
+        raise OptionError.because(
             f"timesteps {t_min}..{t_max} are an empty range; expected 0 <= t_min <= t_max "
             "(system.guidance.min_step_percent, system.guidance.max_step_percent)"
         )
@@ -68,13 +69,13 @@ def annealed_bounds(
     """
     require_one_of(annealing, ANNEALINGS, "system.guidance.timestep_annealing")
     if not 0.0 <= progress <= 1.0:
-        raise ValueError(f"progress is {progress}; expected a number in [0, 1] (is trainer.max_steps right?)")
+        raise OptionError.because(f"progress is {progress}; expected a number in [0, 1] (is trainer.max_steps right?)")
     if annealing == "none":
         return t_min, t_max
     if annealing == "linear":
         end = t_min if t_end is None else t_end
         if not t_min <= end <= t_max:
-            raise ValueError(
+            raise OptionError.because(
                 f"system.guidance.anneal_end_percent means timestep {end}; expected one in {t_min}..{t_max}"
             )
         return t_min, round(t_max - (t_max - end) * progress)
@@ -82,7 +83,7 @@ def annealed_bounds(
         t = round(t_max - (t_max - t_min) * progress**0.5)
     else:
         if schedule is None:
-            raise ValueError(
+            raise OptionError.because(
                 "system.guidance.timestep_annealing 'dreamtime' needs the model's noise schedule; none was given"
             )
         t = dreamtime_timestep(progress, t_min, t_max, schedule)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from latent_prior import host
+from latent_prior import OptionError, host
 from latent_prior.data.picture_files import to_picture
 from latent_prior.generators.layer import Layer, LayerGenerator, LayerGeneratorConfig, scales_for
 from latent_prior.models.clip import Clip
@@ -67,9 +67,9 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         self.check_loss_weights()
         self.check_guidance_terms(OWN_TERMS)
         if self.cfg.screen not in SCREENS:
-            raise ValueError(f"system.screen is {self.cfg.screen!r}; expected one of {', '.join(SCREENS)}")
+            raise OptionError.because(f"system.screen is {self.cfg.screen!r}; expected one of {', '.join(SCREENS)}")
         if self.cfg.screen_every < 0:
-            raise ValueError(f"system.screen_every is {self.cfg.screen_every}; expected 0 (never) or more")
+            raise OptionError.because(f"system.screen_every is {self.cfg.screen_every}; expected 0 (never) or more")
         settings = host.parse_structured(LayerGeneratorConfig, self.cfg.generator)
         if settings.scales is None:
             settings.scales = scales_for(self.cfg.short_side, self.cfg.short_side)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latent_prior import host
+from latent_prior import OptionError, host
 
 # What the guidances of ours return, each with the switch in the guidance's config, if it has one.
 GUIDANCE_TERMS = {
@@ -43,16 +43,16 @@ class LossWeights:
         for key, value in host.config_to_primitive(self.cfg.loss).items():
             if key in self.loss_settings:
                 if not is_number(value) or value <= 0:
-                    raise ValueError(f"system.loss.{key} is {value!r}; expected a number above 0")
+                    raise OptionError.because(f"system.loss.{key} is {value!r}; expected a number above 0")
                 continue
             if not key.startswith("lambda_"):
                 expected = " or ".join(["lambda_<term>", *self.loss_settings])
-                raise ValueError(f"system.loss.{key} is not a weight; expected {expected}")
+                raise OptionError.because(f"system.loss.{key} is not a weight; expected {expected}")
             numbers = value if isinstance(value, list) else [value]
             if not all(is_number(n) for n in numbers):
-                raise ValueError(f"system.loss.{key} is {value!r}; expected a number or a schedule of numbers")
+                raise OptionError.because(f"system.loss.{key} is {value!r}; expected a number or a schedule of numbers")
             if any(v < 0 for v in scheduled_values(value)):
-                raise ValueError(
+                raise OptionError.because(
                     f"system.loss.{key} is {value}; expected a weight >= 0 (a negative one would maximise)"
                 )
 
@@ -61,7 +61,9 @@ class LossWeights:
         known = {f"lambda_{name}" for name in names} | set(self.loss_settings)
         for key in self.cfg.loss:
             if key not in known:
-                raise ValueError(f"system.loss.{key} is read by nothing; expected one of {', '.join(sorted(known))}")
+                raise OptionError.because(
+                    f"system.loss.{key} is read by nothing; expected one of {', '.join(sorted(known))}"
+                )
 
     def check_guidance_terms(self, own: tuple[str, ...]) -> None:
         """As `check_terms_known`, of what `cfg.guidance_type` returns and of `own`; another's guidance returns anything."""
@@ -78,7 +80,7 @@ class LossWeights:
     def check_switch(self, term: str, switch: str, used: object) -> None:
         """Raise ValueError where a term has a weight, but its switch in the guidance's config is off."""
         if not used and self._highest_weight(term) > 0:
-            raise ValueError(
+            raise OptionError.because(
                 f"system.loss.lambda_{term} is above 0, but system.guidance.{switch} is {used}: set one of them"
             )
 
@@ -89,7 +91,7 @@ class LossWeights:
         """A term's weight at this moment; 0 where there is none, unless it is `required`."""
         key = f"lambda_{term}"
         if required and key not in self.cfg.loss:
-            raise ValueError(
+            raise OptionError.because(
                 f"the guidance returns loss_{term}, but system.loss has no {key}: add it (0 leaves it out)"
             )
         return self.C(self.cfg.loss.get(key, 0.0))
@@ -126,4 +128,6 @@ class LossWeights:
 def require_finite(name: str, value: Tensor) -> None:
     """Raise ValueError naming a term that is not finite."""
     if not torch.isfinite(value):
-        raise ValueError(f"the optimisation has diverged: loss_{name} = {value.item()}; lower the learning rate")
+        raise OptionError.because(
+            f"the optimisation has diverged: loss_{name} = {value.item()}; lower the learning rate"
+        )

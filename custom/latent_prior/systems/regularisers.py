@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
+
 
 def sparsity(opacity: Float[Tensor, "B H W 1"]) -> Float[Tensor, ""]:
     """Mean of sqrt(o^2 + 0.01): less matter in sight (Latent-NeRF, as in threestudio)."""
@@ -50,7 +52,9 @@ def regularisers(
 
     def need(key: str, name: str, mend: str) -> Tensor:
         if key not in out:
-            raise ValueError(f"system.loss.lambda_{name} needs {key} from the renderer: {mend}, or set it to 0")
+            raise OptionError.because(
+                f"system.loss.lambda_{name} needs {key} from the renderer: {mend}, or set it to 0"
+            )
         return out[key]
 
     def orient() -> Tensor:
@@ -59,7 +63,7 @@ def regularisers(
 
     def smooth(name: str, channels: slice) -> Tensor:
         if not hasattr(geometry, "grid"):
-            raise ValueError(
+            raise OptionError.because(
                 f"system.loss.lambda_{name} needs a voxel grid, but the geometry is a {type(geometry).__name__}: "
                 "choose system.geometry_type=volume-grid or set it to 0"
             )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import host
+from latent_prior import OptionError, host
 from latent_prior.generators.pretrained import load_pretrained
 from latent_prior.generators.stylegan2 import NOISE_MODES, StyleGAN2
 from latent_prior.generators.stylegan2_files import save_generator
@@ -59,7 +59,9 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self.check_loss_weights()
         self.check_guidance_terms(OWN_TERMS)
         if self.cfg.noise_mode not in NOISE_MODES:
-            raise ValueError(f"system.noise_mode is {self.cfg.noise_mode!r}; expected one of {', '.join(NOISE_MODES)}")
+            raise OptionError.because(
+                f"system.noise_mode is {self.cfg.noise_mode!r}; expected one of {', '.join(NOISE_MODES)}"
+            )
         self.generator = load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)
         # in a list, so that it is no module of ours: it is not saved, and no optimiser finds it
         self._source = [load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)]
@@ -73,11 +75,11 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
     def _check_adaptive_places(self) -> None:
         count, most = self.cfg.adaptive_places, self.generator.cfg.num_ws
         if count is not None and not 1 <= count <= most:
-            raise ValueError(
+            raise OptionError.because(
                 f"system.adaptive_places is {count}; expected 1 to {most}, the generator's places, or null"
             )
         if count is not None and self._trains_mapping:
-            raise ValueError(
+            raise OptionError.because(
                 "system.adaptive_places chooses among layers of the synthesis network, but system.trainable names "
                 "parameters of the mapping network too: leave them out, or set adaptive_places=null"
             )
@@ -101,7 +103,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
     def _checked(self, z: Tensor) -> Tensor:
         wanted = self.generator.cfg.z_dim
         if z.shape[1] != wanted:
-            raise ValueError(
+            raise OptionError.because(
                 f"data.z_dim is {z.shape[1]}, but the generator's codes have {wanted} entries: set it to that"
             )
         return z

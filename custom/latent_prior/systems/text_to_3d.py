@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import host
+from latent_prior import OptionError, host
 from latent_prior.models.latent_colours import LatentColours
 from latent_prior.systems import regularisers
 from latent_prior.systems.loss_weights import LossWeights, is_number
@@ -39,7 +39,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
 
     def configure(self) -> None:
         if self.cfg.space not in SPACES:
-            raise ValueError(f"system.space is {self.cfg.space!r}; expected one of {', '.join(SPACES)}")
+            raise OptionError.because(f"system.space is {self.cfg.space!r}; expected one of {', '.join(SPACES)}")
         self._check_random_background()
         self.check_loss_weights()
         super().configure()
@@ -49,10 +49,10 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         if greys is None:
             return
         if self.cfg.space != "rgb":
-            raise ValueError("system.random_background is set, but system.space is latent: set it to null")
+            raise OptionError.because("system.random_background is set, but system.space is latent: set it to null")
         pair = list(greys) if isinstance(greys, Sequence) and not isinstance(greys, str) else []
         if len(pair) != 2 or not all(is_number(n) for n in pair) or not 0 <= pair[0] <= pair[1] <= 1:
-            raise ValueError(f"system.random_background is {greys}; expected [low, high] in [0, 1], or null")
+            raise OptionError.because(f"system.random_background is {greys}; expected [low, high] in [0, 1], or null")
 
     def load_guidance(self) -> None:
         """Load the guidance if it is not there yet: an export in RGB needs none."""

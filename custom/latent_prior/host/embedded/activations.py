@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.registry import nearest
 
 
@@ -65,5 +66,7 @@ def get_activation(name: str | None, key: str = "") -> Callable[[Tensor], Tensor
     function = getattr(F, name, None)
     if not callable(function):
         where, known = f"{key}: " if key else "", [*_BY_NAME, "relu", "softplus", "silu", "gelu"]
-        raise ValueError(f"{where}unknown activation {name!r}{nearest(name, known)} (known: {', '.join(known)})")
+        raise OptionError.because(
+            f"{where}unknown activation {name!r}{nearest(name, known)} (known: {', '.join(known)})"
+        )
     return function

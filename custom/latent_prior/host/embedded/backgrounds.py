@@ -12,6 +12,7 @@ from jaxtyping import Float
 from omegaconf import ListConfig
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.base import BaseModule
 from latent_prior.host.embedded.misc import get_activation
 from latent_prior.host.embedded.networks import get_encoding, get_mlp
@@ -38,7 +39,7 @@ def _color(value: Any, key: str) -> Float[Tensor, "Nc"]:
     """A colour from a config."""
     numbers = list(value) if isinstance(value, ListConfig) else []
     if not numbers or not all(isinstance(number, int | float) for number in numbers):
-        raise ValueError(f"{key}: expected a list of numbers, one a channel, got {value!r}")
+        raise OptionError.because(f"{key}: expected a list of numbers, one a channel, got {value!r}")
     return torch.tensor(numbers, dtype=torch.float32)
 
 
@@ -64,7 +65,7 @@ class SolidColorBackground(BaseBackground):
     def configure(self) -> None:
         color = _color(self.cfg.color, "background.color")
         if len(color) not in (1, self.cfg.n_output_dims):
-            raise ValueError(
+            raise OptionError.because(
                 f"background.color has {len(color)} numbers, but background.n_output_dims is {self.cfg.n_output_dims}"
             )
         if self.cfg.learned:

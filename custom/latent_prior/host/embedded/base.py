@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.config import parse_structured
 from latent_prior.host.embedded.misc import get_device, load_module_weights
 
@@ -93,7 +94,7 @@ class BaseModule(nn.Module, Updateable):
         if self.cfg.weights is not None:
             path, colon, module_name = self.cfg.weights.rpartition(":")
             if not colon:
-                raise ValueError(f"weights: expected 'path:module_name', got {self.cfg.weights!r}")
+                raise OptionError.because(f"weights: expected 'path:module_name', got {self.cfg.weights!r}")
             state, epoch, global_step = load_module_weights(path, module_name=module_name, map_location="cpu")
             self.load_state_dict(state)
             self.do_update_step(epoch, global_step, on_load_weights=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.config import full_key
 
 
@@ -42,20 +43,22 @@ def check_cameras(cfg: DictConfig) -> None:
     """Refuse what no camera can be drawn from, naming the key."""
     for key in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range", "light_distance_range"):
         if len(cfg[key]) != 2:
-            raise ValueError(f"{full_key(cfg, key)}: expected [low, high], got {list(cfg[key])}")
+            raise OptionError.because(f"{full_key(cfg, key)}: expected [low, high], got {list(cfg[key])}")
     if cfg.light_sample_strategy not in ("dreamfusion", "magic3d"):
         key = full_key(cfg, "light_sample_strategy")
-        raise ValueError(f"{key}: expected 'dreamfusion' or 'magic3d', got {cfg.light_sample_strategy!r}")
+        raise OptionError.because(f"{key}: expected 'dreamfusion' or 'magic3d', got {cfg.light_sample_strategy!r}")
     for key in ("eval_height", "eval_width", "n_val_views", "n_test_views"):
         if cfg[key] < 1:
-            raise ValueError(f"{full_key(cfg, key)}: expected a positive number, got {cfg[key]}")
+            raise OptionError.because(f"{full_key(cfg, key)}: expected a positive number, got {cfg[key]}")
     if cfg.progressive_until < 0:
-        raise ValueError(
+        raise OptionError.because(
             f"{full_key(cfg, 'progressive_until')}: expected a step, 0 or later, got {cfg.progressive_until}"
         )
     if cfg.eval_batch_size != 1:
         key = full_key(cfg, "eval_batch_size")
-        raise ValueError(f"{key}: views are rendered one by one in validation and test, got {cfg.eval_batch_size}")
+        raise OptionError.because(
+            f"{key}: views are rendered one by one in validation and test, got {cfg.eval_batch_size}"
+        )
 
 
 def resolution_stages(cfg: DictConfig) -> list[tuple[int, int, int]]:
@@ -63,11 +66,13 @@ def resolution_stages(cfg: DictConfig) -> list[tuple[int, int, int]]:
     lists = [list(v) if isinstance(v, ListConfig) else [v] for v in (cfg.height, cfg.width, cfg.batch_size)]
     keys = ", ".join(full_key(cfg, key) for key in ("height", "width", "batch_size"))
     if any(type(value) is not int or value < 1 for values in lists for value in values):
-        raise ValueError(f"{keys} are positive ints or lists of them, got {', '.join(str(values) for values in lists)}")
+        raise OptionError.because(
+            f"{keys} are positive ints or lists of them, got {', '.join(str(values) for values in lists)}"
+        )
     if len({len(values) for values in lists}) != 1:
-        raise ValueError(f"{keys} need as many entries each, got {', '.join(str(values) for values in lists)}")
+        raise OptionError.because(f"{keys} need as many entries each, got {', '.join(str(values) for values in lists)}")
     if len(lists[0]) > 1 and len(cfg.resolution_milestones) != len(lists[0]) - 1:
-        raise ValueError(
+        raise OptionError.because(
             f"{full_key(cfg, 'resolution_milestones')}: {len(lists[0])} resolutions need {len(lists[0]) - 1} "
             f"milestones, got {list(cfg.resolution_milestones)}"
         )

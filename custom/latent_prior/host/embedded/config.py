@@ -16,6 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import nearest
 from latent_prior.host.embedded.scalars import C_max
@@ -81,9 +82,11 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         if not self.tag and not self.use_timestamp:
-            raise ValueError("tag is empty and use_timestamp is false: set one, or trials overwrite each other")
+            raise OptionError.because(
+                "tag is empty and use_timestamp is false: set one, or trials overwrite each other"
+            )
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected a number from 0 to {2**32 - 1}, got {self.seed}")
+            raise OptionError.because(f"seed: expected a number from 0 to {2**32 - 1}, got {self.seed}")
         if self.timestamp is None:
             self.timestamp = ""
             if self.use_timestamp:
@@ -105,18 +108,18 @@ def load_config(*yamls: str, cli_args: list[str] | None = None, from_string: boo
     cli_args = list(cli_args or [])
     for argument in cli_args:
         if "=" not in argument:
-            raise ValueError(f"expected an override of the form key=value, got {argument!r}")
+            raise OptionError.because(f"expected an override of the form key=value, got {argument!r}")
     try:
         parts = [OmegaConf.create(text) if from_string else OmegaConf.load(text) for text in yamls]
         for source, part in zip(yamls, parts, strict=True):
             if not isinstance(part, DictConfig):
-                raise ValueError(f"a config is a mapping of keys, got a {type(part).__name__} from {source!r}")
+                raise OptionError.because(f"a config is a mapping of keys, got a {type(part).__name__} from {source!r}")
         cfg = OmegaConf.merge(*parts, OmegaConf.from_cli(cli_args), overrides)
         OmegaConf.resolve(cfg)
     except OSError as error:
-        raise ValueError(f"cannot read config file {error.filename!r}: {error.strerror}") from error
+        raise OptionError.because(f"cannot read config file {error.filename!r}: {error.strerror}") from error
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"bad config: {' '.join(str(error).split())}") from error
+        raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
     return parse_structured(ExperimentConfig, cfg)
 
 
@@ -145,23 +148,23 @@ def parse_structured(fields: type, cfg: Any = None) -> Any:
     """
     cfg = {} if cfg is None else cfg
     if not isinstance(cfg, dict | DictConfig):
-        raise ValueError(f"a {fields.__qualname__} is made from a mapping of keys, got {cfg!r}")
+        raise OptionError.because(f"a {fields.__qualname__} is made from a mapping of keys, got {cfg!r}")
     valid = {entry.name: entry for entry in dataclasses.fields(fields) if entry.init}
     for key in cfg:
         if key not in valid:
-            raise ValueError(
+            raise OptionError.because(
                 f"unknown config key {full_key(cfg, str(key))!r}{nearest(key, valid)} (valid keys: {', '.join(valid)})"
             )
     for name, entry in valid.items():
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and name not in cfg:
-            raise ValueError(f"missing config key {full_key(cfg, name)!r}")
+            raise OptionError.because(f"missing config key {full_key(cfg, name)!r}")
     structured = OmegaConf.structured(fields)
     for key, value in cfg.items():
         try:
             structured[key] = value
         except OmegaConfBaseException as error:
-            raise ValueError(f"{full_key(cfg, key)}: {str(error).splitlines()[0]} (got {value!r})") from error
+            raise OptionError.because(f"{full_key(cfg, key)}: {str(error).splitlines()[0]} (got {value!r})") from error
     if hasattr(fields, "__post_init__"):
         structured = OmegaConf.structured(OmegaConf.to_object(structured))
     if isinstance(cfg, DictConfig):

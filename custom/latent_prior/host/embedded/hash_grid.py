@@ -24,6 +24,8 @@ import torch.nn as nn
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
+
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
 UINT32 = 0xFFFFFFFF
 
@@ -74,12 +76,12 @@ class GridEncoding(nn.Module):
     def __init__(self, n_input_dims: int, config: Mapping[str, Any], grid_type: str = "hash"):
         super().__init__()
         if grid_type not in ("hash", "tiled", "dense"):
-            raise ValueError(f"grid encoding: type is {grid_type!r}, expected Hash, Tiled or Dense")
+            raise OptionError.because(f"grid encoding: type is {grid_type!r}, expected Hash, Tiled or Dense")
         if not 1 <= n_input_dims <= len(PRIMES):
-            raise ValueError(f"grid encoding: {n_input_dims} input dimensions, expected 1 to {len(PRIMES)}")
+            raise OptionError.because(f"grid encoding: {n_input_dims} input dimensions, expected 1 to {len(PRIMES)}")
         self.interpolation = str(config.get("interpolation", "Linear")).lower()
         if self.interpolation not in ("linear", "smoothstep", "nearest"):
-            raise ValueError(
+            raise OptionError.because(
                 f"pos_encoding_config.interpolation is {config['interpolation']!r}, "
                 "expected Linear, Smoothstep or Nearest"
             )

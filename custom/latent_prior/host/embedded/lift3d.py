@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.base import BaseModule
 from latent_prior.host.embedded.config import full_key, load_config
 from latent_prior.host.embedded.misc import cleanup, find_last_path, get_device, info, load_module_weights, warn
@@ -46,7 +47,7 @@ class BaseLift3DSystem(BaseSystem):
         key = full_key(self.cfg, f"{part}_type")
         name = self.cfg[f"{part}_type"]
         if not name:
-            raise ValueError(f"{key} is empty; set it to the registered name of a {part.replace('_', ' ')}")
+            raise OptionError.because(f"{key} is empty; set it to the registered name of a {part.replace('_', ' ')}")
         return find(name, key)
 
     def configure(self) -> None:
@@ -69,7 +70,7 @@ class BaseLift3DSystem(BaseSystem):
         info(f"Geometry starts from that of {checkpoint}")
         parsed = os.path.join(os.path.dirname(checkpoint), "..", "configs", "parsed.yaml")
         if not os.path.isfile(parsed):
-            raise ValueError(f"{key}: no {parsed} beside the checkpoint, so its geometry is unknown")
+            raise OptionError.because(f"{key}: no {parsed} beside the checkpoint, so its geometry is unknown")
         previous_cfg = load_config(parsed).system
         geometry_cfg = previous_cfg.geometry
         geometry_cfg.update(self.cfg.geometry_convert_override)
@@ -109,7 +110,9 @@ class BaseLift3DSystem(BaseSystem):
         for output in self.exporter():
             save = getattr(self, f"save_{output.save_type}", None)
             if save is None:
-                raise ValueError(f"{self.cfg.exporter_type} asks for save_{output.save_type}, which no saver offers")
+                raise OptionError.because(
+                    f"{self.cfg.exporter_type} asks for save_{output.save_type}, which no saver offers"
+                )
             save(f"it{self.true_global_step}-export/{output.save_name}", **output.params)
 
     def on_predict_end(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.base import BaseModule
 from latent_prior.host.embedded.misc import get_activation, warn
 from latent_prior.host.embedded.networks import get_mlp
@@ -57,7 +58,7 @@ class NoMaterial(BaseMaterial):
         if self.use_network:
             features = self.network(features)
         if features.shape[-1] != self.cfg.n_output_dims:
-            raise ValueError(
+            raise OptionError.because(
                 f"material.n_output_dims is {self.cfg.n_output_dims}, but the geometry gives {features.shape[-1]} "
                 "features (geometry.n_feature_dims)"
             )
@@ -66,7 +67,7 @@ class NoMaterial(BaseMaterial):
     def export(self, features: Float[Tensor, "*N Nf"], **kwargs) -> dict[str, Any]:
         color = self(features, **kwargs).clamp(0, 1)
         if color.shape[-1] < 3:
-            raise ValueError(f"material.n_output_dims is {color.shape[-1]}, an export needs at least 3")
+            raise OptionError.because(f"material.n_output_dims is {color.shape[-1]}, an export needs at least 3")
         if color.shape[-1] > 3:
             warn("the colour has more than three channels, the first three are taken as RGB")
         return {"albedo": color[..., :3]}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.activations import get_activation, trunc_exp
 from latent_prior.host.embedded.logs import debug, get_rank, info, warn
 from latent_prior.host.embedded.scalars import C, C_max
@@ -38,7 +39,9 @@ def get_device() -> torch.device:
         try:
             return torch.device(override)
         except RuntimeError as error:
-            raise ValueError(f"LATENT_PRIOR_DEVICE={override!r} is not a device; try 'cpu' or 'cuda:0'") from error
+            raise OptionError.because(
+                f"LATENT_PRIOR_DEVICE={override!r} is not a device; try 'cpu' or 'cuda:0'"
+            ) from error
     return torch.device(f"cuda:{get_rank()}") if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -63,10 +66,12 @@ def find_last_path(path: str | None) -> str | None:
     root = Path(folder or ".")
     trials = sorted(entry.name for entry in root.iterdir() if entry.name.startswith(prefix)) if root.is_dir() else []
     if not trials:
-        raise ValueError(f"{path}: no trial in {root}/ starts with {prefix!r}")
+        raise OptionError.because(f"{path}: no trial in {root}/ starts with {prefix!r}")
     found = os.path.join(folder, trials[-1]) + after
     if not os.path.exists(found):
-        raise ValueError(f"{path}: the newest trial, {os.path.join(folder, trials[-1])}, has no {after.lstrip('/')}")
+        raise OptionError.because(
+            f"{path}: the newest trial, {os.path.join(folder, trials[-1])}, has no {after.lstrip('/')}"
+        )
     return found
 
 
@@ -83,20 +88,22 @@ def load_module_weights(
     Raises ValueError when the file is missing, is no checkpoint, or has no such module.
     """
     if module_name is not None and ignore_modules is not None:
-        raise ValueError("module_name and ignore_modules exclude each other")
+        raise OptionError.because("module_name and ignore_modules exclude each other")
     if not os.path.isfile(path):
-        raise ValueError(f"no checkpoint at {path!r}; set `weights` to a .ckpt file written by a training run")
+        raise OptionError.because(f"no checkpoint at {path!r}; set `weights` to a .ckpt file written by a training run")
     try:
         checkpoint = torch.load(path, map_location=map_location or get_device(), weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file asks for
-        raise ValueError(f"{path!r} is no readable checkpoint: it holds more than tensors, or is cut off") from error
+        raise OptionError.because(
+            f"{path!r} is no readable checkpoint: it holds more than tensors, or is cut off"
+        ) from error
     except (RuntimeError, EOFError, OSError) as error:
         reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise ValueError(f"{path!r} is no readable checkpoint: {reason}") from error
+        raise OptionError.because(f"{path!r} is no readable checkpoint: {reason}") from error
     keys = checkpoint if isinstance(checkpoint, dict) else ()
     missing = [key for key in ("state_dict", "epoch", "global_step") if key not in keys]
     if missing:
-        raise ValueError(f"{path!r} is not a Lightning checkpoint: it has no {', '.join(missing)}")
+        raise OptionError.because(f"{path!r} is not a Lightning checkpoint: it has no {', '.join(missing)}")
     state = checkpoint["state_dict"]
     if ignore_modules is not None:
         ignored = tuple(f"{name}." for name in ignore_modules)
@@ -106,7 +113,7 @@ def load_module_weights(
         known = sorted({key.split(".")[0] for key in state})
         state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
         if not state:
-            raise ValueError(f"{path!r} has no module {module_name!r}; it holds {', '.join(known)}")
+            raise OptionError.because(f"{path!r} has no module {module_name!r}; it holds {', '.join(known)}")
     return state, checkpoint["epoch"], checkpoint["global_step"]
 
 
@@ -120,7 +127,7 @@ def chunk_batch(func: Callable, chunk_size: int, *args, **kwargs) -> Any:
         return func(*args, **kwargs)
     rows = next((arg.shape[0] for arg in [*args, *kwargs.values()] if isinstance(arg, Tensor)), None)
     if rows is None:
-        raise ValueError("chunk_batch needs at least one tensor argument to know the number of rows")
+        raise OptionError.because("chunk_batch needs at least one tensor argument to know the number of rows")
 
     def cut(arg: Any, start: int) -> Any:
         return arg[start : start + chunk_size] if isinstance(arg, Tensor) else arg
@@ -139,12 +146,12 @@ def chunk_batch(func: Callable, chunk_size: int, *args, **kwargs) -> Any:
         return kind(_join([part[i] for part in parts]) for i in range(len(parts[0])))
     if isinstance(parts[0], dict):
         return {key: _join([part[key] for part in parts]) for key in parts[0]}
-    raise ValueError(f"chunk_batch joins tensors, tuples, lists and dicts, not {kind.__name__}")
+    raise OptionError.because(f"chunk_batch joins tensors, tuples, lists and dicts, not {kind.__name__}")
 
 
 def _join(values: list[Tensor | None]) -> Tensor | None:
     if all(value is None for value in values):
         return None
     if not all(isinstance(value, Tensor) for value in values):
-        raise ValueError(f"chunk_batch joins tensors, got {[type(value).__name__ for value in values]}")
+        raise OptionError.because(f"chunk_batch joins tensors, got {[type(value).__name__ for value in values]}")
     return torch.cat([value if torch.is_grad_enabled() else value.detach() for value in values], dim=0)

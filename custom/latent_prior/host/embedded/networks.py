@@ -22,6 +22,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.base import Updateable
 from latent_prior.host.embedded.hash_grid import GridEncoding
 from latent_prior.host.embedded.misc import get_activation
@@ -74,7 +75,7 @@ class SphericalHarmonics(nn.Module):
         super().__init__()
         self.degree = int(config.get("degree", 4))
         if n_input_dims != 3 or not 1 <= self.degree <= 4:
-            raise ValueError(
+            raise OptionError.because(
                 f"SphericalHarmonics: {n_input_dims} inputs and degree {self.degree}, "
                 "expected 3 inputs and dir_encoding_config.degree in 1..4"
             )
@@ -107,7 +108,7 @@ class TcnnEncoding(nn.Module):
         otype = str(config["otype"]).lower()
         grid_type = GRIDS.get(otype) or (str(config.get("type", "Hash")).lower() if otype == "grid" else None)
         if grid_type is None and otype != "sphericalharmonics":
-            raise ValueError(
+            raise OptionError.because(
                 f"encoding otype is {config['otype']!r}, expected one of HashGrid, TiledGrid, DenseGrid, Grid, "
                 "SphericalHarmonics, ProgressiveBandFrequency (pos_encoding_config.otype or dir_encoding_config.otype)"
             )
@@ -148,7 +149,9 @@ class VanillaMLP(nn.Module):
     def __init__(self, dim_in: int, dim_out: int, config: Mapping[str, Any]):
         super().__init__()
         if str(config.get("activation", "ReLU")).lower() != "relu":
-            raise ValueError(f"mlp_network_config.activation is {config['activation']!r}, VanillaMLP has ReLU only")
+            raise OptionError.because(
+                f"mlp_network_config.activation is {config['activation']!r}, VanillaMLP has ReLU only"
+            )
         widths = [dim_in] + [int(config["n_neurons"])] * int(config["n_hidden_layers"])
         layers: list[nn.Module] = []
         for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
@@ -190,7 +193,7 @@ def get_mlp(n_input_dims: int, n_output_dims: int, config: Mapping[str, Any] | D
     config = _plain(config)
     with _missing_keys("mlp_network_config"):
         if config["otype"] != "VanillaMLP":
-            raise ValueError(f"mlp_network_config.otype is {config['otype']!r}, expected VanillaMLP")
+            raise OptionError.because(f"mlp_network_config.otype is {config['otype']!r}, expected VanillaMLP")
         return VanillaMLP(n_input_dims, n_output_dims, config)
 
 
@@ -199,6 +202,6 @@ def _missing_keys(where: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise ValueError(
+        raise OptionError.because(
             f"{where} has no {error.args[0]}; it replaces the default as a whole, so all of its keys must be given"
         ) from error

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import lr_scheduler
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.config import full_key
 from latent_prior.host.embedded.registry import nearest
 
@@ -18,27 +19,31 @@ def _parameters_of(model: nn.Module, name: str, key: str) -> list[nn.Parameter]:
         if not hasattr(target, part):
             have = [child for child, _ in target.named_children()] if isinstance(target, nn.Module) else []
             known = ", ".join(have)
-            raise ValueError(f"{key}: there is no {part!r} in {name!r}{nearest(part, have)} (modules: {known})")
+            raise OptionError.because(
+                f"{key}: there is no {part!r} in {name!r}{nearest(part, have)} (modules: {known})"
+            )
         target = getattr(target, part)
     if isinstance(target, nn.Module):
         return list(target.parameters())
     if isinstance(target, nn.Parameter):
         return [target]
-    raise ValueError(f"{key}: {name!r} is a {type(target).__name__}, expected a module or a parameter")
+    raise OptionError.because(f"{key}: {name!r} is a {type(target).__name__}, expected a module or a parameter")
 
 
 def _named(library: Any, name: str, base: type, key: str) -> type:
     """The subclass of `base` called `name` in `library`."""
     valid = [entry for entry, value in vars(library).items() if isinstance(value, type) and issubclass(value, base)]
     if name not in valid:
-        raise ValueError(f"{key}: unknown {base.__name__} {name!r}{nearest(name, valid)} (known: {', '.join(valid)})")
+        raise OptionError.because(
+            f"{key}: unknown {base.__name__} {name!r}{nearest(name, valid)} (known: {', '.join(valid)})"
+        )
     return getattr(library, name)
 
 
 def _plain(args: DictConfig | None, key: str) -> dict[str, Any]:
     """Arguments as plain Python: they end up in checkpoints, which may hold no OmegaConf objects."""
     if args is not None and not isinstance(args, DictConfig):
-        raise ValueError(f"{key}: expected a mapping of arguments, got {args!r}")
+        raise OptionError.because(f"{key}: expected a mapping of arguments, got {args!r}")
     return OmegaConf.to_container(args, resolve=True) if args else {}
 
 
@@ -49,7 +54,7 @@ def _build(cls: type, first: Any, config: DictConfig) -> Any:
     try:
         return cls(first, **args)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{key}: {error}") from error
+        raise OptionError.because(f"{key}: {error}") from error
 
 
 def parse_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -60,13 +65,15 @@ def parse_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimiz
     """
     config = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     if not config.get("name"):
-        raise ValueError(f"{full_key(config, 'name') or 'optimizer.name'}: set it to an optimiser, e.g. Adam")
+        raise OptionError.because(f"{full_key(config, 'name') or 'optimizer.name'}: set it to an optimiser, e.g. Adam")
     cls = _named(torch.optim, config.name, torch.optim.Optimizer, full_key(config, "name"))
     groups: Any = model.parameters()
     if "params" in config:
         key = full_key(config, "params")
         if not isinstance(config.params, DictConfig):
-            raise ValueError(f"{key}: expected a mapping from modules to their arguments, got {config.params!r}")
+            raise OptionError.because(
+                f"{key}: expected a mapping from modules to their arguments, got {config.params!r}"
+            )
         groups = [
             {"params": _parameters_of(model, name, key), "name": name, **_plain(args, f"{key}.{name}")}
             for name, args in config.params.items()
@@ -83,9 +90,9 @@ def parse_scheduler(config: DictConfig, optimizer: torch.optim.Optimizer) -> dic
     config = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     interval = config.get("interval", "epoch")
     if interval not in ("epoch", "step"):
-        raise ValueError(f"{full_key(config, 'interval')}: expected 'step' or 'epoch', got {interval!r}")
+        raise OptionError.because(f"{full_key(config, 'interval')}: expected 'step' or 'epoch', got {interval!r}")
     if not config.get("name"):
-        raise ValueError(f"{full_key(config, 'name')}: set it to a schedule, e.g. ExponentialLR")
+        raise OptionError.because(f"{full_key(config, 'name')}: set it to a schedule, e.g. ExponentialLR")
     if config.name in ("SequentialLR", "ChainedScheduler"):
         parts = [parse_scheduler(part, optimizer)["scheduler"] for part in config.schedulers]
         if config.name == "SequentialLR":

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from latent_prior import OptionError
+
 COLORMAPS = {"jet": "jet", "magma": "magma_r", "spectral": "Spectral"}  # magma is inverted: near is bright
 
 
@@ -24,12 +26,12 @@ def to_numpy(data: Any) -> Any:
         return [to_numpy(entry) for entry in data]
     if isinstance(data, dict):
         return {key: to_numpy(entry) for key, entry in data.items()}
-    raise ValueError(f"expected an array, tensor, list or dict to save, got {type(data).__name__}")
+    raise OptionError.because(f"expected an array, tensor, list or dict to save, got {type(data).__name__}")
 
 
 def _unit(img: np.ndarray, data_range: tuple[float, float]) -> np.ndarray:
     if not np.isfinite(img).all():
-        raise ValueError(f"a picture of shape {img.shape} has {(~np.isfinite(img)).sum()} non-finite values")
+        raise OptionError.because(f"a picture of shape {img.shape} has {(~np.isfinite(img)).sum()} non-finite values")
     low, high = data_range
     return (img.clip(low, high) - low) / (high - low)
 
@@ -41,9 +43,9 @@ def rgb_picture(img: Any, data_format: str = "HWC", data_range: tuple[float, flo
     """
     img = to_numpy(img)
     if data_format not in ("HWC", "CHW"):
-        raise ValueError(f"data_format must be 'HWC' or 'CHW', got {data_format!r}")
+        raise OptionError.because(f"data_format must be 'HWC' or 'CHW', got {data_format!r}")
     if img.ndim != 3:
-        raise ValueError(f"a colour image has 3 axes ({data_format}), got shape {img.shape}")
+        raise OptionError.because(f"a colour image has 3 axes ({data_format}), got shape {img.shape}")
     if data_format == "CHW":
         img = img.transpose(1, 2, 0)
     if img.dtype != np.uint8:
@@ -60,9 +62,9 @@ def grayscale_picture(img: Any, data_range: tuple[float, float] | None = None, c
     """
     img = to_numpy(img)
     if img.ndim != 2:
-        raise ValueError(f"a grey-scale image has 2 axes (height, width), got shape {img.shape}")
+        raise OptionError.because(f"a grey-scale image has 2 axes (height, width), got shape {img.shape}")
     if cmap is not None and cmap not in COLORMAPS:
-        raise ValueError(f"cmap must be None or one of {', '.join(COLORMAPS)}, got {cmap!r}")
+        raise OptionError.because(f"cmap must be None or one of {', '.join(COLORMAPS)}, got {cmap!r}")
     low, high = (float(img.min()), float(img.max())) if data_range is None else data_range
     unit = _unit(img, (low, high if high > low else low + 1))
     if cmap is None:
@@ -75,7 +77,7 @@ _KINDS = {"rgb": rgb_picture, "grayscale": grayscale_picture}
 
 def _panel(panel: Mapping[str, Any]) -> np.ndarray:
     if panel.get("type") not in _KINDS:
-        raise ValueError(f"a panel's type is one of {', '.join(_KINDS)}, got {panel.get('type')!r}")
+        raise OptionError.because(f"a panel's type is one of {', '.join(_KINDS)}, got {panel.get('type')!r}")
     return _KINDS[panel["type"]](panel["img"], **panel.get("kwargs", {}))
 
 
@@ -88,7 +90,7 @@ def _size(panels: Sequence[np.ndarray], align: Any) -> tuple[int, int]:
         return align, align
     if isinstance(align, tuple) and len(align) == 2:
         return align
-    raise ValueError(f"align must be 'max', 'min', a size or (height, width), got {align!r}")
+    raise OptionError.because(f"align must be 'max', 'min', a size or (height, width), got {align!r}")
 
 
 def grid_picture(panels: Sequence, align: Any = "max") -> np.ndarray:
@@ -98,7 +100,7 @@ def grid_picture(panels: Sequence, align: Any = "max") -> np.ndarray:
     `grayscale_picture`. In a row all are resized (bilinear) to the size that `align` names.
     """
     if len(panels) == 0:
-        raise ValueError("a picture grid needs at least one panel")
+        raise OptionError.because("a picture grid needs at least one panel")
     if isinstance(panels[0], list):
         return np.concatenate([grid_picture(row, align) for row in panels], axis=0)
     pictures = [_panel(panel) for panel in panels]

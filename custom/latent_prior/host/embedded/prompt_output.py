@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_prior import OptionError
+
 _Condition = Callable[[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]], Bool[Tensor, "B"]]
 
 
@@ -90,7 +92,9 @@ class PromptProcessorOutput:
         should not show are its negatives. Overhead cameras get the overhead prompt and two negatives of weight 0.
         """
         if not view_dependent_prompting:
-            raise ValueError("Perp-Neg contrasts views: it needs view_dependent_prompting=True (or use_perp_neg=false)")
+            raise OptionError.because(
+                "Perp-Neg contrasts views: it needs view_dependent_prompting=True (or use_perp_neg=false)"
+            )
         index = self.direction_index(elevation, azimuth, camera_distances)
         side, front, back, overhead = self.text_embeddings_vd
         uncond = self.uncond_text_embeddings_vd[index]

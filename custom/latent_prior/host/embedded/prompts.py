@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.base import BaseObject
 from latent_prior.host.embedded.config import full_key
 from latent_prior.host.embedded.logs import debug, get_rank, info
@@ -106,9 +107,11 @@ class PromptProcessor(BaseObject):
         """Check the prompt; ValueError when it is empty or asks for threestudio's prompt library, which is not here."""
         key = full_key(self.cfg, "prompt")
         if not prompt.strip():
-            raise ValueError(f'{key} is empty; say what to make, e.g. {key}="a red mug"')
+            raise OptionError.because(f'{key} is empty; say what to make, e.g. {key}="a red mug"')
         if prompt.startswith("lib:"):
-            raise ValueError(f"{key}: the prompt library is threestudio's; write the prompt out instead of {prompt!r}")
+            raise OptionError.because(
+                f"{key}: the prompt library is threestudio's; write the prompt out instead of {prompt!r}"
+            )
         return prompt
 
     def configure_text_encoder(self) -> None:
@@ -162,7 +165,7 @@ class PromptProcessor(BaseObject):
         """A prompt's embedding on this object's device."""
         path = self._cache_path(prompt)
         if not os.path.exists(path):
-            raise ValueError(
+            raise OptionError.because(
                 f"no embedding of [{prompt}] by {self.cfg.pretrained_model_name_or_path} at {path}; "
                 "spawn_func has to write it there"
             )

@@ -7,6 +7,8 @@ sub2, then main, so that the first mix-in overrides the others.
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 
+from latent_prior import OptionError
+
 __modules__: dict[str, type] = {}
 
 
@@ -22,7 +24,7 @@ def register(name: str) -> Callable[[type], type]:
     def decorator(cls: type) -> type:
         if name in __modules__:
             taken = __modules__[name]
-            raise ValueError(
+            raise OptionError.because(
                 f"type name {name!r} is already registered by {taken.__module__}.{taken.__qualname__}; "
                 f"{cls.__module__}.{cls.__qualname__} needs another name"
             )
@@ -43,7 +45,9 @@ def lookup(modules: Mapping[str, type], name: str, key: str = "") -> type:
     for part in parts:
         if part not in modules:
             known = ", ".join(sorted(modules)) or "none"
-            raise ValueError(f"{where}unknown type {part!r}{nearest(part, modules)} (registered types: {known})")
+            raise OptionError.because(
+                f"{where}unknown type {part!r}{nearest(part, modules)} (registered types: {known})"
+            )
     if len(parts) == 1:
         return modules[main]
     return type(f"{main}.{subs}", tuple(modules[part] for part in parts), {})

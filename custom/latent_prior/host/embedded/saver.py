@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from latent_prior import OptionError
 from latent_prior.host.embedded import pictures
 from latent_prior.host.embedded.pictures import to_numpy
 
@@ -34,7 +35,7 @@ class SaverMixin:
     def get_save_dir(self) -> str:
         """The save folder; ValueError before `set_save_dir`."""
         if self._save_dir is None:
-            raise ValueError("nowhere to save: call system.set_save_dir(folder) first")
+            raise OptionError.because("nowhere to save: call system.set_save_dir(folder) first")
         return self._save_dir
 
     def get_save_path(self, filename: str) -> str:
@@ -51,7 +52,9 @@ class SaverMixin:
         try:
             import wandb  # noqa: F401
         except ImportError as error:
-            raise ValueError("system.loggers.wandb.enable is true, but wandb is missing: pip install wandb") from error
+            raise OptionError.because(
+                "system.loggers.wandb.enable is true, but wandb is missing: pip install wandb"
+            ) from error
         self._wandb_logger = WandbLogger(project=wandb_cfg.project, name=wandb_cfg.name)
 
     def get_loggers(self) -> list[Logger]:
@@ -115,7 +118,7 @@ class SaverMixin:
         """Write an image that is uint8 already: h w, h w 3 or h w 4."""
         img = to_numpy(img)
         if img.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"save_image takes uint8 or uint16, got {img.dtype}; save_rgb_image takes floats")
+            raise OptionError.because(f"save_image takes uint8 or uint16, got {img.dtype}; save_rgb_image takes floats")
         return self._write_picture(filename, img)
 
     def save_data(self, filename: str, data: Any) -> str:
@@ -151,11 +154,11 @@ class SaverMixin:
         frame's number, e.g. r"(\d+)\.png"; save_format: 'mp4' or 'gif'. ValueError when no file matches.
         """
         if save_format not in ("mp4", "gif"):
-            raise ValueError(f"save_format must be 'mp4' or 'gif', got {save_format!r}")
+            raise OptionError.because(f"save_format must be 'mp4' or 'gif', got {save_format!r}")
         folder = os.path.join(self.get_save_dir(), img_dir)
         found = [(match, entry) for entry in os.listdir(folder) if (match := re.search(matcher, entry))]
         if not found:
-            raise ValueError(f"no image in {folder} matches {matcher!r}")
+            raise OptionError.because(f"no image in {folder} matches {matcher!r}")
         names = [entry for _, entry in sorted(found, key=lambda pair: int(pair[0].group(1)))]
         frames = [np.asarray(Image.open(os.path.join(folder, entry)).convert("RGB")) for entry in names]
         path = self.get_save_path(filename if filename.endswith(save_format) else f"{filename}.{save_format}")

@@ -14,6 +14,8 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from latent_prior import OptionError
+
 
 def _segments(value: Any) -> list:
     """The flat schedule [start, v0, v1, e1, ...] of a non-scalar value, checked."""
@@ -22,13 +24,13 @@ def _segments(value: Any) -> list:
     elif isinstance(value, tuple):
         value = list(value)
     if not isinstance(value, list):
-        raise ValueError(f"a scheduled scalar is a number or a list of numbers, not {value!r}")
+        raise OptionError.because(f"a scheduled scalar is a number or a list of numbers, not {value!r}")
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in value):
-        raise ValueError(f"a scheduled scalar holds numbers only, got {value!r}")
+        raise OptionError.because(f"a scheduled scalar holds numbers only, got {value!r}")
     if len(value) == 3:
         value = [0, *value]
     if len(value) < 4 or len(value) % 2:
-        raise ValueError(
+        raise OptionError.because(
             "a scheduled scalar is [v0, v1, end], [start, v0, v1, end] or [start, v0, v1, e1, v2, e2, ...], "
             f"got {value!r}"
         )
@@ -43,7 +45,7 @@ def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -
     Raises ValueError for a malformed schedule or an unknown interpolation.
     """
     if interpolation not in ("linear", "exp"):
-        raise ValueError(f"interpolation must be 'linear' or 'exp', got {interpolation!r}")
+        raise OptionError.because(f"interpolation must be 'linear' or 'exp', got {interpolation!r}")
     if isinstance(value, int | float):
         return value
     schedule = _segments(value)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from latent_prior import OptionError
 from latent_prior.host.threestudio import stand_ins
 
 ROOT_VARIABLE = "THREESTUDIO_ROOT"
@@ -47,7 +48,7 @@ def bring_in() -> tuple[str, ...]:
     folder = root()
     if folder is not None:
         if not (Path(folder) / "threestudio" / "__init__.py").is_file():
-            raise ValueError(
+            raise OptionError.because(
                 f"{ROOT_VARIABLE} (--threestudio) is {folder!r}, which holds no threestudio/__init__.py; expected the "
                 "folder of threestudio's launch.py"
             )
@@ -67,7 +68,7 @@ def bring_in() -> tuple[str, ...]:
                 del sys.modules[name]
         if folder is not None:
             sys.path.remove(str(Path(folder).resolve()))
-        raise ValueError(
+        raise OptionError.because(
             f"threestudio cannot be imported: {type(error).__name__}: {error} (--host embedded does without it)"
         ) from error
     if not torch.cuda.is_available():

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPModel
 
+from latent_prior import OptionError
 from latent_prior.pocket.pictures import picture_set
 from latent_prior.pocket.training.assemble import assemble
 from latent_prior.pocket.training.autoencoder import train_autoencoder
@@ -38,7 +39,7 @@ class _Parts:
     def load(folder: Path) -> "_Parts":
         for part in ("vae", "unet", "clip", "judge"):
             if not (folder / part / "config.json").is_file():
-                raise ValueError(
+                raise OptionError.because(
                     f"--start-from: {str(folder)!r} has no {part}; expected what train-pocket wrote to --out"
                 )
         return _Parts(

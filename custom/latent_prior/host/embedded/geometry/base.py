@@ -13,6 +13,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.base import BaseModule
 
 
@@ -22,7 +23,9 @@ class BaseGeometry(BaseModule):
     @staticmethod
     def create_from(other: "BaseGeometry", cfg: dict | DictConfig | None = None, **kwargs) -> "BaseGeometry":
         """Override: a new geometry with `other`'s content under the config `cfg`."""
-        raise ValueError(f"system.geometry_convert_from: this geometry cannot be made from a {type(other).__name__}")
+        raise OptionError.because(
+            f"system.geometry_convert_from: this geometry cannot be made from a {type(other).__name__}"
+        )
 
     def export(self, points: Float[Tensor, "*N 3"], **kwargs) -> dict[str, Any]:
         """What a material needs to colour the points: `features` where the field has any."""
@@ -63,13 +66,15 @@ class BaseImplicitGeometry(BaseGeometry):
 
     def configure(self) -> None:
         if self.cfg.radius <= 0:
-            raise ValueError(f"geometry.radius is {self.cfg.radius}, expected a positive length")
+            raise OptionError.because(f"geometry.radius is {self.cfg.radius}, expected a positive length")
         if self.cfg.isosurface_method not in ("mt", "mc-cpu"):
-            raise ValueError(f"geometry.isosurface_method is {self.cfg.isosurface_method!r}, expected mt or mc-cpu")
+            raise OptionError.because(
+                f"geometry.isosurface_method is {self.cfg.isosurface_method!r}, expected mt or mc-cpu"
+            )
         if self.cfg.isosurface_deformable_grid:
-            raise ValueError("geometry.isosurface_deformable_grid is true, but this host has fixed grids only")
+            raise OptionError.because("geometry.isosurface_deformable_grid is true, but this host has fixed grids only")
         if self.cfg.isosurface_outlier_n_faces_threshold < 0:
-            raise ValueError(
+            raise OptionError.because(
                 f"geometry.isosurface_outlier_n_faces_threshold is {self.cfg.isosurface_outlier_n_faces_threshold}, "
                 "expected a number >= 0"
             )

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.geometry.base import BaseGeometry, BaseImplicitGeometry, gaussian_blob, linear_blob
 from latent_prior.host.embedded.misc import get_activation
 from latent_prior.host.embedded.networks import get_encoding, get_mlp
@@ -70,11 +71,13 @@ class ImplicitVolume(BaseImplicitGeometry):
     def configure(self) -> None:
         super().configure()
         if self.cfg.density_bias not in BLOBS and not isinstance(self.cfg.density_bias, int | float):
-            raise ValueError(
+            raise OptionError.because(
                 f"geometry.density_bias is {self.cfg.density_bias!r}, expected one of {tuple(BLOBS)} or a number"
             )
         if self.cfg.normal_type not in NORMAL_TYPES:
-            raise ValueError(f"geometry.normal_type is {self.cfg.normal_type!r}, expected one of {NORMAL_TYPES}")
+            raise OptionError.because(
+                f"geometry.normal_type is {self.cfg.normal_type!r}, expected one of {NORMAL_TYPES}"
+            )
         get_activation(self.cfg.density_activation, "geometry.density_activation")
         # the order of these decides which random numbers each gets
         self.encoding = get_encoding(self.cfg.n_input_dims, self.cfg.pos_encoding_config)
@@ -125,7 +128,7 @@ class ImplicitVolume(BaseImplicitGeometry):
     def normal(self, points: Float[Tensor, "*N 3"], out: dict[str, Tensor]) -> Float[Tensor, "*N 3"]:
         """The unit normal at the points, as `normal_type` says; `out` holds their density and encoding."""
         if self.cfg.normal_type is None:
-            raise ValueError("geometry.normal_type is None, but the material or renderer asks for normals")
+            raise OptionError.because("geometry.normal_type is None, but the material or renderer asks for normals")
         if self.cfg.normal_type == "pred":
             return F.normalize(self.normal_network(out["encoding"]), dim=-1)
         central = self.cfg.normal_type == "finite_difference_laplacian"
@@ -149,7 +152,7 @@ class ImplicitVolume(BaseImplicitGeometry):
         copy_net: take over the features' and normals' networks too, where their widths agree.
         """
         if not isinstance(other, ImplicitVolume):
-            raise ValueError(
+            raise OptionError.because(
                 f"system.geometry_convert_from: an implicit-volume cannot be made from a {type(other).__name__}"
             )
         new = ImplicitVolume(cfg, **kwargs)

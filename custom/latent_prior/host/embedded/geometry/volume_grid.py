@@ -15,6 +15,7 @@ from jaxtyping import Float
 from omegaconf import ListConfig
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.geometry.base import BaseImplicitGeometry, linear_blob
 from latent_prior.host.embedded.misc import get_activation
 from latent_prior.host.embedded.registry import register
@@ -52,13 +53,19 @@ class VolumeGrid(BaseImplicitGeometry):
     def configure(self) -> None:
         super().configure()
         if self.cfg.density_bias != "blob" and not isinstance(self.cfg.density_bias, int | float):
-            raise ValueError(f"geometry.density_bias is {self.cfg.density_bias!r}, expected 'blob' or a number")
+            raise OptionError.because(
+                f"geometry.density_bias is {self.cfg.density_bias!r}, expected 'blob' or a number"
+            )
         if self.cfg.normal_type not in NORMAL_TYPES:
-            raise ValueError(f"geometry.normal_type is {self.cfg.normal_type!r}, expected one of {NORMAL_TYPES}")
+            raise OptionError.because(
+                f"geometry.normal_type is {self.cfg.normal_type!r}, expected one of {NORMAL_TYPES}"
+            )
         get_activation(self.cfg.density_activation, "geometry.density_activation")
         size = tuple(self.cfg.grid_size) if isinstance(self.cfg.grid_size, ListConfig) else ()
         if len(size) != 3 or not all(isinstance(count, int) and count > 0 for count in size):
-            raise ValueError(f"geometry.grid_size is {self.cfg.grid_size}, expected three positive whole numbers")
+            raise OptionError.because(
+                f"geometry.grid_size is {self.cfg.grid_size}, expected three positive whole numbers"
+            )
         self.grid = nn.Parameter(torch.zeros(1, 1 + self.cfg.n_feature_dims, *size))
         if self.cfg.density_bias == "blob":
             self.register_buffer("density_scale", torch.tensor(0.0))
@@ -103,7 +110,7 @@ class VolumeGrid(BaseImplicitGeometry):
     def normal(self, points: Float[Tensor, "*N 3"], density: Float[Tensor, "*N 1"]) -> Float[Tensor, "*N 3"]:
         """The unit normal at the points, as `normal_type` says."""
         if self.cfg.normal_type is None:
-            raise ValueError("geometry.normal_type is None, but the material or renderer asks for normals")
+            raise OptionError.because("geometry.normal_type is None, but the material or renderer asks for normals")
         if self.cfg.normal_type == "pred":
             return F.normalize(self.interpolate(points, self.normal_grid), dim=-1)
         central = self.cfg.normal_type == "finite_difference_laplacian"
