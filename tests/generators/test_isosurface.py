@@ -71,7 +71,7 @@ def test_an_empty_field_is_an_error_that_says_what_to_change(unit_box):
     grid = isosurface.sample_density(lambda p: torch.full_like(p[:, :1], 0.01), unit_box, 16)
     with pytest.raises(ValueError, match=r"empty.*trainer\.max_steps.*isosurface_threshold"):
         isosurface.automatic_threshold(grid)
-    with pytest.raises(ValueError, match=r"Lower exporter\.isosurface_threshold"):
+    with pytest.raises(ValueError, match=r"Lower system.exporter\.isosurface_threshold"):
         isosurface.extract_surface(grid, threshold=0.5)
 
 

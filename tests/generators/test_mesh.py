@@ -86,7 +86,7 @@ def test_max_faces_and_threshold_are_heeded(fields, unit_box):
 def test_an_empty_field_is_an_error(unit_box):
     with pytest.raises(ValueError, match="empty"):
         field_to_mesh(lambda p: 0 * p[:, :1], None, unit_box, 32)
-    with pytest.raises(ValueError, match="Lower exporter.isosurface_threshold"):
+    with pytest.raises(ValueError, match="Lower system.exporter.isosurface_threshold"):
         field_to_mesh(lambda p: 0 * p[:, :1], None, unit_box, 32, threshold=1.0)
 
 

@@ -37,7 +37,7 @@ class DensityGrid:
 def sample_density(density: Density, box: Float[Tensor, "2 3"], resolution: int, chunk: int = 1 << 18) -> DensityGrid:
     """Sample the field in the box, `resolution` points along its longest edge, `chunk` points at a time."""
     if resolution < 4:
-        raise OptionError.because(f"isosurface_resolution is {resolution}, expected at least 4")
+        raise ValueError(f"resolution is {resolution}, expected at least 4")
     extent = (box[1] - box[0]).double().cpu()
     step = float(extent.max()) / (resolution - 1)
     counts = [int(np.ceil(float(edge) / step - 1e-6)) + 1 for edge in extent]
@@ -62,7 +62,7 @@ def automatic_threshold(grid: DensityGrid) -> float:
     (intersection over union, within 0.005 of the best, adjoining the best), and return their geometric mean.
 
     Raises:
-        ValueError: an empty field, that is one without an opaque pixel.
+        OptionError: an empty field, that is one without an opaque pixel.
     """
     opacities = [1 - np.exp(-grid.values.sum(axis=axis, dtype=np.float64) * grid.step) for axis in range(3)]
     opaque = np.concatenate([opacity.ravel() > 0.5 for opacity in opacities])
@@ -71,7 +71,7 @@ def automatic_threshold(grid: DensityGrid) -> float:
         raise OptionError.because(
             f"the field is empty: seen along x, y and z its opacity is {max(map(np.max, opacities)):.2g} at most. "
             "Train longer (trainer.max_steps), weaken the sparsity losses (system.loss), or set "
-            f"exporter.isosurface_threshold below the largest density, {grid.values.max():.3g}"
+            f"system.exporter.isosurface_threshold below the largest density, {grid.values.max():.3g}"
         )
     thresholds = np.geomspace(1e-4, 1, CANDIDATES, endpoint=False) * float(grid.values.max())
     # counts of pixels above each threshold, by two sorts instead of a pass over the pixels for each
@@ -137,12 +137,12 @@ def extract_surface(
     thinner than about twice as much are lost. 0 leaves it alone.
 
     Raises:
-        ValueError: nothing lies above the threshold.
+        OptionError: nothing lies above the threshold.
     """
     if not grid.values.max() > threshold:
         raise OptionError.because(
             f"no density exceeds isosurface_threshold = {threshold:.3g}: the largest is {grid.values.max():.3g}. "
-            "Lower exporter.isosurface_threshold, or train longer (trainer.max_steps)"
+            "Lower system.exporter.isosurface_threshold or set it to auto, or train longer (trainer.max_steps)"
         )
     values = _cleaned(grid.values, threshold, min_fraction, fill_cavities)
     if smoothing > 0:
@@ -171,7 +171,7 @@ def _cleaned(
 def simplify(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
     """At most about `max_faces` faces, by quadric edge collapse (Garland and Heckbert 1997); colours are dropped."""
     if max_faces < 4:
-        raise OptionError.because(f"exporter.max_faces is {max_faces}, expected at least 4, or null for no limit")
+        raise ValueError(f"max_faces is {max_faces}, expected at least 4")
     if len(mesh.faces) <= max_faces:
         return mesh
     vertices, faces = fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=max_faces)

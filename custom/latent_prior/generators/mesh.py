@@ -63,7 +63,7 @@ def field_to_mesh(
     chunk: points evaluated at a time.
 
     Raises:
-        ValueError: an empty field.
+        OptionError: an empty field.
     """
     grid = sample_density(density, box, max(32, resolution // 2) if coarse_to_fine else resolution, chunk)
     threshold = automatic_threshold(grid) if threshold is None else threshold
@@ -98,7 +98,7 @@ def surface_colors(
 
     The isosurface lies where the density fades, and the field's colour there was hardly ever seen; so a short ray goes
     from one `step` outside into the body, to where at least the threshold's density has made it opaque (optical depth
-    4, within 3 to 12 steps), and its samples are weighed as in volume rendering, divided by the ray's opacity.
+    4, within 3 to 12 steps), and its samples are weighted as in volume rendering, divided by the ray's opacity.
     """
     depth = min(max(4 / threshold, 3 * step), 12 * step)
     width = (step + depth) / MARCH_SAMPLES
@@ -127,13 +127,13 @@ def linear_latents_to_rgb(matrix: Float[Tensor, "..."]) -> Callable[[Tensor], Te
     """Colours from latents by a linear map, (v M + 1) / 2, clamped (the map Latent-NeRF uses, Metzer et al. 2022)."""
     if matrix.ndim != 2 or matrix.shape[1] != 3:
         raise OptionError.because(
-            f"exporter.latent_to_rgb has shape {tuple(matrix.shape)}, expected one row of three numbers a channel"
+            f"system.exporter.latent_to_rgb has shape {tuple(matrix.shape)}, expected one row of three numbers a channel"
         )
 
     def to_rgb(latents: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
         if latents.shape[-1] != len(matrix):
             raise OptionError.because(
-                f"exporter.latent_to_rgb has {len(matrix)} rows, but the field has {latents.shape[-1]} channels"
+                f"system.exporter.latent_to_rgb has {len(matrix)} rows, but the field has {latents.shape[-1]} channels"
             )
         return ((latents @ matrix.to(latents) + 1) / 2).clamp(0, 1)
 

@@ -3,28 +3,32 @@
 Conventions. In memory a mesh is in world coordinates, z up, front towards +x, and its colours are display values
 (sRGB). On disk:
     .glb   as glTF 2.0 has it, so that viewers show it upright and in its true colours: y up, front towards +z, that is
-           (x, y, z) becomes (y, z, x); vertex colours in linear light, with a matte material; textures in sRGB.
-           With glb_for="trimesh" vertex colours are sRGB and there is no material, as trimesh itself writes and reads
-           them (with a material trimesh hides vertex colours); viewers then show them too light, and metallic.
-    .obj   z up; a texture through its .mtl, or sRGB vertex colours with the mean colour in the .mtl for readers that do
-           not know vertex colours.
+           (x, y, z) becomes (y, z, x); vertex colours in linear light, 16 bits a channel (8 would merge most of the
+           darkest display values), with a matte material; textures in sRGB. With glb_for="trimesh" vertex colours are
+           8-bit sRGB and there is no material, as trimesh itself writes and reads them (with a material trimesh hides
+           vertex colours); viewers then show them too light, and metallic.
+    .obj   y up, turned as a .glb is; a texture through its .mtl, or sRGB vertex colours with the mean colour in the
+           .mtl for readers that do not know vertex colours.
     .ply   z up, sRGB vertex colours.
-`load_mesh` undoes all of it.
+    .stl   z up, no colours.
+For the last three `up` may ask for the other axis; a line in the file's header says which it is. `load_mesh` undoes all
+of it.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import trimesh
-from jaxtyping import Float
+from jaxtyping import Float, UInt
 
 from latent_prior import OptionError
 
-FORMATS = ("glb", "obj", "ply")
+UP = {"glb": "y", "obj": "y", "ply": "z", "stl": "z"}  # what programs that open such files take for up
+FORMATS = tuple(UP)
+COLORLESS = ("stl",)
 GLB_READERS = ("viewers", "trimesh")
-SRGB_MARK = "vertex_colors_are_srgb"  # in the mesh's extras, for what departs from glTF
-WORLD_TO_GLTF = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+UP_MARK = "latent_prior: {} is up"
+WORLD_TO_Y_UP = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 
 def srgb_to_linear(color: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -37,39 +41,54 @@ def linear_to_srgb(light: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
-def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers") -> list[Path]:
+def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers", up: str | None = None) -> list[Path]:
     """Write the mesh in the format of the path's suffix; returns every file written, the mesh's own first.
 
-    glb_for: viewers or trimesh, see above; `load_mesh` reads either.
+    glb_for: viewers or trimesh, see above; `load_mesh` reads either. up: y or z; None: the format's own, see above.
     """
     path = Path(path)
-    if glb_for not in GLB_READERS:
-        raise OptionError.because(f"exporter.glb_for is {glb_for!r}, expected one of {', '.join(GLB_READERS)}")
-    if path.suffix == ".glb":
-        return _save_glb(mesh, path, linear=glb_for == "viewers")
-    if path.suffix == ".obj":
-        return _save_obj(mesh, path)
-    if path.suffix == ".ply":
-        mesh.export(path)
-        return [path]
-    raise OptionError.because(f"exporter.fmt: {path.suffix!r} is no mesh format, expected one of {', '.join(FORMATS)}")
+    fmt = path.suffix[1:].lower()
+    if fmt not in FORMATS or glb_for not in GLB_READERS or up not in (None, "y", "z") or (fmt, up) == ("glb", "z"):
+        raise ValueError(f"cannot write {path.name} with glb_for={glb_for!r}, up={up!r}")
+    up = up or UP[fmt]
+    if up == "y":
+        mesh = mesh.copy(include_cache=True)  # the normals too, which a textured mesh has from before it was cut
+        mesh.apply_transform(WORLD_TO_Y_UP)
+    mark = UP_MARK.format(up)
+    if fmt == "obj":
+        return _save_obj(mesh, path, mark)
+    if fmt == "glb":
+        data = _linear_glb(mesh) if glb_for == "viewers" else _glb(mesh)
+    elif fmt == "ply":
+        data = mesh.export(file_type="ply").replace(b"\n", f"\ncomment {mark}\n".encode(), 1)
+    else:
+        data = mark.encode().ljust(80) + mesh.export(file_type="stl")[80:]
+    path.write_bytes(data)
+    return [path]
 
 
 def load_mesh(path: Path | str) -> trimesh.Trimesh:
-    """Read a mesh that `save_mesh` wrote: world coordinates, z up, sRGB vertex colours."""
+    """Read a mesh that `save_mesh` wrote: world coordinates, z up, sRGB vertex colours where the file has colours."""
     path = Path(path)
     if not path.is_file():
         raise OptionError.because(f"there is no mesh file {path}")
-    mesh = _load(path, skip_materials=True)  # a material would hide vertex colours
-    if mesh.visual.kind == "vertex":
-        linear = path.suffix == ".glb" and not mesh.metadata.get(SRGB_MARK, False)
-        colors = _map_colors(mesh.visual.vertex_colors, linear_to_srgb) if linear else mesh.visual.vertex_colors
+    fmt = path.suffix[1:].lower()
+    mesh = _load(path)
+    if fmt in COLORLESS:
+        mesh.merge_vertices()  # the format keeps each triangle's corners apart
     else:
-        mesh = _load(path)
-        colors = mesh.visual.to_color().vertex_colors
-    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=np.array(colors))
-    if path.suffix == ".glb":
-        mesh.apply_transform(np.linalg.inv(WORLD_TO_GLTF))
+        colors = getattr(mesh.visual, "vertex_attributes", {}).get("color")  # a glb's, beside its material
+        if colors is not None:
+            colors = _bytes(linear_to_srgb(colors[:, :3] / np.iinfo(colors.dtype).max))
+        elif getattr(mesh.visual, "uv", None) is not None:
+            colors = mesh.visual.to_color().vertex_colors
+        else:
+            colors = _load(path, skip_materials=True).visual.vertex_colors  # an obj's, which its material would hide
+        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=np.array(colors))
+    with path.open("rb") as file:
+        head = file.read(200).decode(errors="replace")
+    if next((up for up in "yz" if UP_MARK.format(up) in head), UP.get(fmt)) == "y":
+        mesh.apply_transform(np.linalg.inv(WORLD_TO_Y_UP))
     return mesh
 
 
@@ -81,31 +100,35 @@ def _load(path: Path, **options) -> trimesh.Trimesh:
     return mesh
 
 
-def _map_colors(colors: np.ndarray, curve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    mapped = np.array(colors)
-    mapped[:, :3] = (curve(colors[:, :3] / 255.0) * 255).round().astype(np.uint8)
-    return mapped
+def _bytes(color: Float[np.ndarray, "N 3"]) -> UInt[np.ndarray, "N 3"]:
+    return (color * 255).round().astype(np.uint8)
 
 
-def _save_glb(mesh: trimesh.Trimesh, path: Path, linear: bool) -> list[Path]:
-    turned = mesh.copy(include_cache=True)  # with the normals, which a mesh cut for its texture has from before the cut
-    turned.apply_transform(WORLD_TO_GLTF)
-    if turned.visual.kind == "vertex" and linear:
-        turned.visual.vertex_colors = _map_colors(turned.visual.vertex_colors, srgb_to_linear)
-    elif turned.visual.kind == "vertex":
-        turned.metadata[SRGB_MARK] = True
-
-    def add_material(tree: dict) -> None:
-        if linear and "materials" not in tree:  # without one a viewer takes glTF's default, which is a metal
-            tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}]
-            tree["meshes"][0]["primitives"][0]["material"] = 0
-
-    scene = trimesh.Scene(turned)
-    path.write_bytes(trimesh.exchange.gltf.export_glb(scene, include_normals=True, tree_postprocessor=add_material))
-    return [path]
+def _glb(mesh: trimesh.Trimesh, **options) -> bytes:
+    return trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh), include_normals=True, **options)
 
 
-def _save_obj(mesh: trimesh.Trimesh, path: Path) -> list[Path]:
+def _linear_glb(mesh: trimesh.Trimesh) -> bytes:
+    """As glTF has it. trimesh writes colours with 8 bits, but vertex attributes as they are, with "_" before the name."""
+    if mesh.visual.kind != "vertex":
+        return _glb(mesh)
+    light = srgb_to_linear(np.asarray(mesh.visual.vertex_colors)[:, :3] / 255.0)
+    opaque = np.ones_like(light[:, :1])  # four channels: a vertex's data has to start at a multiple of four bytes
+    mesh.vertex_attributes["COLOR_0"] = (np.concatenate([light, opaque], axis=1) * 65535).round().astype(np.uint16)
+    mesh.visual = trimesh.visual.ColorVisuals()
+
+    def finish(tree: dict) -> None:
+        (primitive,) = tree["meshes"][0]["primitives"]
+        primitive["attributes"]["COLOR_0"] = primitive["attributes"].pop("_COLOR_0")
+        tree["accessors"][primitive["attributes"]["COLOR_0"]]["normalized"] = True
+        # without a material a viewer takes glTF's default, which is a metal
+        tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}]
+        primitive["material"] = 0
+
+    return _glb(mesh, tree_postprocessor=finish)
+
+
+def _save_obj(mesh: trimesh.Trimesh, path: Path, mark: str) -> list[Path]:
     material, picture = path.with_suffix(".mtl"), path.with_suffix(".png")
     lines = ["newmtl surface", "Ka 0 0 0", "Ks 0 0 0", "illum 1"]
     textured = isinstance(mesh.visual, trimesh.visual.TextureVisuals)
@@ -117,7 +140,7 @@ def _save_obj(mesh: trimesh.Trimesh, path: Path) -> list[Path]:
         lines.append("Kd " + " ".join(f"{value:.6f}" for value in mean))
     material.write_text("\n".join(lines) + "\n")
 
-    rows = ["# latent_prior: z is up, vertex colours are sRGB", f"mtllib {material.name}"]
+    rows = [f"# {mark}, vertex colours are sRGB", f"mtllib {material.name}"]
     if textured:
         rows += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in mesh.vertices]
         rows += [f"vt {u:.7g} {v:.7g}" for u, v in mesh.visual.uv]

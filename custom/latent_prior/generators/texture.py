@@ -41,19 +41,23 @@ class Atlas:
     uv: Float[np.ndarray, "M 2"]
 
 
-def unwrap(mesh: trimesh.Trimesh, size: int, timeout: float) -> Atlas | None:
+def unwrap(mesh: trimesh.Trimesh, size: int, timeout: float) -> Atlas:
     """Cut the mesh into charts, four texels apart in a texture of about `size` x `size`.
 
-    None where that takes longer than `timeout` seconds, or where xatlas is missing or fails.
+    Raises:
+        TimeoutError: it takes longer than `timeout` seconds.
+        RuntimeError: the process that does it fails, with its last words.
     """
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "mesh.npz"), Path(folder, "atlas.npz")
         np.savez(before, vertices=mesh.vertices.astype(np.float32), faces=mesh.faces.astype(np.uint32))
         command = [sys.executable, "-c", UNWRAP, str(before), str(after), str(size)]
         try:
-            subprocess.run(command, timeout=timeout, check=True, capture_output=True)
-        except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
-            return None
+            done = subprocess.run(command, timeout=timeout, capture_output=True, text=True)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"it takes longer than {timeout:g} s") from error
+        if done.returncode != 0:
+            raise RuntimeError((done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1])
         with np.load(after) as data:
             return Atlas(data["source"].astype(np.int64), data["faces"].astype(np.int64), data["uv"].astype(np.float64))
 

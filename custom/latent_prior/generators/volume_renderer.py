@@ -93,11 +93,11 @@ class DenseVolumeRenderer(host.BaseModule):
 
     def configure(self, geometry: Any, material: Any, background: Any) -> None:
         if self.cfg.bounds not in ("box", "sphere"):
-            raise OptionError.because(f"renderer.bounds is {self.cfg.bounds!r}, expected box or sphere")
+            raise OptionError("system.renderer.bounds", self.cfg.bounds, "box or sphere")
         keys = ("radius", "num_samples_per_ray", "eval_chunk_size", "prune_alpha", "prune_resolution", "prune_every")
         for key in keys:
             if getattr(self.cfg, key) <= 0:
-                raise OptionError.because(f"renderer.{key} is {getattr(self.cfg, key)}, expected a positive number")
+                raise OptionError(f"system.renderer.{key}", getattr(self.cfg, key), "a positive number")
         self.sub_modules = SubModules(geometry, material, background)
         radius = float(self.cfg.radius)
         self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3]))
@@ -300,6 +300,4 @@ def _per_pixel(color: Float[Tensor, "..."], shape: tuple[int, int, int]) -> Floa
         return color[:, None, None]
     if color.ndim == 1 or (color.ndim == 4 and color.shape[:3] == shape):
         return color
-    raise OptionError.because(
-        f"bg_color has shape {tuple(color.shape)}, expected Nc, B Nc or B H W Nc with B H W = {shape}"
-    )
+    raise ValueError(f"bg_color has shape {tuple(color.shape)}, expected Nc, B Nc or B H W Nc with B H W = {shape}")
