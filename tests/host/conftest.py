@@ -1,6 +1,9 @@
 """A tiny field, its renderer and a system that trains them: enough to exercise the host without a diffusion model."""
 
+import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,12 +23,6 @@ class ToyGeometry(BaseModule):
     def configure(self):
         self.values = nn.Parameter(torch.zeros(self.cfg.size))
 
-    @staticmethod
-    def create_from(other, cfg=None, copy_net=True):
-        geometry = ToyGeometry(cfg)
-        geometry.values.data += other.values.data.mean() * (2 if copy_net else 1)
-        return geometry
-
 
 class ToyPart(BaseModule):
     pass
@@ -41,7 +38,10 @@ class ToyRenderer(BaseModule):
 
 class ToyExporter(Exporter):
     def __call__(self):
-        return [ExporterOutput("values", "data", {"data": self.geometry.values})]
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name, "values.json")
+        path.write_text(json.dumps(self.geometry.values.tolist()))
+        return [ExporterOutput(path.name, "file", {"src_path": str(path)})]
 
 
 class ToySystem(BaseLift3DSystem):

@@ -1,4 +1,4 @@
-"""Base classes: the round of updates and weights from a checkpoint."""
+"""Base classes: the round of updates and the arguments of parts."""
 
 from dataclasses import dataclass
 
@@ -51,16 +51,6 @@ def test_updates_reach_submodules_of_modules():
     outer.inner = Grid()
     outer.do_update_step(0, 3)
     assert outer.updates == outer.inner.updates == [(0, 3, False)]
-
-
-def test_weights_are_loaded_with_their_moment_of_training(tmp_path):
-    path = tmp_path / "a:b.ckpt"  # a colon in the path is no separator
-    torch.save({"state_dict": {"geometry.values": torch.tensor([1.0, 2.0])}, "epoch": 2, "global_step": 9}, path)
-    grid = Grid({"weights": f"{path}:geometry"})
-    torch.testing.assert_close(grid.values.detach(), torch.tensor([1.0, 2.0]))
-    assert grid.updates == [(2, 9, True)]
-    with pytest.raises(ValueError, match="path:module_name"):
-        Grid({"weights": "last.ckpt"})
 
 
 def test_arguments_of_configure_pass_through_and_misspelt_ones_fail():

@@ -29,14 +29,11 @@ def unit(v):
     return v / np.linalg.norm(v)
 
 
-@pytest.mark.parametrize("strategy", ["dreamfusion", "magic3d"])
 @pytest.mark.parametrize("uniform_azimuth", [True, False])
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_batch_follows_the_documented_order_of_draws(seed, strategy, uniform_azimuth):
+def test_batch_follows_the_documented_order_of_draws(seed, uniform_azimuth):
     count = 3
-    batch = train_batch(
-        seed, batch_size=count, height=6, width=8, light_sample_strategy=strategy, batch_uniform_azimuth=uniform_azimuth
-    )
+    batch = train_batch(seed, batch_size=count, height=6, width=8, batch_uniform_azimuth=uniform_azimuth)
     random.seed(seed)
     torch.manual_seed(seed)
     coin = random.random()
@@ -44,10 +41,7 @@ def test_batch_follows_the_documented_order_of_draws(seed, strategy, uniform_azi
     u_camera = torch.rand(count, 3).double().numpy()
     n_center, n_up = (torch.randn(count, 3).double().numpy() for _ in range(2))
     u_fovy, u_light = (torch.rand(count).double().numpy() for _ in range(2))
-    if strategy == "dreamfusion":
-        n_light = torch.randn(count, 3).double().numpy()
-    else:
-        u_light_azimuth, u_light_elevation = (torch.rand(count).double().numpy() for _ in range(2))
+    n_light = torch.randn(count, 3).double().numpy()
     for b in range(count):
         if coin < 0.5:
             elevation = math.radians(-10 + 100 * u_elevation[b])
@@ -63,14 +57,7 @@ def test_batch_follows_the_documented_order_of_draws(seed, strategy, uniform_azi
         position = position + (2 * u_camera[b] - 1) * 0.1
         fovy = math.radians(40 + 30 * u_fovy[b])
         light_distance = 0.8 + 0.7 * u_light[b]
-        if strategy == "dreamfusion":
-            light = unit(position + n_light[b]) * light_distance
-        else:
-            z = unit(position)
-            x = unit(np.array([z[1], -z[0], 0.0]))
-            y = np.cross(z, x)
-            a, e = (2 * u_light_azimuth[b] - 1) * math.pi, math.pi / 6 + u_light_elevation[b] * math.pi / 3
-            light = light_distance * (math.cos(e) * math.cos(a) * x + math.cos(e) * math.sin(a) * y + math.sin(e) * z)
+        light = unit(position + n_light[b]) * light_distance
         forward = unit(0.2 * n_center[b] - position)
         right = unit(np.cross(forward, np.array([0, 0, 1]) + 0.02 * n_up[b]))
         rotation = np.stack([right, np.cross(right, forward), -forward], axis=1)
@@ -193,7 +180,6 @@ def test_three_cameras_are_crossed_along_the_right_axis():
         ({"height": [64, 128]}, "height, width, batch_size need as many entries"),
         ({"height": [8, 9], "width": [8, 9], "batch_size": [1, 1]}, "resolution_milestones: 2 resolutions need 1"),
         ({"height": 0}, "positive ints"),
-        ({"light_sample_strategy": "sun"}, "light_sample_strategy: .*'sun'"),
         ({"eval_batch_size": 4}, "eval_batch_size"),
         ({"fovy_range": [40.0]}, "fovy_range"),
     ],

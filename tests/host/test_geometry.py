@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from config_fields import unread_fields
-from latent_prior.host.embedded.geometry import BaseImplicitGeometry, ImplicitVolume, VolumeGrid
+from latent_prior.host.embedded.geometry import BaseGeometry, ImplicitVolume, VolumeGrid
 
 SMALL = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 10, "base_resolution": 4, "per_level_scale": 1.5}
 
@@ -80,43 +80,22 @@ def test_the_parts_agree_with_the_whole(build):
     assert out["density"].shape == (2, 7, 1) and out["features"].shape == (2, 7, 3)
     torch.testing.assert_close(geometry.forward_density(points), out["density"])
     torch.testing.assert_close(geometry.export(points)["features"], out["features"])
-    field, deformation = geometry.forward_field(points)
-    assert torch.equal(field, geometry.forward_density(points)) and deformation is None
-    assert (geometry.forward_level(torch.tensor([[1.0], [3.0]]), 2.0) == torch.tensor([[1.0], [-1.0]])).all()
 
 
 @pytest.mark.parametrize("build", [volume, implicit])
-@pytest.mark.parametrize("normal_type", ["finite_difference", "finite_difference_laplacian"])
-def test_normals_of_the_blob_point_outwards(build, normal_type):
+def test_normals_of_the_blob_point_outwards(build):
     blob = "blob" if build is volume else "blob_magic3d"
-    geometry = build(normal_type=normal_type, density_bias=blob, density_blob_scale=1000.0, density_activation="none")
+    geometry = build(density_bias=blob, density_blob_scale=1000.0, density_activation="none")
     directions = F.normalize(torch.randn(20, 3), dim=-1)
     out = geometry(0.3 * directions, output_normal=True)
     assert (out["normal"] * directions).sum(-1).min() > 0.99
     assert torch.equal(out["normal"], out["shading_normal"])
 
 
-def test_analytic_normals_are_the_gradient():
-    geometry = implicit(normal_type="analytic", density_bias="blob_dreamfusion").double()
-    points = (torch.rand(8, 3, dtype=torch.float64) - 0.5) * 0.6
-    for _ in range(2):  # with and without gradients
-        out = geometry(points, output_normal=True)
-        step = 1e-6 * torch.eye(3, dtype=torch.float64)
-        gradient = torch.stack(
-            [(geometry.forward_density(points + s) - geometry.forward_density(points - s))[:, 0] for s in step], -1
-        )
-        torch.testing.assert_close(out["normal"], F.normalize(-gradient, dim=-1), atol=1e-4, rtol=0)
-        assert out["normal"].requires_grad == torch.is_grad_enabled()
-        torch.set_grad_enabled(False)
-    torch.set_grad_enabled(True)
-
-
-def test_predicted_normals_and_missing_ones():
-    for build in (volume, implicit):
-        normal = build(normal_type="pred")(torch.rand(5, 3) - 0.5, output_normal=True)["normal"]
-        assert normal.shape == (5, 3)
-        with pytest.raises(ValueError, match="normal_type is None"):
-            build(normal_type=None)(torch.rand(5, 3), output_normal=True)
+@pytest.mark.parametrize("build", [volume, implicit])
+def test_without_a_type_of_normals_there_are_none(build):
+    with pytest.raises(ValueError, match="system.geometry.normal_type is None"):
+        build(normal_type=None)(torch.rand(5, 3), output_normal=True)
 
 
 def test_implicit_volume_is_networks_of_the_encoding():
@@ -128,21 +107,6 @@ def test_implicit_volume_is_networks_of_the_encoding():
     torch.testing.assert_close(out["density"], F.softplus(geometry.density_network(encoded) + blob))
     torch.testing.assert_close(out["features"], geometry.feature_network(encoded))
     assert set(out) == {"density", "features"}
-
-
-def test_a_geometry_made_from_another():
-    old = implicit(n_feature_dims=4)
-    new = ImplicitVolume.create_from(old, {"pos_encoding_config": SMALL, "n_feature_dims": 3})
-    points = torch.rand(9, 3) - 0.5
-    torch.testing.assert_close(new.forward_density(points), old.forward_density(points))
-    same = ImplicitVolume.create_from(old, {"pos_encoding_config": SMALL, "n_feature_dims": 4})
-    torch.testing.assert_close(same.export(points)["features"], old.export(points)["features"])
-    fresh = ImplicitVolume.create_from(old, {"pos_encoding_config": SMALL, "n_feature_dims": 4}, copy_net=False)
-    assert not torch.equal(fresh.export(points)["features"], old.export(points)["features"])
-    with pytest.raises(ValueError, match="geometry_convert_from.*VolumeGrid"):
-        ImplicitVolume.create_from(volume(), {"pos_encoding_config": SMALL})
-    with pytest.raises(ValueError, match="geometry_convert_from.*ImplicitVolume"):
-        VolumeGrid.create_from(old, {})
 
 
 def test_the_seed_decides_the_field():
@@ -162,23 +126,20 @@ def test_the_seed_decides_the_field():
         ("density_activation", "softpluss"),
         ("normal_type", "exact"),
         ("radius", 0.0),
-        ("isosurface_method", "dual"),
-        ("isosurface_deformable_grid", True),
-        ("isosurface_outlier_n_faces_threshold", -1),
     ],
 )
 def test_bad_config_names_its_key(build, key, value):
-    with pytest.raises(ValueError, match=f"geometry.{key}"):
+    with pytest.raises(ValueError, match=f"system.geometry.{key} is"):
         build(**{key: value})
 
 
 @pytest.mark.parametrize("size", [[8, 8], [8, 8, 0], [8, 8, 8.5], 8])
 def test_grid_size_is_checked(size):
-    with pytest.raises(ValueError, match="geometry.grid_size"):
+    with pytest.raises(ValueError, match="system.geometry.grid_size is"):
         VolumeGrid({"grid_size": size})
 
 
 def test_every_config_field_is_read():
     sources = ("host/embedded/geometry/*.py", "generators/mesh_exporter.py")
-    for geometry in (BaseImplicitGeometry, VolumeGrid, ImplicitVolume):
+    for geometry in (BaseGeometry, VolumeGrid, ImplicitVolume):
         assert unread_fields(geometry.Config, *sources) == set()

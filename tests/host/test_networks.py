@@ -7,13 +7,12 @@ import pytest
 import torch
 from latent_prior.host.embedded.hash_grid import GridEncoding, grid_levels
 from latent_prior.host.embedded.networks import VanillaMLP, get_encoding, get_mlp
-from omegaconf import OmegaConf
 from scipy.special import sph_harm_y
 
 PRIMES = [1, 2654435761, 805459861]
 
 
-def slow_grid(encoding, x, grid_type, base, growth, log2_size, interpolation):
+def slow_grid(encoding, x, base, growth, log2_size):
     """One point, one level, one corner at a time, in Python integers and float32 positions."""
     table = encoding.params.detach().numpy().reshape(-1, encoding.n_features)
     rows = []
@@ -23,21 +22,16 @@ def slow_grid(encoding, x, grid_type, base, growth, log2_size, interpolation):
             scale = np.float32(2.0 ** (level * math.log2(growth)) * base - 1)
             resolution = math.ceil(scale) + 1
             size = -(-(resolution**3) // 8) * 8
-            if grid_type == "hash":
-                size = min(size, 2**log2_size)
-            if grid_type == "tiled":
-                size = min(size, base**3)
+            size = min(size, 2**log2_size)
             position = point * scale + np.float32(0.5)
             cell = np.floor(position).astype(int)
             fraction = (position - cell).astype(np.float64)
-            if interpolation == "Smoothstep":
-                fraction = 3 * fraction**2 - 2 * fraction**3
             total = np.zeros(encoding.n_features)
             for corner in range(8):
                 bits = [corner >> axis & 1 for axis in range(3)]
                 weight = math.prod(f if bit else 1 - f for f, bit in zip(fraction, bits, strict=True))
                 vertex = [(int(c) + bit) % 2**32 for c, bit in zip(cell, bits, strict=True)]
-                if grid_type == "hash" and size < resolution**3:
+                if size < resolution**3:
                     index = 0
                     for coordinate, prime in zip(vertex, PRIMES, strict=True):
                         index ^= coordinate * prime % 2**32
@@ -51,31 +45,28 @@ def slow_grid(encoding, x, grid_type, base, growth, log2_size, interpolation):
     return torch.from_numpy(np.stack(rows))
 
 
-@pytest.mark.parametrize("grid_type", ["hash", "tiled", "dense"])
-@pytest.mark.parametrize("interpolation", ["Linear", "Smoothstep"])
-def test_grid_encoding_against_a_loop(grid_type, interpolation):
+def test_grid_encoding_against_a_loop():
     config = {
         "n_levels": 5,
         "n_features_per_level": 3,
         "log2_hashmap_size": 9,
         "base_resolution": 4,
         "per_level_scale": 1.447269237440378,
-        "interpolation": interpolation,
     }
     torch.manual_seed(0)
-    encoding = GridEncoding(3, config, grid_type)
+    encoding = GridEncoding(3, config)
     with torch.no_grad():
         encoding.params.normal_()
     x = torch.rand(40, 3)
     x[0], x[1], x[2] = 0.0, 1.0, torch.tensor([-0.3, 1.2, 0.5])  # the borders, and outside
-    expected = slow_grid(encoding, x, grid_type, 4, config["per_level_scale"], 9, interpolation)
-    assert {level.hashed for level in encoding.levels} == ({False, True} if grid_type == "hash" else {False})
+    expected = slow_grid(encoding, x, 4, config["per_level_scale"], 9)
+    assert {level.hashed for level in encoding.levels} == {False, True}
     torch.testing.assert_close(encoding(x).double(), expected.double(), atol=1e-4, rtol=0)  # measured 1.6e-5
 
 
 def test_grid_levels_of_the_default_config():
     # worked out by hand: 16 and 23 vertices fit 2^19 entries densely (rounded up to a multiple of 8); 4096 do not
-    levels = grid_levels(3, 16, 16, 1.447269237440378, 19, "hash")
+    levels = grid_levels(3, 16, 16, 1.447269237440378, 19)
     assert [(level.resolution, level.size, level.hashed) for level in levels[:2]] == [
         (16, 4096, False),
         (24, 13824, False),
@@ -87,22 +78,14 @@ def test_grid_levels_of_the_default_config():
 def test_grid_encoding_gradients():
     torch.manual_seed(0)
     config = {"n_levels": 3, "log2_hashmap_size": 5, "base_resolution": 3, "per_level_scale": 1.7}
-    for interpolation in ("Linear", "Smoothstep"):
-        encoding = GridEncoding(2, {**config, "interpolation": interpolation}).double()
-        encoding.params.data.normal_()
-        x = torch.rand(6, 2, dtype=torch.float64, requires_grad=True)
+    encoding = GridEncoding(2, config).double()
+    encoding.params.data.normal_()
+    x = torch.rand(6, 2, dtype=torch.float64, requires_grad=True)
 
-        def encode(params, x, encoding=encoding):
-            return torch.func.functional_call(encoding, {"params": params}, (x,))
+    def encode(params, x):
+        return torch.func.functional_call(encoding, {"params": params}, (x,))
 
-        assert torch.autograd.gradcheck(encode, (encoding.params, x))
-
-
-def test_nearest_takes_one_vertex():
-    encoding = GridEncoding(3, {"n_levels": 1, "base_resolution": 4, "interpolation": "Nearest"}, "dense")
-    # scale 3: x = 0.2 falls at 1.1, vertex 1 of each axis: 1 + 4 + 16
-    out = encoding(torch.full((1, 3), 0.2))
-    torch.testing.assert_close(out[0], encoding.params.view(-1, 2)[21])
+    assert torch.autograd.gradcheck(encode, (encoding.params, x))
 
 
 def test_spherical_harmonics_against_scipy():
@@ -120,22 +103,6 @@ def test_spherical_harmonics_against_scipy():
             np.testing.assert_allclose(out[:, column].numpy(), expected, atol=1e-12, err_msg=f"{band} {order}")
             column += 1
     assert column == encoding.n_output_dims == 16
-
-
-def test_progressive_frequencies():
-    encoding = get_encoding(2, OmegaConf.create({"otype": "ProgressiveBandFrequency", "n_frequencies": 3}))
-    x = torch.tensor([[0.3, -0.7]])
-    expected = [f(2**k * v) for k in range(3) for f in (math.sin, math.cos) for v in (0.3, -0.7)]
-    torch.testing.assert_close(encoding(x), torch.tensor([expected]))
-
-    config = {"otype": "ProgressiveBandFrequency", "n_frequencies": 4, "n_masking_step": 100}
-    phased = get_encoding(2, config)
-    phased.do_update_step(0, 0)
-    assert (phased(x) == 0).all()
-    phased.do_update_step(0, 25)  # band 0 whole, the others not begun
-    assert (phased(x)[0, :4] != 0).all() and (phased(x)[0, 4:] == 0).all()
-    phased.do_update_step(0, 100)
-    torch.testing.assert_close(phased(x)[:, :12], encoding(x))
 
 
 def test_coordinates_can_be_included():
@@ -164,7 +131,7 @@ def test_mlp_is_matrix_products_with_relu_between():
 
 
 def test_unknown_names_are_errors_that_name_the_key():
-    with pytest.raises(ValueError, match="otype is 'HashMap'"):
+    with pytest.raises(ValueError, match="otype of pos_encoding_config or dir_encoding_config is 'HashMap'"):
         get_encoding(3, {"otype": "HashMap"})
     with pytest.raises(ValueError, match="mlp_network_config.otype is 'FullyFusedMLP'"):
         get_mlp(3, 1, {"otype": "FullyFusedMLP"})
@@ -172,16 +139,15 @@ def test_unknown_names_are_errors_that_name_the_key():
         VanillaMLP(3, 1, {"n_neurons": 2, "n_hidden_layers": 1, "activation": "Tanh"})
     with pytest.raises(ValueError, match="degree"):
         get_encoding(3, {"otype": "SphericalHarmonics", "degree": 9})
-    with pytest.raises(ValueError, match="interpolation"):
+    with pytest.raises(ValueError, match="interpolation is 'Cubic'; expected Linear"):
         get_encoding(3, {"otype": "HashGrid", "interpolation": "Cubic"})
-    with pytest.raises(ValueError, match="Hash, Tiled or Dense"):
+    with pytest.raises(ValueError, match="is 'Grid'; expected HashGrid, Grid with type Hash"):
         get_encoding(3, {"otype": "Grid", "type": "Sparse"})
 
 
-@pytest.mark.parametrize("config", [{}, {"n_levels": 2}, {"otype": "ProgressiveBandFrequency"}])
+@pytest.mark.parametrize("config", [{}, {"n_levels": 2}])
 def test_a_config_with_a_key_missing_says_which(config):
-    missing = "n_frequencies" if "otype" in config else "otype"
-    with pytest.raises(ValueError, match=f"pos_encoding_config .* has no {missing}; it replaces the default"):
+    with pytest.raises(ValueError, match="pos_encoding_config .* has no otype; it replaces the default"):
         get_encoding(3, config)
     with pytest.raises(ValueError, match="mlp_network_config has no otype"):
         get_mlp(3, 1, {"n_neurons": 8})

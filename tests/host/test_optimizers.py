@@ -83,18 +83,6 @@ def test_warm_up_then_decay():
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 0.5, 0.25]) and interval == "step"
 
 
-def test_chained_schedules_multiply():
-    config = {
-        "name": "ChainedScheduler",
-        "schedulers": [
-            {"name": "ExponentialLR", "args": {"gamma": 0.5}},
-            {"name": "ExponentialLR", "args": {"gamma": 0.1}},
-        ],
-    }
-    rates, interval = learning_rates(config, 3)
-    assert rates == pytest.approx([1.0, 0.05, 0.0025]) and interval == "epoch"
-
-
 @pytest.mark.parametrize(
     "config, message",
     [

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from latent_prior.host.embedded.misc import C, C_max
+from latent_prior.host.embedded.scalars import C, C_max
 from omegaconf import OmegaConf
 
 

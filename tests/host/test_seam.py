@@ -11,8 +11,7 @@ from latent_prior import host
 
 PACKAGE_ROOT = Path(host.__file__).parents[2]
 CONTRACT = """NAME register find BaseObject BaseModule BaseSystem BaseLift3DSystem Exporter ExporterOutput PromptProcessor
-Updateable C parse_structured load_config ExperimentConfig get_device find_last_path info warn debug chunk_batch
-get_activation""".split()
+Updateable C parse_structured load_config get_device find_last_path info warn""".split()
 SHIPPED_TYPES = ["random-camera-datamodule", "volume-grid", "implicit-volume", "no-material", "solid-color-background"]
 
 THREESTUDIO = os.environ.get("THREESTUDIO_ROOT")

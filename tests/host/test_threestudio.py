@@ -14,8 +14,8 @@ import pytest
 import torch
 from latent_prior.host.embedded.base import BaseObject
 from latent_prior.host.embedded.cameras import RandomCameraDataModule
-from latent_prior.host.embedded.misc import C, C_max
 from latent_prior.host.embedded.prompts import PromptProcessor
+from latent_prior.host.embedded.scalars import C, C_max
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("THREESTUDIO_ROOT"), reason="THREESTUDIO_ROOT names no checkout of threestudio"
@@ -23,13 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 CAMERAS = {
     "plain": {"batch_size": 4, "height": 8, "width": 6},
-    "magic3d": {
-        "batch_size": 2,
-        "height": 5,
-        "width": 5,
-        "light_sample_strategy": "magic3d",
-        "batch_uniform_azimuth": False,
-    },
+    "free": {"batch_size": 2, "height": 5, "width": 5, "batch_uniform_azimuth": False},
     "progressive": {
         "batch_size": [5, 2],
         "height": [4, 8],

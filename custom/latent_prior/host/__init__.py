@@ -19,23 +19,16 @@ __all__ = [
     "BaseObject",
     "BaseSystem",
     "C",
-    "ExperimentConfig",
     "Exporter",
     "ExporterOutput",
     "PromptProcessor",
-    "PromptProcessorOutput",
     "Updateable",
-    "chunk_batch",
-    "cleanup",
     "config_to_primitive",
-    "debug",
     "dump_config",
     "find",
     "find_last_path",
-    "get_activation",
     "get_device",
     "get_rank",
-    "hash_prompt",
     "info",
     "load_config",
     "load_module_weights",
@@ -55,7 +48,7 @@ def _choose() -> str:
         return "embedded"
     try:
         threestudio_host.bring_in()
-    except ValueError as error:
+    except OptionError as error:
         if wish == "threestudio":
             raise OptionError.because(f"LATENT_PRIOR_HOST (--host) is threestudio: {error}") from error
         warnings.warn(f"{error}. Using the embedded host; --host threestudio makes this an error.", stacklevel=2)
@@ -68,20 +61,14 @@ NAME = _choose()
 if NAME == "threestudio":
     import threestudio
     from omegaconf.errors import OmegaConfBaseException
-    from threestudio import debug, info, register, warn
+    from threestudio import info, register, warn
     from threestudio.models.exporters.base import Exporter, ExporterOutput
-    from threestudio.models.prompt_processors.base import PromptProcessor, PromptProcessorOutput, hash_prompt
+    from threestudio.models.prompt_processors.base import PromptProcessor
     from threestudio.systems.base import BaseLift3DSystem, BaseSystem
     from threestudio.utils.base import BaseModule, BaseObject, Updateable
-    from threestudio.utils.config import (
-        ExperimentConfig,
-        config_to_primitive,
-        dump_config,
-        parse_structured,
-    )
+    from threestudio.utils.config import ExperimentConfig, config_to_primitive, dump_config, parse_structured
     from threestudio.utils.config import load_config as _load_config
-    from threestudio.utils.misc import C, cleanup, get_device, get_rank
-    from threestudio.utils.ops import chunk_batch, get_activation
+    from threestudio.utils.misc import C, get_device, get_rank
     from yaml import YAMLError
 
     from latent_prior.host.embedded.misc import find_last_path, load_module_weights  # these say what is wrong
@@ -92,11 +79,11 @@ if NAME == "threestudio":
         return lookup(threestudio.__modules__, name, key)
 
     def load_config(*yamls: str, **kwargs) -> ExperimentConfig:
-        """threestudio's `load_config`; what it refuses is a ValueError."""
+        """threestudio's `load_config`; what it refuses is an OptionError."""
         try:
             return _load_config(*yamls, **kwargs)
         except (TypeError, OSError, OmegaConfBaseException, YAMLError) as error:
-            raise refusal(error) or ValueError(f"--config: {error}") from error
+            raise refusal(error) or OptionError.because(str(error), "--config") from error
 
 else:
     # registered by being imported
@@ -105,28 +92,12 @@ else:
     import latent_prior.host.embedded.geometry
     import latent_prior.host.embedded.materials  # noqa: F401
     from latent_prior.host.embedded.base import BaseModule, BaseObject, Updateable
-    from latent_prior.host.embedded.config import (
-        ExperimentConfig,
-        config_to_primitive,
-        dump_config,
-        load_config,
-        parse_structured,
-    )
+    from latent_prior.host.embedded.config import config_to_primitive, dump_config, load_config, parse_structured
     from latent_prior.host.embedded.exporters import Exporter, ExporterOutput
     from latent_prior.host.embedded.lift3d import BaseLift3DSystem
-    from latent_prior.host.embedded.misc import (
-        C,
-        chunk_batch,
-        cleanup,
-        debug,
-        find_last_path,
-        get_activation,
-        get_device,
-        get_rank,
-        info,
-        load_module_weights,
-        warn,
-    )
-    from latent_prior.host.embedded.prompts import PromptProcessor, PromptProcessorOutput, hash_prompt
+    from latent_prior.host.embedded.logs import get_rank, info, warn
+    from latent_prior.host.embedded.misc import find_last_path, get_device, load_module_weights
+    from latent_prior.host.embedded.prompts import PromptProcessor
     from latent_prior.host.embedded.registry import find, register
+    from latent_prior.host.embedded.scalars import C
     from latent_prior.host.embedded.systems import BaseSystem

@@ -12,9 +12,8 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from latent_prior import OptionError
 from latent_prior.host.embedded.config import parse_structured
-from latent_prior.host.embedded.misc import get_device, load_module_weights
+from latent_prior.host.embedded.misc import get_device
 
 
 class Updateable:
@@ -81,8 +80,7 @@ class BaseModule(nn.Module, Updateable):
 
     @dataclass
     class Config:
-        # Weights to start from, "path/to/file.ckpt:module name in the system", e.g. "last.ckpt:geometry"; None: none.
-        weights: str | None = None
+        pass
 
     cfg: Config
 
@@ -91,13 +89,6 @@ class BaseModule(nn.Module, Updateable):
         self.cfg = parse_structured(self.Config, cfg)
         self.device = get_device()
         self.configure(*args, **kwargs)
-        if self.cfg.weights is not None:
-            path, colon, module_name = self.cfg.weights.rpartition(":")
-            if not colon:
-                raise OptionError.because(f"weights: expected 'path:module_name', got {self.cfg.weights!r}")
-            state, epoch, global_step = load_module_weights(path, module_name=module_name, map_location="cpu")
-            self.load_state_dict(state)
-            self.do_update_step(epoch, global_step, on_load_weights=True)
         # threestudio's modules carry this marker; with it `.to(device)` always has something to move
         self.register_buffer("_dummy", torch.zeros(0), persistent=False)
 

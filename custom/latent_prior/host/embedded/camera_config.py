@@ -28,12 +28,11 @@ class RandomCameraDataModuleConfig:
     camera_perturb: float = 0.1  # half width of the uniform noise on each coordinate of the position
     center_perturb: float = 0.2  # standard deviation of the point looked at
     up_perturb: float = 0.02  # standard deviation of the up vector
-    light_position_perturb: float = 1.0  # 'dreamfusion': standard deviation of the light around the camera
+    light_position_perturb: float = 1.0  # standard deviation of the light around the camera
     light_distance_range: tuple[float, float] = (0.8, 1.5)  # world units from the origin
     eval_elevation_deg: float = 15.0  # elevation of validation and test views, degrees
     eval_camera_distance: float = 1.5  # their distance
     eval_fovy_deg: float = 70.0  # their vertical field of view, degrees
-    light_sample_strategy: str = "dreamfusion"  # 'dreamfusion': around the camera; 'magic3d': within 60 degrees of it
     batch_uniform_azimuth: bool = True  # one camera per equal sector of the azimuth range instead of independent ones
     progressive_until: int = 0  # step at which elevation and azimuth have widened from the front view to their range
     rays_d_normalize: bool = True  # ray directions of unit length
@@ -44,9 +43,6 @@ def check_cameras(cfg: DictConfig) -> None:
     for key in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range", "light_distance_range"):
         if len(cfg[key]) != 2:
             raise OptionError.because(f"{full_key(cfg, key)}: expected [low, high], got {list(cfg[key])}")
-    if cfg.light_sample_strategy not in ("dreamfusion", "magic3d"):
-        key = full_key(cfg, "light_sample_strategy")
-        raise OptionError.because(f"{key}: expected 'dreamfusion' or 'magic3d', got {cfg.light_sample_strategy!r}")
     for key in ("eval_height", "eval_width", "n_val_views", "n_test_views"):
         if cfg[key] < 1:
             raise OptionError.because(f"{full_key(cfg, key)}: expected a positive number, got {cfg[key]}")

@@ -23,7 +23,7 @@ from latent_prior.host.embedded import camera_geometry as geometry
 from latent_prior.host.embedded.base import Updateable
 from latent_prior.host.embedded.camera_config import RandomCameraDataModuleConfig, check_cameras, resolution_stages
 from latent_prior.host.embedded.config import full_key, parse_structured
-from latent_prior.host.embedded.misc import warn
+from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import register
 
 
@@ -83,18 +83,10 @@ class RandomCameraIterableDataset(IterableDataset, Updateable):
         return sector / self.batch_size * (high - low) + low
 
     def _draw_light(self, camera: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
-        """Light positions: DreamFusion's (Poole et al. 2022) around the camera, or Magic3D's (Lin et al. 2023) cone."""
+        """Light positions around the camera's (DreamFusion, Poole et al. 2022)."""
         distance = _uniform(self.batch_size, self.cfg.light_distance_range)
-        if self.cfg.light_sample_strategy == "dreamfusion":
-            noise = torch.randn(self.batch_size, 3) * self.cfg.light_position_perturb
-            return F.normalize(camera + noise, dim=-1) * distance[:, None]
-        z = F.normalize(camera, dim=-1)
-        x = F.normalize(torch.stack([z[:, 1], -z[:, 0], torch.zeros_like(z[:, 0])], dim=-1), dim=-1)
-        y = F.normalize(torch.cross(z, x, dim=-1), dim=-1)
-        azimuth = torch.rand(self.batch_size) * math.pi * 2 - math.pi
-        elevation = torch.rand(self.batch_size) * math.pi / 3 + math.pi / 6
-        local = geometry.spherical_to_cartesian(elevation, azimuth, distance)
-        return (torch.stack([x, y, z], dim=-1) @ local[:, :, None])[:, :, 0]
+        noise = torch.randn(self.batch_size, 3) * self.cfg.light_position_perturb
+        return F.normalize(camera + noise, dim=-1) * distance[:, None]
 
     def collate(self, batch: Any) -> dict[str, Any]:
         """Draw a batch of cameras; what comes in is ignored. The order of the draws is part of the contract."""

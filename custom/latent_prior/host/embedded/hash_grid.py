@@ -6,7 +6,7 @@ appendix A; where the paper leaves a choice, tiny-cuda-nn's (its grid encoding).
 Conventions. Positions lie in [0, 1]^D; what lies outside wraps as unsigned 32-bit integers do. Level l has
     scale_l = base_resolution * per_level_scale^l - 1,     resolution_l = ceil(scale_l) + 1  vertices an axis,
 and a position falls at x * scale_l + 0.5: the half staggers the levels. Vertex (i, j, k) of a level whose vertices fit
-its table is entry i + j * R + k * R^2, otherwise (Hash only) entry i*1 xor j*2654435761 xor k*805459861, both modulo
+its table is entry i + j * R + k * R^2, otherwise entry i*1 xor j*2654435761 xor k*805459861, both modulo
 the table size, which is a multiple of eight. `params` is flat: level after level, entry after entry, feature after
 feature, so that a checkpoint of tiny-cuda-nn loads. The arithmetic is float32 without fused multiply-add, so an
 encoding differs from tiny-cuda-nn's by rounding only.
@@ -42,21 +42,17 @@ class GridLevel:
 
 
 def grid_levels(
-    n_dims: int, n_levels: int, base_resolution: int, per_level_scale: float, log2_hashmap_size: int, grid_type: str
+    n_dims: int, n_levels: int, base_resolution: int, per_level_scale: float, log2_hashmap_size: int
 ) -> list[GridLevel]:
-    """Lay the levels out as tiny-cuda-nn does; `grid_type` is hash, tiled or dense."""
+    """Lay the levels out as tiny-cuda-nn does."""
     log2_scale = np.log2(np.float32(per_level_scale))
     levels, offset = [], 0
     for index in range(n_levels):
         scale = np.exp2(np.float32(index) * log2_scale) * np.float32(base_resolution) - np.float32(1)
         resolution = math.ceil(scale) + 1
         vertices = resolution**n_dims
-        size = min((vertices + 7) // 8 * 8, UINT32 // 2)
-        if grid_type == "tiled":
-            size = min(size, base_resolution**n_dims)
-        elif grid_type == "hash":
-            size = min(size, 1 << log2_hashmap_size)
-        levels.append(GridLevel(float(scale), resolution, offset, size, grid_type == "hash" and size < vertices))
+        size = min((vertices + 7) // 8 * 8, 1 << log2_hashmap_size)
+        levels.append(GridLevel(float(scale), resolution, offset, size, hashed=size < vertices))
         offset += size
     return levels
 
@@ -65,26 +61,15 @@ class GridEncoding(nn.Module):
     """Features interpolated in grids of rising resolution and set side by side.
 
     Config keys (tiny-cuda-nn's): `n_levels`, `n_features_per_level`, `log2_hashmap_size`, `base_resolution`,
-    `per_level_scale`, `interpolation` (Linear, Smoothstep or Nearest).
-
-    Args:
-        n_input_dims: number of coordinates, at most seven.
-        config: the keys above; what is missing has tiny-cuda-nn's default.
-        grid_type: hash, tiled or dense.
+    `per_level_scale`; what is missing has tiny-cuda-nn's default. Of its interpolations there is Linear.
     """
 
-    def __init__(self, n_input_dims: int, config: Mapping[str, Any], grid_type: str = "hash"):
+    def __init__(self, n_input_dims: int, config: Mapping[str, Any]):
         super().__init__()
-        if grid_type not in ("hash", "tiled", "dense"):
-            raise OptionError.because(f"grid encoding: type is {grid_type!r}, expected Hash, Tiled or Dense")
         if not 1 <= n_input_dims <= len(PRIMES):
-            raise OptionError.because(f"grid encoding: {n_input_dims} input dimensions, expected 1 to {len(PRIMES)}")
-        self.interpolation = str(config.get("interpolation", "Linear")).lower()
-        if self.interpolation not in ("linear", "smoothstep", "nearest"):
-            raise OptionError.because(
-                f"pos_encoding_config.interpolation is {config['interpolation']!r}, "
-                "expected Linear, Smoothstep or Nearest"
-            )
+            raise OptionError("system.geometry.n_input_dims", n_input_dims, f"1 to {len(PRIMES)}")
+        if str(config.get("interpolation", "Linear")).lower() != "linear":
+            raise OptionError("pos_encoding_config.interpolation", config["interpolation"], "Linear")
         self.n_input_dims = n_input_dims
         self.n_features = int(config.get("n_features_per_level", 2))
         self.levels = grid_levels(
@@ -93,13 +78,11 @@ class GridEncoding(nn.Module):
             base_resolution=int(config.get("base_resolution", 16)),
             per_level_scale=float(config.get("per_level_scale", 2.0)),
             log2_hashmap_size=int(config.get("log2_hashmap_size", 19)),
-            grid_type=grid_type,
         )
         self.n_output_dims = len(self.levels) * self.n_features
         entries = self.levels[-1].offset + self.levels[-1].size
         self.params = nn.Parameter(torch.empty(entries * self.n_features).uniform_(-1e-4, 1e-4))
-        corners = (0,) if self.interpolation == "nearest" else (0, 1)
-        offsets = torch.tensor(list(itertools.product(corners, repeat=n_input_dims)))
+        offsets = torch.tensor(list(itertools.product((0, 1), repeat=n_input_dims)))
         self.register_buffer("corners", offsets, persistent=False)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
@@ -113,11 +96,7 @@ class GridEncoding(nn.Module):
         cell = position.detach().floor()
         entry = self._entry((cell.long()[:, None] + self.corners) & UINT32, level)
         values = table.index_select(0, entry.flatten() + level.offset).view(*entry.shape, -1)
-        if self.interpolation == "nearest":
-            return values[:, 0]
         fraction = position - cell
-        if self.interpolation == "smoothstep":
-            fraction = fraction * fraction * (3 - 2 * fraction)
         weight = torch.ones_like(fraction[:, :1])
         for axis in range(self.n_input_dims):  # the last axis varies fastest, as in `corners`
             pair = torch.stack([1 - fraction[:, axis], fraction[:, axis]], dim=-1)

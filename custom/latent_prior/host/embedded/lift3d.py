@@ -1,31 +1,23 @@
 """The frame of all systems that optimise a 3D field under 2D guidance: geometry, material, background, renderer."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
-
 from latent_prior import OptionError
-from latent_prior.host.embedded.base import BaseModule
-from latent_prior.host.embedded.config import full_key, load_config
-from latent_prior.host.embedded.misc import cleanup, find_last_path, get_device, info, load_module_weights, warn
+from latent_prior.host.embedded.config import full_key
+from latent_prior.host.embedded.logs import info, warn
+from latent_prior.host.embedded.misc import find_last_path
 from latent_prior.host.embedded.registry import find
 from latent_prior.host.embedded.systems import BaseSystem
 
 
 class BaseLift3DSystem(BaseSystem):
-    """Builds the parts that the config names, converts geometry of an earlier stage, exports through an exporter."""
+    """Builds the parts that the config names, exports through an exporter."""
 
     @dataclass
     class Config(BaseSystem.Config):
         geometry_type: str = ""  # registered name of the field
         geometry: dict = field(default_factory=dict)  # its config
-        geometry_convert_from: str | None = None  # checkpoint whose geometry to start from, LAST allowed; None: afresh
-        geometry_convert_inherit_texture: bool = False  # take over its colours too, not only its shape
-        geometry_convert_override: dict = field(default_factory=dict)  # keys to change in its geometry's config
         material_type: str = ""  # registered name of the material
         material: dict = field(default_factory=dict)  # its config
         background_type: str = ""  # registered name of the background
@@ -51,39 +43,13 @@ class BaseLift3DSystem(BaseSystem):
         return find(name, key)
 
     def configure(self) -> None:
-        self.cfg.geometry_convert_from = find_last_path(self.cfg.geometry_convert_from)
         self.cfg.weights = find_last_path(self.cfg.weights)
-        # weights and resumed checkpoints bring a geometry of their own
-        if self.cfg.geometry_convert_from and not self.cfg.weights and not self.resumed:
-            self.geometry = self._converted_geometry(self.cfg.geometry_convert_from)
-        else:
-            self.geometry = self._find("geometry")(self.cfg.geometry)
+        self.geometry = self._find("geometry")(self.cfg.geometry)
         self.material = self._find("material")(self.cfg.material)
         self.background = self._find("background")(self.cfg.background)
         self.renderer = self._find("renderer")(
             self.cfg.renderer, geometry=self.geometry, material=self.material, background=self.background
         )
-
-    def _converted_geometry(self, checkpoint: str) -> BaseModule:
-        """The geometry of an earlier run, as our geometry's `create_from` makes it over."""
-        key = full_key(self.cfg, "geometry_convert_from")
-        info(f"Geometry starts from that of {checkpoint}")
-        parsed = os.path.join(os.path.dirname(checkpoint), "..", "configs", "parsed.yaml")
-        if not os.path.isfile(parsed):
-            raise OptionError.because(f"{key}: no {parsed} beside the checkpoint, so its geometry is unknown")
-        previous_cfg = load_config(parsed).system
-        geometry_cfg = previous_cfg.geometry
-        geometry_cfg.update(self.cfg.geometry_convert_override)
-        previous = find(previous_cfg.geometry_type, f"{parsed}: system.geometry_type")(geometry_cfg)
-        state, epoch, global_step = load_module_weights(checkpoint, module_name="geometry", map_location="cpu")
-        previous.load_state_dict(state, strict=False)
-        previous.do_update_step(epoch, global_step, on_load_weights=True)
-        geometry = self._find("geometry").create_from(
-            previous.to(get_device()), self.cfg.geometry, copy_net=self.cfg.geometry_convert_inherit_texture
-        )
-        del previous
-        cleanup()
-        return geometry
 
     def on_fit_start(self) -> None:
         if self._save_dir is None:
@@ -108,34 +74,9 @@ class BaseLift3DSystem(BaseSystem):
         if self.exporter.cfg.save_video:
             self.on_test_epoch_end()
         for output in self.exporter():
-            save = getattr(self, f"save_{output.save_type}", None)
-            if save is None:
-                raise OptionError.because(
-                    f"{self.cfg.exporter_type} asks for save_{output.save_type}, which no saver offers"
-                )
+            save = getattr(self, f"save_{output.save_type}")
             save(f"it{self.true_global_step}-export/{output.save_name}", **output.params)
 
     def on_predict_end(self) -> None:
         if self._save_dir is not None:
             info(f"Exported files are in {self._save_dir}")
-
-    def guidance_evaluation_save(self, comp_rgb: Float[Tensor, "B h w c"], guidance_eval_out: dict[str, Any]) -> None:
-        """Write a training view beside what guidance made of it, one batch entry below the other.
-
-        guidance_eval_out: pictures `imgs_noisy`, `imgs_1step`, `imgs_1orig`, `imgs_final` (B h w 3 each, those that
-        there are) and `texts`, one per entry.
-        """
-        size = comp_rgb.shape[1]
-
-        def column(images: Float[Tensor, "B h w c"]) -> dict[str, Any]:
-            images = F.interpolate(images.permute(0, 3, 1, 2), (size, size), mode="bilinear", align_corners=False)
-            return {"type": "rgb", "img": images.permute(0, 2, 3, 1).flatten(0, 1), "kwargs": {"data_format": "HWC"}}
-
-        names = [name for name in ("noisy", "1step", "1orig", "final") if f"imgs_{name}" in guidance_eval_out]
-        self.save_image_grid(
-            f"it{self.true_global_step}-train.png",
-            [column(comp_rgb), *(column(guidance_eval_out[f"imgs_{name}"]) for name in names)],
-            name="train_step",
-            step=self.true_global_step,
-            texts=guidance_eval_out["texts"],
-        )

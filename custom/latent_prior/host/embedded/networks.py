@@ -1,10 +1,9 @@
 """Encodings and small networks of the fields, under threestudio's config keys.
 
 `get_encoding(n_input_dims, config)` and `get_mlp(n_input_dims, n_output_dims, config)` read `config["otype"]`:
-    HashGrid, TiledGrid, DenseGrid, Grid (with `type`)   multiresolution grids, see hash_grid.py
-    SphericalHarmonics (with `degree`)                   directions given as (d + 1) / 2
-    ProgressiveBandFrequency                             sine and cosine bands, optionally phased in
-    VanillaMLP                                           linear layers without bias, ReLU between
+    HashGrid, or Grid with `type: Hash`   a multiresolution grid, see hash_grid.py
+    SphericalHarmonics (with `degree`)    directions given as (d + 1) / 2
+    VanillaMLP                            linear layers without bias, ReLU between
 Inputs lie in [0, 1]. Parameter names are threestudio's, so that a state dict fits either host. tiny-cuda-nn computes
 the first two groups where it is installed and a GPU is present; elsewhere plain torch does, on any device.
 """
@@ -23,46 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.host.embedded.base import Updateable
+from latent_prior.host.embedded.activations import get_activation
 from latent_prior.host.embedded.hash_grid import GridEncoding
-from latent_prior.host.embedded.misc import get_activation
-
-GRIDS = {"hashgrid": "hash", "tiledgrid": "tiled", "densegrid": "dense"}
 
 
 @functools.cache
 def use_tinycudann() -> bool:
     """Whether tiny-cuda-nn's kernels can run here."""
     return torch.cuda.is_available() and importlib.util.find_spec("tinycudann") is not None
-
-
-class ProgressiveBandFrequency(nn.Module, Updateable):
-    """Per band 2^k, the sine and the cosine of every coordinate, times the band's mask.
-
-    With `n_masking_step` > 0 the bands are faded in one after another over that many steps (Park et al. 2021,
-    "Nerfies", eq. 8); otherwise all count fully.
-    """
-
-    def __init__(self, in_channels: int, config: Mapping[str, Any]):
-        super().__init__()
-        self.n_frequencies = int(config["n_frequencies"])
-        self.n_masking_step = int(config.get("n_masking_step", 0))
-        self.n_input_dims = in_channels
-        self.n_output_dims = in_channels * 2 * self.n_frequencies
-        self.mask = torch.ones(self.n_frequencies)
-
-    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N F"]:
-        bands = 2.0 ** torch.arange(self.n_frequencies, device=x.device, dtype=x.dtype)
-        angle = x[..., None, :] * bands[:, None]
-        waves = torch.stack([angle.sin(), angle.cos()], dim=-2) * self.mask.to(x)[:, None, None]
-        return waves.flatten(-3)
-
-    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        if self.n_masking_step <= 0:
-            return
-        progress = global_step / self.n_masking_step * self.n_frequencies
-        ramp = (progress - torch.arange(self.n_frequencies)).clamp(0, 1)
-        self.mask = (1 - torch.cos(math.pi * ramp)) / 2
 
 
 class SphericalHarmonics(nn.Module):
@@ -106,18 +73,19 @@ class TcnnEncoding(nn.Module):
         super().__init__()
         self.n_input_dims = n_input_dims
         otype = str(config["otype"]).lower()
-        grid_type = GRIDS.get(otype) or (str(config.get("type", "Hash")).lower() if otype == "grid" else None)
-        if grid_type is None and otype != "sphericalharmonics":
-            raise OptionError.because(
-                f"encoding otype is {config['otype']!r}, expected one of HashGrid, TiledGrid, DenseGrid, Grid, "
-                "SphericalHarmonics, ProgressiveBandFrequency (pos_encoding_config.otype or dir_encoding_config.otype)"
+        is_grid = otype == "hashgrid" or (otype == "grid" and str(config.get("type", "Hash")).lower() == "hash")
+        if not is_grid and otype != "sphericalharmonics":
+            raise OptionError(
+                "otype of pos_encoding_config or dir_encoding_config",
+                config["otype"],
+                "HashGrid, Grid with type Hash, or SphericalHarmonics",
             )
         if use_tinycudann():
             import tinycudann
 
             self.encoding = tinycudann.Encoding(n_input_dims, dict(config), dtype=torch.float32)
-        elif grid_type is not None:
-            self.encoding = GridEncoding(n_input_dims, config, grid_type)
+        elif is_grid:
+            self.encoding = GridEncoding(n_input_dims, config)
         else:
             self.encoding = SphericalHarmonics(n_input_dims, config)
         self.n_output_dims = self.encoding.n_output_dims
@@ -126,7 +94,7 @@ class TcnnEncoding(nn.Module):
         return self.encoding(x)
 
 
-class CompositeEncoding(nn.Module, Updateable):
+class CompositeEncoding(nn.Module):
     """An encoding, with the coordinates mapped to [-1, 1] before it when `include_xyz` is set."""
 
     def __init__(self, encoding: nn.Module, include_xyz: bool = False):
@@ -177,10 +145,7 @@ def get_encoding(n_input_dims: int, config: Mapping[str, Any] | DictConfig) -> C
     """
     config = _plain(config)
     with _missing_keys("pos_encoding_config or dir_encoding_config"):
-        if config["otype"] == "ProgressiveBandFrequency":
-            encoding = ProgressiveBandFrequency(n_input_dims, config)
-        else:
-            encoding = TcnnEncoding(n_input_dims, config)
+        encoding = TcnnEncoding(n_input_dims, config)
     return CompositeEncoding(encoding, include_xyz=bool(config.get("include_xyz", False)))
 
 

@@ -85,7 +85,7 @@ def parse_scheduler(config: DictConfig, optimizer: torch.optim.Optimizer) -> dic
     """Build the schedule of `config` as Lightning takes it: {"scheduler": ..., "interval": "step" | "epoch"}.
 
     {name, args, interval}: a class of torch.optim.lr_scheduler. {name: SequentialLR, schedulers: [...], milestones:
-    [...], interval} and {name: ChainedScheduler, schedulers: [...], interval} are made of others.
+    [...], interval} is made of others.
     """
     config = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     interval = config.get("interval", "epoch")
@@ -93,12 +93,9 @@ def parse_scheduler(config: DictConfig, optimizer: torch.optim.Optimizer) -> dic
         raise OptionError.because(f"{full_key(config, 'interval')}: expected 'step' or 'epoch', got {interval!r}")
     if not config.get("name"):
         raise OptionError.because(f"{full_key(config, 'name')}: set it to a schedule, e.g. ExponentialLR")
-    if config.name in ("SequentialLR", "ChainedScheduler"):
+    if config.name == "SequentialLR":
         parts = [parse_scheduler(part, optimizer)["scheduler"] for part in config.schedulers]
-        if config.name == "SequentialLR":
-            scheduler = lr_scheduler.SequentialLR(optimizer, parts, milestones=list(config.milestones))
-        else:
-            scheduler = lr_scheduler.ChainedScheduler(parts)
+        scheduler = lr_scheduler.SequentialLR(optimizer, parts, milestones=list(config.milestones))
     else:
         cls = _named(lr_scheduler, config.name, lr_scheduler.LRScheduler, full_key(config, "name"))
         scheduler = _build(cls, optimizer, config)

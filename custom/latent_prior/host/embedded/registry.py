@@ -24,7 +24,7 @@ def register(name: str) -> Callable[[type], type]:
     def decorator(cls: type) -> type:
         if name in __modules__:
             taken = __modules__[name]
-            raise OptionError.because(
+            raise ValueError(
                 f"type name {name!r} is already registered by {taken.__module__}.{taken.__qualname__}; "
                 f"{cls.__module__}.{cls.__qualname__} needs another name"
             )
@@ -37,7 +37,7 @@ def register(name: str) -> Callable[[type], type]:
 def lookup(modules: Mapping[str, type], name: str, key: str = "") -> type:
     """The class that `modules` holds under `name`, or the mix that a `main:sub,sub2` name asks for.
 
-    `key` is the config key the name came from; it is only used in the message of the ValueError for an unknown name.
+    `key` is the config key the name came from; it is only used in the message of the OptionError for an unknown name.
     """
     where = f"{key}: " if key else ""
     main, _, subs = str(name).partition(":")
@@ -54,5 +54,5 @@ def lookup(modules: Mapping[str, type], name: str, key: str = "") -> type:
 
 
 def find(name: str, key: str = "") -> type:
-    """The registered class (or mix) called `name`; ValueError naming `key` and the nearest name if unknown."""
+    """The registered class (or mix) called `name`; OptionError naming `key` and the nearest name if unknown."""
     return lookup(__modules__, name, key)

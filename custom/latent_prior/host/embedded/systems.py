@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 
 from latent_prior.host.embedded.base import Updateable, update_end_if_possible, update_if_possible
 from latent_prior.host.embedded.config import parse_structured
-from latent_prior.host.embedded.misc import C, cleanup, load_module_weights
+from latent_prior.host.embedded.misc import load_module_weights
 from latent_prior.host.embedded.optimizers import parse_optimizer, parse_scheduler
 from latent_prior.host.embedded.saver import SaverMixin
+from latent_prior.host.embedded.scalars import C
 
 
 class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
@@ -28,8 +29,6 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         scheduler: dict | None = None  # {name, args, interval}, see optimizers.py; None: a constant learning rate
         weights: str | None = None  # checkpoint to take weights from (not strictly); None: start afresh
         weights_ignore_modules: list[str] | None = None  # modules of that checkpoint to leave out; None: none
-        cleanup_after_validation_step: bool = False  # free cached memory after each validation view
-        cleanup_after_test_step: bool = False  # free cached memory after each test view
 
     cfg: Config
 
@@ -48,7 +47,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
     def load_weights(self, weights: str, ignore_modules: Sequence[str] | None = None) -> None:
         """Take over what a checkpoint has for us, its moment of training included."""
         ignore_modules = None if ignore_modules is None else list(ignore_modules)
-        state, epoch, global_step = load_module_weights(weights, ignore_modules=ignore_modules, map_location="cpu")
+        state, epoch, global_step = load_module_weights(weights, ignore_modules)
         self.load_state_dict(state, strict=False)
         self.do_update_step(epoch, global_step, on_load_weights=True)
 
@@ -96,12 +95,10 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         update_if_possible(self.dataset, self.true_current_epoch, self.true_global_step)
         self.do_update_step(self.true_current_epoch, self.true_global_step)
 
-    def _after_batch(self, loader: Any, free_memory: bool = False) -> None:
+    def _after_batch(self, loader: Any) -> None:
         self.dataset = loader.dataset
         update_end_if_possible(self.dataset, self.true_current_epoch, self.true_global_step)
         self.do_update_step_end(self.true_current_epoch, self.true_global_step)
-        if free_memory:
-            cleanup()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, unused: int = 0) -> None:
         self._before_batch(batch, "train", self.trainer.train_dataloader)
@@ -113,19 +110,19 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         self._before_batch(batch, "validation", self.trainer.val_dataloaders)
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._after_batch(self.trainer.val_dataloaders, self.cfg.cleanup_after_validation_step)
+        self._after_batch(self.trainer.val_dataloaders)
 
     def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._before_batch(batch, "test", self.trainer.test_dataloaders)
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._after_batch(self.trainer.test_dataloaders, self.cfg.cleanup_after_test_step)
+        self._after_batch(self.trainer.test_dataloaders)
 
     def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._before_batch(batch, "predict", self.trainer.predict_dataloaders)
 
     def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._after_batch(self.trainer.predict_dataloaders, self.cfg.cleanup_after_test_step)
+        self._after_batch(self.trainer.predict_dataloaders)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Override: the loss of a batch, as {"loss": scalar}."""

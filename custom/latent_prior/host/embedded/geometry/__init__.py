@@ -1,7 +1,7 @@
 """Fields: density and features at points of space."""
 
-from latent_prior.host.embedded.geometry.base import BaseGeometry, BaseImplicitGeometry
+from latent_prior.host.embedded.geometry.base import BaseGeometry
 from latent_prior.host.embedded.geometry.implicit_volume import ImplicitVolume
 from latent_prior.host.embedded.geometry.volume_grid import VolumeGrid
 
-__all__ = ["BaseGeometry", "BaseImplicitGeometry", "ImplicitVolume", "VolumeGrid"]
+__all__ = ["BaseGeometry", "ImplicitVolume", "VolumeGrid"]

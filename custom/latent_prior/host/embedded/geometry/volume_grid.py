@@ -16,25 +16,23 @@ from omegaconf import ListConfig
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.host.embedded.geometry.base import BaseImplicitGeometry, linear_blob
-from latent_prior.host.embedded.misc import get_activation
+from latent_prior.host.embedded.activations import get_activation
+from latent_prior.host.embedded.geometry.base import BaseGeometry, linear_blob
 from latent_prior.host.embedded.registry import register
 
-NORMAL_TYPES = (None, "pred", "finite_difference", "finite_difference_laplacian")
+NORMAL_STEP = 1e-3  # of the finite differences, in world units; no config key, as in threestudio
 
 
 @register("volume-grid")
-class VolumeGrid(BaseImplicitGeometry):
+class VolumeGrid(BaseGeometry):
     """density = activation(grid[0] * exp(density_scale) + bias), features = grid[1:]."""
 
     @dataclass
-    class Config(BaseImplicitGeometry.Config):
+    class Config(BaseGeometry.Config):
         # Voxels along z, y and x; three whole numbers.
         grid_size: Any = field(default_factory=lambda: [100, 100, 100])
         # Feature channels beside the density: 3 for colours, 4 for Stable Diffusion's latents.
         n_feature_dims: int = 3
-        # Activation of the density.
-        density_activation: str | None = "softplus"
         # Added before the activation: "blob" for density_blob_scale (1 - |x| / density_blob_std), or a number. With a
         # number the density also has a trained scale.
         density_bias: Any = "blob"
@@ -42,9 +40,6 @@ class VolumeGrid(BaseImplicitGeometry):
         density_blob_scale: float = 5.0
         # Distance from the centre at which the blob crosses zero, in world units.
         density_blob_std: float = 0.5
-        # How normals are found: finite_difference, finite_difference_laplacian (central), pred (a grid of their own),
-        # or None where nothing asks for them.
-        normal_type: str | None = "finite_difference"
         # Density at the surface; "auto" lets the exporter choose.
         isosurface_threshold: Any = "auto"
 
@@ -53,26 +48,15 @@ class VolumeGrid(BaseImplicitGeometry):
     def configure(self) -> None:
         super().configure()
         if self.cfg.density_bias != "blob" and not isinstance(self.cfg.density_bias, int | float):
-            raise OptionError.because(
-                f"geometry.density_bias is {self.cfg.density_bias!r}, expected 'blob' or a number"
-            )
-        if self.cfg.normal_type not in NORMAL_TYPES:
-            raise OptionError.because(
-                f"geometry.normal_type is {self.cfg.normal_type!r}, expected one of {NORMAL_TYPES}"
-            )
-        get_activation(self.cfg.density_activation, "geometry.density_activation")
+            raise OptionError("system.geometry.density_bias", self.cfg.density_bias, "'blob' or a number")
         size = tuple(self.cfg.grid_size) if isinstance(self.cfg.grid_size, ListConfig) else ()
         if len(size) != 3 or not all(isinstance(count, int) and count > 0 for count in size):
-            raise OptionError.because(
-                f"geometry.grid_size is {self.cfg.grid_size}, expected three positive whole numbers"
-            )
+            raise OptionError("system.geometry.grid_size", self.cfg.grid_size, "three positive whole numbers")
         self.grid = nn.Parameter(torch.zeros(1, 1 + self.cfg.n_feature_dims, *size))
         if self.cfg.density_bias == "blob":
             self.register_buffer("density_scale", torch.tensor(0.0))
         else:
             self.density_scale = nn.Parameter(torch.tensor(0.0))
-        if self.cfg.normal_type == "pred":
-            self.normal_grid = nn.Parameter(torch.zeros(1, 3, *size))
 
     def interpolate(self, points: Float[Tensor, "*N 3"], grid: Float[Tensor, "1 C G1 G2 G3"]) -> Float[Tensor, "*N C"]:
         """Read `grid` at world points."""
@@ -104,17 +88,8 @@ class VolumeGrid(BaseImplicitGeometry):
         density = self.activate_density(points, raw)
         out = {"density": density, "features": features}
         if output_normal:
-            out["normal"] = out["shading_normal"] = self.normal(points, density)
+            out["normal"] = out["shading_normal"] = self.normal(points, density, NORMAL_STEP)
         return out
-
-    def normal(self, points: Float[Tensor, "*N 3"], density: Float[Tensor, "*N 1"]) -> Float[Tensor, "*N 3"]:
-        """The unit normal at the points, as `normal_type` says."""
-        if self.cfg.normal_type is None:
-            raise OptionError.because("geometry.normal_type is None, but the material or renderer asks for normals")
-        if self.cfg.normal_type == "pred":
-            return F.normalize(self.interpolate(points, self.normal_grid), dim=-1)
-        central = self.cfg.normal_type == "finite_difference_laplacian"
-        return self.finite_difference_normal(points, density, eps=1e-3, central=central)
 
     def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
         return self.activate_density(points, self.interpolate(points, self.grid[:, :1]))
