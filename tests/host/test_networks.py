@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from latent_prior import OptionError
 from latent_prior.host.embedded.hash_grid import GridEncoding, grid_levels
 from latent_prior.host.embedded.networks import VanillaMLP, get_encoding, get_mlp
 from scipy.special import sph_harm_y
@@ -143,6 +144,13 @@ def test_unknown_names_are_errors_that_name_the_key():
         get_encoding(3, {"otype": "HashGrid", "interpolation": "Cubic"})
     with pytest.raises(ValueError, match="is 'Grid'; expected HashGrid, Grid with type Hash"):
         get_encoding(3, {"otype": "Grid", "type": "Sparse"})
+
+
+def test_a_value_of_no_use_is_the_users_error():
+    with pytest.raises(OptionError, match="pos_encoding_config or dir_encoding_config: .*'many'"):
+        get_encoding(3, {"otype": "HashGrid", "n_levels": "many"})
+    with pytest.raises(OptionError, match="mlp_network_config: .*'wide'"):
+        get_mlp(3, 1, {"otype": "VanillaMLP", "n_neurons": "wide", "n_hidden_layers": 1})
 
 
 @pytest.mark.parametrize("config", [{}, {"n_levels": 2}])

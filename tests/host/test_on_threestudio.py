@@ -181,6 +181,29 @@ def test_stable_diffusion_configs_run_at_small_size(host, name, stable, generato
     assert all(math.isfinite(value) for row in logged(found["folder"]) for value in row.values())
 
 
+EXPORT = """
+import sys
+from latent_prior import host
+import latent_prior
+latent_prior.register()
+keys = {"isosurface_threshold": 120.0, "isosurface_resolution": 24}
+geometry = host.find("volume-grid")({"grid_size": [24, 24, 24], "density_blob_scale": 300.0, **keys})
+parts = {"geometry": geometry, "material": host.find("no-material")({}), "background": None}
+make = host.find("vertex-color-mesh-exporter")
+assert make({}, **parts).extract().threshold == 120.0
+assert make({"isosurface_threshold": 60.0}, **parts).extract().threshold == 60.0
+assert make({"isosurface_threshold": "auto"}, **parts).extract().threshold not in (60.0, 120.0)
+assert make({"isosurface_resolution": 48}, **parts).extract().step < 0.7 * make({}, **parts).extract().step
+print(host.NAME)
+"""
+
+
+def test_an_export_takes_threestudios_isosurface_keys():
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "custom"), "LATENT_PRIOR_HOST": "threestudio"}
+    done = subprocess.run([sys.executable, "-c", EXPORT], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("threestudio\n"), done.stderr[-2000:]
+
+
 LOADER = """
 from latent_prior.host.threestudio import bring_in
 bring_in()

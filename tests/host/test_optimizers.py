@@ -87,7 +87,12 @@ def test_warm_up_then_decay():
     "config, message",
     [
         ({"name": "ExponentialLRR", "args": {}}, "did you mean 'ExponentialLR'"),
-        ({"name": "StepLR", "interval": "day"}, "'day'"),
+        ({"name": "StepLR", "interval": "day"}, "interval is 'day'; expected 'step' or 'epoch'"),
+        ({"name": "SequentialLR"}, "milestones is .*0 schedulers"),
+        (
+            {"name": "SequentialLR", "schedulers": [{"name": "ConstantLR"}], "milestones": [3]},
+            "milestones is .3.; expected 0 milestones for its 1 schedulers",
+        ),
     ],
 )
 def test_bad_schedules_name_the_key(config, message):

@@ -5,6 +5,7 @@ import json
 import pytest
 import pytorch_lightning as pl
 import torch
+from latent_prior import OptionError
 from latent_prior.host.embedded.cameras import RandomCameraDataModule
 
 pytestmark = [
@@ -36,7 +37,7 @@ def test_parts_are_built_from_the_config(toy_system):
             {"geometry_type": "toy-geometri"},
             "system.geometry_type: unknown type 'toy-geometri'; did you mean 'toy-geometry'",
         ),
-        ({"renderer_type": ""}, "system.renderer_type is empty"),
+        ({"renderer_type": ""}, "system.renderer_type is ''; expected the registered name of a renderer"),
         ({"geometry": {"sise": 3}}, "unknown config key 'system.geometry.sise'; did you mean 'size'"),
         ({"gometry": {}}, "unknown config key 'system.gometry'; did you mean 'geometry'"),
         ({"loggers": {"wandb": {"enable": True, "project": "p", "name": "n"}}}, "pip install wandb"),
@@ -68,6 +69,13 @@ def test_weights_are_taken_over(toy_system, checkpoint):
     torch.testing.assert_close(toy_system(weights=checkpoint).geometry.values.detach(), torch.full((4,), 3.0))
     kept = toy_system(weights=checkpoint, weights_ignore_modules=["geometry"])
     torch.testing.assert_close(kept.geometry.values.detach(), torch.zeros(4))
+
+
+def test_weights_that_do_not_fit_name_their_key(toy_system, checkpoint):
+    with pytest.raises(OptionError, match="system.weights: no checkpoint at 'nowhere.ckpt'"):
+        toy_system(weights="nowhere.ckpt")
+    with pytest.raises(OptionError, match="system.weights: .*last.ckpt' does not fit: .*geometry.values"):
+        toy_system(weights=checkpoint, geometry={"size": 5})
 
 
 def evaluate(system, what):

@@ -39,7 +39,7 @@ class BaseLift3DSystem(BaseSystem):
         key = full_key(self.cfg, f"{part}_type")
         name = self.cfg[f"{part}_type"]
         if not name:
-            raise OptionError.because(f"{key} is empty; set it to the registered name of a {part.replace('_', ' ')}")
+            raise OptionError(key, name, f"the registered name of a {part}")
         return find(name, key)
 
     def configure(self) -> None:

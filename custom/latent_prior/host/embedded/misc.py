@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def find_last_path(path: str | None) -> str | None:
 
 
 def load_module_weights(
-    path: str, ignore_modules: list[str] | None = None, map_location: Any = "cpu"
+    path: str, ignore_modules: Sequence[str] = (), map_location: Any = "cpu"
 ) -> tuple[dict[str, Tensor], int, int]:
     """Read the weights of a Lightning checkpoint: (state dict, epoch, global step).
 
@@ -60,7 +61,7 @@ def load_module_weights(
     never code. Raises OptionError when the file is missing or is not a checkpoint.
     """
     if not os.path.isfile(path):
-        raise OptionError.because(f"no checkpoint at {path!r}; set `weights` to a .ckpt file written by a training run")
+        raise OptionError.because(f"no checkpoint at {path!r}; expected a .ckpt file written by a training run")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file asks for
@@ -75,7 +76,6 @@ def load_module_weights(
     if missing:
         raise OptionError.because(f"{path!r} is not a Lightning checkpoint: it has no {', '.join(missing)}")
     state = checkpoint["state_dict"]
-    if ignore_modules is not None:
-        ignored = tuple(f"{name}." for name in ignore_modules)
-        state = {key: value for key, value in state.items() if not key.startswith(ignored)}
+    ignored = tuple(f"{name}." for name in ignore_modules)
+    state = {key: value for key, value in state.items() if not key.startswith(ignored)}
     return state, checkpoint["epoch"], checkpoint["global_step"]

@@ -42,10 +42,7 @@ class SphericalHarmonics(nn.Module):
         super().__init__()
         self.degree = int(config.get("degree", 4))
         if n_input_dims != 3 or not 1 <= self.degree <= 4:
-            raise OptionError.because(
-                f"SphericalHarmonics: {n_input_dims} inputs and degree {self.degree}, "
-                "expected 3 inputs and dir_encoding_config.degree in 1..4"
-            )
+            raise OptionError("dir_encoding_config.degree", self.degree, f"1 to 4, with 3 inputs (here {n_input_dims})")
         self.n_input_dims, self.n_output_dims = 3, self.degree**2
         # tiny-cuda-nn keeps an empty tensor under this name; with it, checkpoints fit both ways
         self.register_buffer("params", torch.zeros(0))
@@ -117,9 +114,7 @@ class VanillaMLP(nn.Module):
     def __init__(self, dim_in: int, dim_out: int, config: Mapping[str, Any]):
         super().__init__()
         if str(config.get("activation", "ReLU")).lower() != "relu":
-            raise OptionError.because(
-                f"mlp_network_config.activation is {config['activation']!r}, VanillaMLP has ReLU only"
-            )
+            raise OptionError("mlp_network_config.activation", config["activation"], "ReLU, which VanillaMLP has alone")
         widths = [dim_in] + [int(config["n_neurons"])] * int(config["n_hidden_layers"])
         layers: list[nn.Module] = []
         for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
@@ -141,10 +136,10 @@ def get_encoding(n_input_dims: int, config: Mapping[str, Any] | DictConfig) -> C
     """The encoding that `config["otype"]` names; `include_xyz: true` adds the coordinates themselves.
 
     Raises:
-        ValueError: an unknown otype, or a key that is missing.
+        OptionError: an unknown otype, a key that is missing, or a value that is of no use.
     """
     config = _plain(config)
-    with _missing_keys("pos_encoding_config or dir_encoding_config"):
+    with _keys_of("pos_encoding_config or dir_encoding_config"):
         encoding = TcnnEncoding(n_input_dims, config)
     return CompositeEncoding(encoding, include_xyz=bool(config.get("include_xyz", False)))
 
@@ -153,20 +148,22 @@ def get_mlp(n_input_dims: int, n_output_dims: int, config: Mapping[str, Any] | D
     """The network that `config["otype"]` names: VanillaMLP.
 
     Raises:
-        ValueError: an unknown otype; tiny-cuda-nn's fused networks exist only in threestudio itself. Or a missing key.
+        OptionError: an unknown otype; tiny-cuda-nn's fused networks exist only in threestudio itself. Or as above.
     """
     config = _plain(config)
-    with _missing_keys("mlp_network_config"):
+    with _keys_of("mlp_network_config"):
         if config["otype"] != "VanillaMLP":
-            raise OptionError.because(f"mlp_network_config.otype is {config['otype']!r}, expected VanillaMLP")
+            raise OptionError("mlp_network_config.otype", config["otype"], "VanillaMLP")
         return VanillaMLP(n_input_dims, n_output_dims, config)
 
 
 @contextmanager
-def _missing_keys(where: str) -> Iterator[None]:
+def _keys_of(where: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
         raise OptionError.because(
             f"{where} has no {error.args[0]}; it replaces the default as a whole, so all of its keys must be given"
         ) from error
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, OptionError) else OptionError.because(str(error), where) from error

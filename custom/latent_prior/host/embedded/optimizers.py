@@ -43,7 +43,7 @@ def _named(library: Any, name: str, base: type, key: str) -> type:
 def _plain(args: DictConfig | None, key: str) -> dict[str, Any]:
     """Arguments as plain Python: they end up in checkpoints, which may hold no OmegaConf objects."""
     if args is not None and not isinstance(args, DictConfig):
-        raise OptionError.because(f"{key}: expected a mapping of arguments, got {args!r}")
+        raise OptionError(key, args, "a mapping of arguments")
     return OmegaConf.to_container(args, resolve=True) if args else {}
 
 
@@ -90,12 +90,16 @@ def parse_scheduler(config: DictConfig, optimizer: torch.optim.Optimizer) -> dic
     config = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     interval = config.get("interval", "epoch")
     if interval not in ("epoch", "step"):
-        raise OptionError.because(f"{full_key(config, 'interval')}: expected 'step' or 'epoch', got {interval!r}")
+        raise OptionError(full_key(config, "interval"), interval, "'step' or 'epoch'")
     if not config.get("name"):
         raise OptionError.because(f"{full_key(config, 'name')}: set it to a schedule, e.g. ExponentialLR")
     if config.name == "SequentialLR":
-        parts = [parse_scheduler(part, optimizer)["scheduler"] for part in config.schedulers]
-        scheduler = lr_scheduler.SequentialLR(optimizer, parts, milestones=list(config.milestones))
+        parts = [parse_scheduler(part, optimizer)["scheduler"] for part in config.get("schedulers") or ()]
+        milestones = list(config.get("milestones") or ())
+        if not parts or len(milestones) != len(parts) - 1:
+            expected = f"{max(len(parts), 1) - 1} milestones for its {len(parts)} schedulers, of which it needs some"
+            raise OptionError(full_key(config, "milestones"), milestones, expected)
+        scheduler = lr_scheduler.SequentialLR(optimizer, parts, milestones=milestones)
     else:
         cls = _named(lr_scheduler, config.name, lr_scheduler.LRScheduler, full_key(config, "name"))
         scheduler = _build(cls, optimizer, config)

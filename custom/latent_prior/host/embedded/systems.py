@@ -7,8 +7,9 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from latent_prior import OptionError
 from latent_prior.host.embedded.base import Updateable, update_end_if_possible, update_if_possible
-from latent_prior.host.embedded.config import parse_structured
+from latent_prior.host.embedded.config import full_key, parse_structured
 from latent_prior.host.embedded.misc import load_module_weights
 from latent_prior.host.embedded.optimizers import parse_optimizer, parse_scheduler
 from latent_prior.host.embedded.saver import SaverMixin
@@ -46,9 +47,14 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
 
     def load_weights(self, weights: str, ignore_modules: Sequence[str] | None = None) -> None:
         """Take over what a checkpoint has for us, its moment of training included."""
-        ignore_modules = None if ignore_modules is None else list(ignore_modules)
-        state, epoch, global_step = load_module_weights(weights, ignore_modules)
-        self.load_state_dict(state, strict=False)
+        key = full_key(self.cfg, "weights")
+        try:
+            state, epoch, global_step = load_module_weights(weights, list(ignore_modules or ()))
+            self.load_state_dict(state, strict=False)
+        except OptionError as error:
+            raise OptionError.because(str(error), key) from error
+        except RuntimeError as error:  # shapes of another config
+            raise OptionError.because(f"{weights!r} does not fit: {' '.join(str(error).split())}", key) from error
         self.do_update_step(epoch, global_step, on_load_weights=True)
 
     def set_resume_status(self, current_epoch: int, global_step: int) -> None:
