@@ -71,8 +71,8 @@ def _smooth(name: str, channels: slice) -> Term:
     return term
 
 
-# By name in `system.loss` (`lambda_<name>`). Each takes what the renderer returned, the geometry and the scale of emptiness,
-# and raises OptionError where the renderer or the geometry lacks what it needs.
+# By name in `system.loss` (`lambda_<name>`). Each takes what the renderer returned, the geometry and the scale of
+# emptiness, and raises OptionError where the renderer or the geometry lacks what it needs.
 TERMS: dict[str, Term] = {
     "sparsity": lambda out, *_: sparsity(out["opacity"]),
     "opaque": lambda out, *_: opaque(out["opacity"]),
