@@ -165,16 +165,6 @@ def test_only_the_direction_of_z_matters(toy):
     torch.testing.assert_close(toy.mapping(5 * z), toy.mapping(z), rtol=1e-5, atol=1e-6)
 
 
-def test_mixing_crosses_over_once_at_every_layer(toy):
-    z, other = draws(200, 16), draws(200, 16, seed=2)
-    mixed = toy.mixed_styles(z, other, torch.Generator().manual_seed(0))
-    from_z = (mixed == toy.styles(z)).all(-1)
-    from_other = (mixed == toy.styles(other)).all(-1)
-    assert (from_z ^ from_other).all()
-    assert (from_z.int().diff(dim=1) <= 0).all()  # never back to z
-    assert set(from_z.sum(1).tolist()) == set(range(1, 8))
-
-
 def test_noise(toy):
     z = draws(2, 16)
 
@@ -194,13 +184,6 @@ def test_noise(toy):
         torch.testing.assert_close(quiet(z, noise_mode=mode), paint("none"))
     with pytest.raises(ValueError, match="noise_mode is 'some'; expected one of const, random, none"):
         paint("some")
-
-
-def test_tracking_the_mean_style():
-    mapping = small().mapping
-    before, w = mapping.w_avg.clone(), draws(5, 16)
-    mapping.track_average(w)
-    torch.testing.assert_close(mapping.w_avg, 0.998 * before + 0.002 * w.mean(0))
 
 
 def test_estimating_the_mean_style():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from latent_prior import cli
 from latent_prior.generators import stylegan2_files, stylegan2_nvidia
+from latent_prior.generators.pretrained import load_pretrained
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_files import load_generator, save_generator
 from nvidia_pickles import Network, dumped, network, snapshot
@@ -440,3 +441,10 @@ def test_convert_stylegan(toy, tmp_path, capsys):
         assert message in error and error.count("\n") == 1
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.safetensors", "n.pkl", "ours.safetensors"]
+
+
+def test_home_is_understood_in_the_path_of_a_pretrained_generator(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    generator = StyleGAN2(StyleGAN2Config.of_size(8, z_dim=4, w_dim=4, mapping_layers=1, base=32))
+    save_generator(generator, tmp_path / "mine.safetensors")
+    assert load_pretrained("~/mine.safetensors").cfg == generator.cfg

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from latent_prior import OptionError
 from latent_prior.systems import regularisers
 
 
@@ -45,15 +46,15 @@ def test_density_and_features_are_smoothed_apart():
     grid = torch.randn(1, 4, 3, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
     opacity = {"opacity": torch.zeros(1, 1, 1, 1)}
     for name, touched in (("tv_density", [True, False, False, False]), ("tv_features", [False, True, True, True])):
-        (gradient,) = torch.autograd.grad(
-            regularisers.regularisers(opacity, SimpleNamespace(grid=grid), 10.0)[name](), grid
-        )
+        (gradient,) = torch.autograd.grad(regularisers.TERMS[name](opacity, SimpleNamespace(grid=grid), 10.0), grid)
         assert [bool(gradient[0, channel].any()) for channel in range(4)] == touched
 
 
 def test_what_is_missing_is_named():
-    terms = regularisers.regularisers({"opacity": torch.zeros(1, 1, 1, 1)}, SimpleNamespace(), 10.0)
-    with pytest.raises(ValueError, match="lambda_tv_density.*volume-grid"):
-        terms["tv_density"]()
-    with pytest.raises(ValueError, match="lambda_emptiness needs weights"):
-        terms["emptiness"]()
+    for name, message in (
+        ("tv_density", "lambda_tv_density.*volume-grid"),
+        ("emptiness", "lambda_emptiness needs weights"),
+        ("orient", "lambda_orient needs normal"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            regularisers.TERMS[name]({"opacity": torch.zeros(1, 1, 1, 1)}, SimpleNamespace(), 10.0)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,18 @@ def generator_file(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     generator = StyleGAN2(StyleGAN2Config.of_size(16, z_dim=8, w_dim=8, mapping_layers=2, base=64, most=8))
     path = tmp_path_factory.mktemp("generator") / "source.safetensors"
+    save_generator(generator, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def noisy_file(generator_file) -> Path:
+    """The same generator with noise that shows."""
+    generator = load_generator(generator_file)
+    for name, parameter in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.5)
+    path = generator_file.with_name("noisy.safetensors")
     save_generator(generator, path)
     return path
 
@@ -70,9 +83,58 @@ def test_loss_is_the_guidances_and_what_holds_to_the_source(generator_file):
     assert {"train/loss_grey", "train/loss_reconstruction", "train/min_step", "train/loss"} <= set(system.logged)
 
 
-def test_pictures_go_to_the_guidance_in_its_range():
-    pictures = torch.tensor([-3.0, -1.0, 0.0, 1.0, 2.0]).view(1, 1, 5, 1).expand(1, 3, 5, 1)
-    assert to_rgb(pictures)[0, :, 0, 1].tolist() == [0, 0, 0.5, 1, 1]
+def test_random_noise_is_the_same_for_generator_and_source(noisy_file):
+    """With equal weights the pictures are equal to the bit, step by step with other noise."""
+    system = system_of(noisy_file, noise_mode="random", loss={"lambda_grey": 0.0, "lambda_reconstruction": 1.0})
+    seen = []
+    for _ in range(2):
+        assert system.training_step(batch_of(), 0)["loss"] == 0
+        rgb, source_rgb, _ = system.guidance.seen
+        assert torch.equal(rgb, source_rgb)
+        seen.append(rgb)
+    assert not torch.allclose(*seen, atol=1e-3)
+    assert not torch.allclose(seen[0][0], to_rgb(load_generator(noisy_file)(batch_of()["z"]))[0], atol=1e-3)
+
+
+def test_pictures_shown_under_random_noise_differ_by_their_weights_alone(noisy_file):
+    system = system_of(noisy_file, noise_mode="random").eval()
+    state = torch.get_rng_state()
+    before, after = system._pair(batch_of()["z"])
+    assert torch.equal(before, after)
+    assert torch.equal(torch.get_rng_state(), state)  # looking does not disturb training
+
+
+def test_what_is_out_of_range_still_has_a_gradient(generator_file):
+    """A picture far too bright is darkened: only what is shown is cut to [0, 1]."""
+    system = system_of(generator_file)
+    with torch.no_grad():
+        system.generator.synthesis.b16.torgb.bias.fill_(9.0)
+    system.training_step(batch_of(), 0)["loss"].backward()
+    assert system.guidance.seen[0].min() > 1
+    assert (system.generator.synthesis.b16.torgb.bias.grad > 0).all()
+    _, after = system._pair(batch_of()["z"])
+    assert after.min() == after.max() == 1
+
+
+@pytest.mark.parametrize("count", [3, 8, 12, 16])
+def test_the_grid_shows_every_code(generator_file, tmp_path, count):
+    system = system_of(generator_file)
+    system.set_save_dir(str(tmp_path))
+    z = batch_of(count)["z"]
+    system.on_validation_epoch_start()
+    for part in z.split(5):
+        system.validation_step({"z": part}, 0)
+    system.on_validation_epoch_end()
+    (file,) = tmp_path.glob("*before_after.png")
+    shown = np.asarray(Image.open(file))
+    rows, columns = -(-count // 8), min(8, count)
+    assert shown.shape == (rows * 2 * 16, columns * 16, 3)
+    with torch.no_grad():
+        pictures = (to_rgb(system.generator(z)).clamp(0, 1) * 255).byte().numpy()
+    tiles = shown.reshape(rows, 2, 16, columns, 16, 3).transpose(1, 0, 3, 2, 4, 5).reshape(2, -1, 16, 16, 3)
+    for before_or_after in tiles:
+        assert abs(before_or_after[:count].astype(int) - pictures).max() <= 1
+        assert (before_or_after[count:] == 255).all()
 
 
 def test_only_what_is_named_trains(generator_file):
@@ -119,7 +181,7 @@ def test_bad_config_names_its_key(generator_file, settings, message):
 
 
 def test_codes_of_another_size_name_their_key(generator_file):
-    with pytest.raises(ValueError, match="data.z_dim is 4, but the generator's codes have 8"):
+    with pytest.raises(ValueError, match="data.z_dim is 4; expected 8, the size of the generator's z"):
         system_of(generator_file).training_step(batch_of(z_dim=4), 0)
 
 

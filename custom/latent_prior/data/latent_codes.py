@@ -95,9 +95,9 @@ class LatentCodesDataModule(pl.LightningDataModule):
         self.cfg = host.parse_structured(LatentCodesDataModuleConfig, cfg)
         for name in ("batch_size", "z_dim", "n_grid", "eval_batch_size"):
             if getattr(self.cfg, name) < 1:
-                raise OptionError.because(f"data.{name} is {getattr(self.cfg, name)}; expected at least 1")
+                raise OptionError(f"data.{name}", getattr(self.cfg, name), "at least 1")
         if self.cfg.n_frames < 0:
-            raise OptionError.because(f"data.n_frames is {self.cfg.n_frames}; expected 0 (no video) or more")
+            raise OptionError("data.n_frames", self.cfg.n_frames, "0 (no video) or more")
 
     def setup(self, stage: str | None = None) -> None:
         self.train_dataset = RandomCodes(self.cfg)

@@ -15,11 +15,10 @@ def load_pretrained(name: str) -> StyleGAN2:
 
     Raises ValueError, in one line that names system.pretrained_generator, for what is no StyleGAN2 generator.
     """
-    path = POCKET_FILE if name == "pocket" else Path(name)
+    path = POCKET_FILE if name == "pocket" else Path(name).expanduser()
     if not path.is_file():
-        raise OptionError.because(
-            f"system.pretrained_generator is {name!r}; expected pocket or a .safetensors, .pkl or .pt file of StyleGAN2"
-        )
+        expected = "pocket or a .safetensors, .pkl or .pt file of StyleGAN2"
+        raise OptionError("system.pretrained_generator", name, expected)
     try:
         return load_generator(path)
     except ValueError as error:

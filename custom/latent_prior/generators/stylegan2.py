@@ -20,7 +20,6 @@ from latent_prior.generators.stylegan2_ops import modulated_conv2d, smoothing_fi
 
 NOISE_MODES = ("const", "random", "none")
 MAPPING_LR_MULTIPLIER = 0.01
-W_AVG_DECAY = 0.998
 GAIN = math.sqrt(2)  # of the activation, so that it keeps its input's spread
 
 
@@ -106,11 +105,6 @@ class Mapping(nn.Module):
         for i in range(self.layers):
             w = getattr(self, f"fc{i}")(w)
         return w
-
-    @torch.no_grad()
-    def track_average(self, w: Float[Tensor, "B D"]) -> None:
-        """Bring w_avg, which truncation draws to, a step towards these."""
-        self.w_avg.lerp_(w.detach().mean(0), 1 - W_AVG_DECAY)
 
     @torch.no_grad()
     def estimate_average(self, samples: int = 4096, seed: int = 0) -> None:
@@ -243,12 +237,3 @@ class StyleGAN2(nn.Module):
         if truncation != 1:
             w = self.mapping.w_avg + truncation * (w - self.mapping.w_avg)
         return w[:, None].expand(-1, self.cfg.num_ws, -1)
-
-    def mixed_styles(
-        self, z: Float[Tensor, "B Z"], other: Float[Tensor, "B Z"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B n D"]:
-        """Style mixing: each sample takes z's styles up to a layer drawn from 1..num_ws-1, then `other`'s."""
-        n = self.cfg.num_ws
-        crossover = torch.randint(1, n, (len(z), 1, 1), generator=generator).to(z.device)
-        first = torch.arange(n, device=z.device)[None, :, None] < crossover
-        return torch.where(first, self.styles(z), self.styles(other))

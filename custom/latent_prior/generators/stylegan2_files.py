@@ -21,7 +21,7 @@ from latent_prior import OptionError
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_nvidia import MAX_BYTES, read_nvidia
 from latent_prior.generators.stylegan2_ops import smoothing_filter
-from latent_prior.generators.stylegan2_rosinality import read_rosinality, to_rosinality
+from latent_prior.generators.stylegan2_rosinality import first_few, read_rosinality, to_rosinality
 
 READS = (".safetensors", ".pkl", ".pt", ".pth")
 WRITES = (".safetensors", ".pt", ".pth")
@@ -98,7 +98,7 @@ def generator_of(state: Mapping[str, Tensor]) -> StyleGAN2:
     state = _without_gaps(state, expected)
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or unknown:
-        raise OptionError.because(f"missing {_some(missing)}; unknown {_some(unknown)}")
+        raise OptionError.because(f"missing {first_few(missing)}; unknown {first_few(unknown)}")
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise OptionError.because(f"{name} has shape {list(value.shape)}, expected {list(expected[name].shape)}")
@@ -173,8 +173,3 @@ def _without_gaps(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
             # drawn, not zeros: training may raise the strength
             out[name] = torch.randn(expected[name].shape, generator=draw)
     return out
-
-
-def _some(names: list[str]) -> str:
-    """The first few."""
-    return (", ".join(names[:3]) + (", ..." if len(names) > 3 else "")) or "nothing"

@@ -81,7 +81,7 @@ def from_rosinality(state: Mapping[str, Tensor], latent_avg: Tensor | None = Non
     if unknown or missing:
         raise OptionError.because(
             f"{_other_network(state)}: expected the names of rosinality's stylegan2-pytorch; "
-            f"missing {_some(missing)}; unknown {_some(unknown)}"
+            f"missing {first_few(missing)}; unknown {first_few(unknown)}"
         )
     width = state["style.1.weight"].shape
     if len(width) == 2 and width[0] != width[1]:
@@ -120,7 +120,9 @@ def read_rosinality(path: Path) -> dict[str, Tensor]:
         str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
     if strangers or not isinstance(average, Tensor | None):
-        raise OptionError.because(f"expected a dict with g_ema, or a state dict of tensors; found {_some(strangers)}")
+        raise OptionError.because(
+            f"expected a dict with g_ema, or a state dict of tensors; found {first_few(strangers)}"
+        )
     return from_rosinality(state, average)
 
 
@@ -134,6 +136,6 @@ def _other_network(state: Mapping[str, Tensor]) -> str:
     return "this is no StyleGAN2 generator"
 
 
-def _some(names: list[str]) -> str:
-    """The first few."""
+def first_few(names: list[str]) -> str:
+    """The first few names, for a message."""
     return (", ".join(names[:3]) + (", ..." if len(names) > 3 else "")) or "nothing"

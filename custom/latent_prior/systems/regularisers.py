@@ -9,6 +9,8 @@ from torch import Tensor
 
 from latent_prior import OptionError
 
+Term = Callable[[dict[str, Tensor], Any, float], Float[Tensor, ""]]
+
 
 def sparsity(opacity: Float[Tensor, "B H W 1"]) -> Float[Tensor, ""]:
     """Mean of sqrt(o^2 + 0.01): less matter in sight (Latent-NeRF, as in threestudio)."""
@@ -42,26 +44,23 @@ def total_variation(grid: Float[Tensor, "1 C D H W"]) -> Float[Tensor, ""]:
     return sum(grid.diff(dim=axis).square().mean() for axis in (2, 3, 4)) / 3
 
 
-def regularisers(
-    out: dict[str, Tensor], geometry: Any, emptiness_scale: float
-) -> dict[str, Callable[[], Float[Tensor, ""]]]:
-    """Every regulariser by its name in `system.loss` (`lambda_<name>`), computed only when called.
+def _needed(out: dict[str, Tensor], key: str, name: str, mend: str) -> Tensor:
+    if key not in out:
+        raise OptionError.because(f"system.loss.lambda_{name} needs {key} from the renderer: {mend}, or set it to 0")
+    return out[key]
 
-    Raises ValueError, when called, where the renderer or the geometry lacks what one needs.
-    """
 
-    def need(key: str, name: str, mend: str) -> Tensor:
-        if key not in out:
-            raise OptionError.because(
-                f"system.loss.lambda_{name} needs {key} from the renderer: {mend}, or set it to 0"
-            )
-        return out[key]
+def _orient(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Float[Tensor, ""]:
+    normal = _needed(out, "normal", "orient", "choose a material or geometry that gives normals in training")
+    return orientation(out["weights"], normal, out["t_dirs"])
 
-    def orient() -> Tensor:
-        normal = need("normal", "orient", "choose a material or geometry that gives normals in training")
-        return orientation(out["weights"], normal, out["t_dirs"])
 
-    def smooth(name: str, channels: slice) -> Tensor:
+def _emptiness(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Float[Tensor, ""]:
+    return emptiness(_needed(out, "weights", "emptiness", "use a volume renderer"), emptiness_scale)
+
+
+def _smooth(name: str, channels: slice) -> Term:
+    def term(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Float[Tensor, ""]:
         if not hasattr(geometry, "grid"):
             raise OptionError.because(
                 f"system.loss.lambda_{name} needs a voxel grid, but the geometry is a {type(geometry).__name__}: "
@@ -69,14 +68,16 @@ def regularisers(
             )
         return total_variation(geometry.grid[:, channels])
 
-    return {
-        "sparsity": lambda: sparsity(out["opacity"]),
-        "opaque": lambda: opaque(out["opacity"]),
-        "emptiness": lambda: emptiness(need("weights", "emptiness", "use a volume renderer"), emptiness_scale),
-        "orient": orient,
-        "tv_density": lambda: smooth("tv_density", slice(0, 1)),  # volume-grid's channels: density, then features
-        "tv_features": lambda: smooth("tv_features", slice(1, None)),
-    }
+    return term
 
 
-NAMES = ("sparsity", "opaque", "emptiness", "orient", "tv_density", "tv_features")
+# By name in `system.loss` (`lambda_<name>`). Each takes what the renderer returned, the geometry and the scale of
+# emptiness, and raises OptionError where the renderer or the geometry lacks what it needs.
+TERMS: dict[str, Term] = {
+    "sparsity": lambda out, *_: sparsity(out["opacity"]),
+    "opaque": lambda out, *_: opaque(out["opacity"]),
+    "emptiness": _emptiness,
+    "orient": _orient,
+    "tv_density": _smooth("tv_density", slice(0, 1)),  # volume-grid's channels: density, then features
+    "tv_features": _smooth("tv_features", slice(1, None)),
+}

@@ -23,11 +23,15 @@ from latent_prior.systems import training_curves
 from latent_prior.systems.loss_weights import LossWeights
 
 OWN_TERMS = ("reconstruction", "styles")
+COLUMNS = 8  # of the before/after picture
 
 
 def to_rgb(pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B H W 3"]:
-    """A generator's pictures, nominally in [-1, 1], as the guidance takes them: in [0, 1], channels last."""
-    return ((pictures + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+    """A generator's pictures, nominally in [-1, 1], as the guidance takes them: nominally in [0, 1], channels last.
+
+    Not clamped: a pixel out of range would have no gradient to bring it back.
+    """
+    return ((pictures + 1) / 2).permute(0, 2, 3, 1)
 
 
 @host.register("stylegan-adaptation-system")
@@ -59,9 +63,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self.check_loss_weights()
         self.check_guidance_terms(OWN_TERMS)
         if self.cfg.noise_mode not in NOISE_MODES:
-            raise OptionError.because(
-                f"system.noise_mode is {self.cfg.noise_mode!r}; expected one of {', '.join(NOISE_MODES)}"
-            )
+            raise OptionError("system.noise_mode", self.cfg.noise_mode, f"one of {', '.join(NOISE_MODES)}")
         self.generator = load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)
         # in a list, so that it is no module of ours: it is not saved, and no optimiser finds it
         self._source = [load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)]
@@ -74,11 +76,11 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
 
     def _check_adaptive_places(self) -> None:
         count, most = self.cfg.adaptive_places, self.generator.cfg.num_ws
-        if count is not None and not 1 <= count <= most:
-            raise OptionError.because(
-                f"system.adaptive_places is {count}; expected 1 to {most}, the generator's places, or null"
-            )
-        if count is not None and self._trains_mapping:
+        if count is None:
+            return
+        if not 1 <= count <= most:
+            raise OptionError("system.adaptive_places", count, f"1 to {most}, the generator's places, or null")
+        if self._trains_mapping:
             raise OptionError.because(
                 "system.adaptive_places chooses among layers of the synthesis network, but system.trainable names "
                 "parameters of the mapping network too: leave them out, or set adaptive_places=null"
@@ -96,27 +98,35 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self.guidance = host.find(self.cfg.guidance_type)(self.cfg.guidance)
         self.check_guidance_switches()
 
-    def forward(self, z: Float[Tensor, "B Z"], truncation: float = 1.0) -> Float[Tensor, "B 3 R R"]:
-        """Pictures of the adapted generator, nominally in [-1, 1]."""
-        return self.generator(self._checked(z), truncation, self.cfg.noise_mode)
+    def _styles(
+        self, z: Float[Tensor, "B Z"], truncation: float = 1.0
+    ) -> tuple[Float[Tensor, "B n D"], Float[Tensor, "B n D"]]:
+        """w+ of the generator and of its source."""
+        if z.shape[1] != self.generator.cfg.z_dim:
+            raise OptionError("data.z_dim", z.shape[1], f"{self.generator.cfg.z_dim}, the size of the generator's z")
+        with torch.no_grad():
+            source = self.source.styles(z, truncation)
+        return self.generator.styles(z, truncation), source
 
-    def _checked(self, z: Tensor) -> Tensor:
-        wanted = self.generator.cfg.z_dim
-        if z.shape[1] != wanted:
-            raise OptionError.because(
-                f"data.z_dim is {z.shape[1]}, but the generator's codes have {wanted} entries: set it to that"
-            )
-        return z
+    def _pictures(
+        self, w_plus: Float[Tensor, "B n D"], source_w_plus: Float[Tensor, "B n D"]
+    ) -> tuple[Float[Tensor, "B 3 R R"], Float[Tensor, "B 3 R R"]]:
+        """Pictures of the generator and of its source, nominally in [-1, 1], under the same noise."""
+        draw = self.cfg.noise_mode == "random" and self.training  # what is shown has noise of its own, always the same
+        seed = int(torch.randint(2**62, ())) if draw else 0
+
+        def painted(generator: StyleGAN2, w: Tensor) -> Tensor:
+            return generator.synthesis(w, self.cfg.noise_mode, torch.Generator(w.device).manual_seed(seed))
+
+        with torch.no_grad():
+            source = painted(self.source, source_w_plus)
+        return painted(self.generator, w_plus), source
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        z = self._checked(batch.pop("z"))
-        w_plus = self.generator.styles(z)
+        w_plus, source_w_plus = self._styles(batch.pop("z"))
         if self.cfg.adaptive_places is not None:
             self._w_plus = w_plus = w_plus.detach().requires_grad_()
-        pictures = self.generator.synthesis(w_plus, self.cfg.noise_mode)
-        with torch.no_grad():
-            source_w_plus = self.source.styles(z)
-            source = self.source.synthesis(source_w_plus, self.cfg.noise_mode)
+        pictures, source = self._pictures(w_plus, source_w_plus)
         guidance_out = self.guidance(to_rgb(pictures), self.prompt_processor(), source_rgb=to_rgb(source), **batch)
         loss = torch.zeros((), device=pictures.device) + self.weighed_guidance(guidance_out)
         loss = loss + self.weighed("reconstruction", lambda: F.mse_loss(pictures, source))
@@ -139,8 +149,8 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
     def _pair(self, z: Float[Tensor, "B Z"]) -> tuple[Tensor, Tensor]:
         """Pictures of the same codes before and after, in [0, 1], B H W 3."""
         self.source.to(self.device)
-        before = self.source(self._checked(z), self.cfg.truncation, self.cfg.noise_mode)
-        return to_rgb(before), to_rgb(self(z, self.cfg.truncation))
+        after, before = self._pictures(*self._styles(z, self.cfg.truncation))
+        return to_rgb(before).clamp(0, 1), to_rgb(after).clamp(0, 1)
 
     def on_validation_epoch_start(self) -> None:
         self._grid: list[tuple[Tensor, Tensor]] = []
@@ -185,12 +195,12 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self._save_results()
 
     def _save_grid(self, name: str) -> None:
-        """Pairs of rows, before above after, eight codes a pair."""
-        before, after = (torch.cat(parts) for parts in zip(*self._grid, strict=True))
-        shown = range(0, max(1, len(before) // 8) * 8, 8)  # whole rows, unless there is less than one
-        rows = [torch.cat(list(part[k : k + 8]), 1) for k in shown for part in (before, after)]
-        stacked = torch.cat(rows, 0)
-        self.save_rgb_image(name, stacked, data_format="HWC", name="before_after", step=self.true_global_step)
+        """Pairs of rows, before above after, COLUMNS codes a pair; the last pair is filled up with white."""
+        pairs = torch.cat([torch.stack(pair, 1) for pair in self._grid])  # N 2 H W 3
+        columns = min(COLUMNS, len(pairs))
+        pairs = torch.cat([pairs, pairs.new_ones(-len(pairs) % columns, *pairs.shape[1:])])
+        picture = pairs.unflatten(0, (-1, columns)).permute(0, 2, 3, 1, 4, 5).flatten(3, 4).flatten(0, 2)
+        self.save_rgb_image(name, picture, data_format="HWC", name="before_after", step=self.true_global_step)
 
     def _save_results(self) -> None:
         """The adapted generator in both formats, and the training curves where there are any."""

@@ -1,11 +1,14 @@
 """`latent-prior-system`: a radiance field optimised under a 2D prior, rendered as RGB or straight as latents.
 
-Works with any guidance of threestudio's contract. In RGB space the guidance encodes what is rendered, and the field has
-true colours. In latent space the field's features are scaled latents: cheaper by the encoder, seen through the decoder.
+In RGB space the guidance, any of threestudio's contract, encodes what is rendered, and the field has true colours. In
+latent space the field's features are scaled latents: cheaper by the encoder, seen through the guidance's decoder. Colours
+for a mesh are then fitted to the autoencoder of `latent-prior-guidance`; with another guidance the exporter has to be given
+them (`system.exporter.latent_to_rgb`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +22,6 @@ from latent_prior.systems.loss_weights import LossWeights, is_number
 
 SPACES = ("rgb", "latent")
 OUR_EXPORTER = "vertex-color-mesh-exporter"  # cheap to make; threestudio's own asks for a rasteriser at once
-GUIDANCE_TERMS = ("sds", "fm", "kl")  # what our own guidance returns; another's are taken as they come
 
 
 @host.register("latent-prior-system")
@@ -39,9 +41,10 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
 
     def configure(self) -> None:
         if self.cfg.space not in SPACES:
-            raise OptionError.because(f"system.space is {self.cfg.space!r}; expected one of {', '.join(SPACES)}")
+            raise OptionError("system.space", self.cfg.space, f"one of {', '.join(SPACES)}")
         self._check_random_background()
         self.check_loss_weights()
+        self.check_guidance_terms(tuple(regularisers.TERMS))
         super().configure()
 
     def _check_random_background(self) -> None:
@@ -52,7 +55,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             raise OptionError.because("system.random_background is set, but system.space is latent: set it to null")
         pair = list(greys) if isinstance(greys, Sequence) and not isinstance(greys, str) else []
         if len(pair) != 2 or not all(is_number(n) for n in pair) or not 0 <= pair[0] <= pair[1] <= 1:
-            raise OptionError.because(f"system.random_background is {greys}; expected [low, high] in [0, 1], or null")
+            raise OptionError("system.random_background", greys, "[low, high] in [0, 1], or null")
 
     def load_guidance(self) -> None:
         """Load the guidance if it is not there yet: an export in RGB needs none."""
@@ -63,18 +66,25 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         super().on_fit_start()
         self.prompt_processor = host.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
         self.load_guidance()
-        self._check_terms_known()
+        self.check_guidance_switches()
         if self.cfg.exporter_type == OUR_EXPORTER:  # what is wrong with its settings is better known before training
             parts = {"geometry": self.geometry, "material": self.material, "background": self.background}
-            host.find(self.cfg.exporter_type)(self.cfg.exporter, **parts)
+            self._colour(host.find(self.cfg.exporter_type)(self.cfg.exporter, **parts), fit=False)
 
-    def _check_terms_known(self) -> None:
-        """Our guidance's terms are known beforehand, so that a weight nobody reads is found before training."""
-        if self.cfg.guidance_type != "latent-prior-guidance":
+    def _colour(self, exporter: Any, fit: bool = True) -> None:
+        """Give our exporter the colours of latents where it needs them and has none; without `fit`, only check it."""
+        if self.cfg.space == "rgb" or getattr(exporter, "to_rgb", False) is not None:
             return
-        self.check_terms_known((*GUIDANCE_TERMS, *regularisers.NAMES))
-        for term in ("fm", "kl"):
-            self.check_switch(term, f"use_{term}", self.guidance.cfg[f"use_{term}"])
+        self.load_guidance()
+        if not hasattr(self.guidance, "prior"):
+            raise OptionError(
+                "system.exporter.latent_to_rgb",
+                None,
+                f"a matrix, since system.space is latent and {self.cfg.guidance_type} does not say what colours its "
+                "latents have (latent-prior-guidance does)",
+            )
+        if fit:
+            exporter.to_rgb = LatentColours.fit(self.guidance.prior.autoencoder)
 
     def forward(self, batch: dict[str, Any], decode: bool = False, normals: bool = True) -> dict[str, Any]:
         """Render a batch of cameras.
@@ -104,9 +114,9 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             out["comp_rgb"], self.prompt_processor(), **batch, rgb_as_latents=self.cfg.space == "latent"
         )
         loss = torch.zeros((), device=out["comp_rgb"].device) + self.weighed_guidance(guidance_out)
-        terms = regularisers.regularisers(out, self.geometry, float(self.cfg.loss.get("emptiness_scale", 10.0)))
-        for name, term in terms.items():
-            loss = loss + self.weighed(name, term)
+        emptiness_scale = float(self.cfg.loss.get("emptiness_scale", 10.0))
+        for name, term in regularisers.TERMS.items():
+            loss = loss + self.weighed(name, partial(term, out, self.geometry, emptiness_scale))
         self.log("train/opacity", out["opacity"].mean())
         self.log("train/loss", loss, prog_bar=True)
         self.log_weights()
@@ -155,9 +165,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
 
     def on_predict_start(self) -> None:
         super().on_predict_start()
-        if self.cfg.space == "latent" and getattr(self.exporter, "to_rgb", False) is None:
-            self.load_guidance()
-            self.exporter.to_rgb = LatentColours.fit(self.guidance.prior.autoencoder)
+        self._colour(self.exporter)
 
     def on_test_epoch_end(self) -> None:
         name = f"it{self.true_global_step}-test"
