@@ -1,7 +1,6 @@
 """The evaluation of editors: figures by hand, jobs, resuming, tables, and bad flags. No run is really launched."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -9,39 +8,18 @@ import torch
 from latent_prior.cli import main
 from latent_prior.data.picture_files import to_picture
 from latent_prior.evaluate import editing_jobs, editing_report, editing_table, jobs, launches
-from latent_prior.evaluate.clip_judge import ClipJudge
 from latent_prior.evaluate.editing_jobs import Editor
-from latent_prior.evaluate.editing_measure import SAME, Measurer, Result, in_bytes, overlap, psnr
+from latent_prior.evaluate.editing_measure import SAME, Measurer, Result, in_bytes
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket.edits import EDITS, TUNING_EDITS
+from latent_prior.pocket.judge import Judge
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
 def measurer() -> Measurer:
-    return Measurer(ClipJudge.load(str(POCKET_FOLDER / "judge")))
-
-
-def test_psnr_by_hand():
-    a, where = torch.full((3, 4, 4), 0.5), torch.zeros(1, 4, 4)
-    where[:, 0, 0] = 1
-    b = a.clone()
-    assert psnr(a, b) == SAME
-    b[:, 1:, :] += 0.2
-    assert psnr(a, b, where) == SAME
-    assert psnr(a, b) == pytest.approx(-10 * math.log10(0.04 * 12 / 16), abs=1e-4)
-    b[1, 0, 0] -= 0.3
-    assert psnr(a, b, where) == pytest.approx(-10 * math.log10(0.09 / 3), abs=1e-4)
-
-
-def test_overlap_by_hand():
-    mask, alpha = torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
-    mask[:, :2, :2] = 1
-    alpha[:, 1:3, :2] = 0.9
-    alpha[:, 3, 3] = 0.4  # not painted
-    assert overlap(alpha, mask) == pytest.approx(2 / 6)
-    assert overlap(alpha * 0, mask) == 0 == overlap(alpha * 0, mask * 0)
+    return Measurer(Judge.load(str(POCKET_FOLDER / "judge")))
 
 
 def test_the_truth_is_the_best_edit_and_the_picture_as_it_was_is_none(measurer):

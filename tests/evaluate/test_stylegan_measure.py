@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from latent_prior.evaluate import frechet, metrics, stylegan_measure, stylegan_truth
-from latent_prior.evaluate.clip_judge import ClipJudge
+from latent_prior import metrics
+from latent_prior.evaluate import stylegan_features, stylegan_measure, stylegan_truth
 from latent_prior.evaluate.stylegan_measure import Measurer
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket.captions import parse
+from latent_prior.pocket.judge import Judge
 from latent_prior.pocket.mug_scenes import truth
 from PIL import Image
 
@@ -30,7 +31,7 @@ class Painter(StyleGAN2):
 
 @pytest.fixture(scope="module")
 def judge():
-    return ClipJudge.load(str(POCKET_FOLDER / "judge"))
+    return Judge.load(str(POCKET_FOLDER / "judge"))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def measurer(judge, tmp_path_factory):
 def test_a_generator_that_paints_the_truth(measurer, judge):
     measured = measurer.generator(PROMPT, Painter())
     figures = measured.figures
-    assert figures.psnr == metrics.PSNR_CAP
+    assert figures.psnr == stylegan_measure.PSNR_CAP
     assert figures.recognised > 0.8
     made = stylegan_truth.to_bytes(truth(stylegan_truth.codes(COUNT, 16), parse(PROMPT), SIZE)).float() / 255
     embeddings = judge.embed_images(made)
@@ -53,7 +54,7 @@ def test_a_generator_that_paints_the_truth(measurer, judge):
     assert figures.diversity == pytest.approx(sum(pairs) / len(pairs), abs=1e-5)
     domain = truth(stylegan_truth.codes(COUNT, 16, stylegan_truth.TRUTH_SEED), parse(PROMPT), SIZE)
     features = [judge.project_images(stylegan_truth.to_bytes(p).float() / 255) for p in (made, domain)]
-    assert figures.frechet == pytest.approx(frechet.distance(*features), rel=1e-4)
+    assert figures.frechet == pytest.approx(metrics.frechet_distance(*features), rel=1e-4)
     torch.testing.assert_close(measured.pictures, made[:8])
 
 
@@ -73,7 +74,7 @@ def test_psnr_is_of_the_first_z_alone(judge, tmp_path, monkeypatch):
     def spoiled(pictures):
         return torch.cat([pictures[:3], 1 - pictures[3:]])
 
-    assert measurer.generator(PROMPT, Painter(change=spoiled)).figures.psnr == metrics.PSNR_CAP
+    assert measurer.generator(PROMPT, Painter(change=spoiled)).figures.psnr == stylegan_measure.PSNR_CAP
     measured = measurer.truth(PROMPT)
     torch.testing.assert_close(
         measured.pictures, stylegan_truth.rendered(tmp_path, parse(PROMPT), 6, 16, SIZE)[1].float() / 255
@@ -99,7 +100,7 @@ def test_against_a_folder(judge, tmp_path):
     assert not cache.exists()
 
 
-class Mean(frechet.ScriptFeatures):
+class Mean(stylegan_features.ScriptFeatures):
     """The mean colour and its square, without a file."""
 
     def __init__(self):
@@ -113,12 +114,12 @@ class Mean(frechet.ScriptFeatures):
 def test_features_of_a_file_without_a_judge(measurer):
     plain = dataclasses.replace(measurer, judge=None, extractor=Mean())
     figures = plain.generator(PROMPT, Painter()).figures
-    assert figures.clip_score is None and figures.recognised is None and figures.psnr == metrics.PSNR_CAP
+    assert figures.clip_score is None and figures.recognised is None and figures.psnr == stylegan_measure.PSNR_CAP
     made, domain = (
         Mean()(stylegan_truth.to_bytes(truth(stylegan_truth.codes(COUNT, 16, seed), parse(PROMPT), SIZE)))
         for seed in (stylegan_truth.Z_SEED, stylegan_truth.TRUTH_SEED)
     )
-    assert figures.frechet == pytest.approx(frechet.distance(made, domain), rel=1e-6)
+    assert figures.frechet == pytest.approx(metrics.frechet_distance(made, domain), rel=1e-6)
     assert figures.diversity == pytest.approx(metrics.mean_cosine_distance(made), rel=1e-6)
 
 

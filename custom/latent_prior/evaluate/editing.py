@@ -73,11 +73,11 @@ def evaluate(args: argparse.Namespace) -> None:
     import latent_prior
     from latent_prior import host
     from latent_prior.evaluate import editing_jobs, editing_report, jobs, loop
-    from latent_prior.evaluate.clip_judge import ClipJudge
     from latent_prior.evaluate.editing_jobs import EditJob
     from latent_prior.evaluate.editing_measure import Measurer
     from latent_prior.evaluate.editing_table import OURS
     from latent_prior.evaluate.launches import Launch
+    from latent_prior.pocket.judge import Judge
 
     seeds = args.seeds or [0]
     arguments.require_once(seeds, "--seeds")
@@ -88,7 +88,7 @@ def evaluate(args: argparse.Namespace) -> None:
     editors = editing_jobs.editors(variants, with_mask, blended=not args.no_blended)
     todo = editing_jobs.planned(chosen, editors, seeds, out, args.gpu)
     judge = Path(latent_prior.__file__).parent / "pocket" / "weights" / "judge"
-    measurer = Measurer(ClipJudge.load(str(judge), host.get_device()))
+    measurer = Measurer(Judge.load(str(judge), host.get_device()))
     report = editing_report.Report(todo, out, args.jobs)
 
     def measure(job: EditJob, launch: Launch) -> str:

@@ -1,6 +1,5 @@
 """The figures of one edited picture: against the truth, against what it was, and by the judge CLIP."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import OptionError, metrics
 from latent_prior.data.picture_files import read_picture, to_tensor
-from latent_prior.evaluate.clip_judge import ClipJudge
 from latent_prior.evaluate.results import read_record, write_record
 from latent_prior.pocket.captions import every_subject, parse
 from latent_prior.pocket.edits import Edit, Scene
+from latent_prior.pocket.judge import Judge
 
 MEASURES_VERSION = 1  # to be raised when what is measured changes, so that kept results do not stand
 SAME = 100.0  # dB, of pictures without any difference; a single byte's difference is below 90
@@ -64,22 +63,6 @@ class Result(Figures):
         return read_record(Result, path)
 
 
-def psnr(a: Float[Tensor, "3 H W"], b: Float[Tensor, "3 H W"], where: Float[Tensor, "1 H W"] | None = None) -> float:
-    """dB over the pixels where `where` is 1 (None: all); SAME for no difference at all."""
-    error = (a - b).double().square()
-    if where is not None:
-        error = error[(where == 1).expand_as(error)]
-    mean = error.mean().item()
-    return SAME if mean == 0 else min(SAME, -10 * math.log10(mean))
-
-
-def overlap(alpha: Float[Tensor, "1 H W"], mask: Float[Tensor, "1 H W"]) -> float:
-    """Intersection over union of alpha > 0.5 and the mask; 0 for two that are empty."""
-    painted, wanted = alpha > 0.5, mask > 0.5
-    union = (painted | wanted).sum().item()
-    return (painted & wanted).sum().item() / union if union else 0.0
-
-
 def in_bytes(picture: Float[Tensor, "C H W"]) -> Float[Tensor, "C H W"]:
     """A picture as it comes back from a file."""
     return (picture * 255).round() / 255
@@ -88,7 +71,7 @@ def in_bytes(picture: Float[Tensor, "C H W"]) -> Float[Tensor, "C H W"]:
 class Measurer:
     """Measures edits of the pocket world with one judge."""
 
-    def __init__(self, judge: ClipJudge):
+    def __init__(self, judge: Judge):
         self.judge = judge
         self._scenes: dict[Edit, Scene] = {}
 
@@ -122,10 +105,10 @@ class Measurer:
         return Figures(
             recognised=self.judge.nearest(whole[None]).item() == every_subject().index(parse(edit.target)),
             clip_score=100 * (inside @ target[0]).item(),
-            outside_psnr=psnr(picture, scene.before, outside),
+            outside_psnr=metrics.psnr(picture[None], scene.before[None], outside[None], cap=SAME).item(),
             perceptual=(1 - F.cosine_similarity(*patches.double(), dim=-1)).mean().clamp(min=0).item(),
-            truth_psnr=psnr(picture, scene.truth),
-            iou=None if alpha is None else overlap(alpha, scene.mask),
+            truth_psnr=metrics.psnr(picture[None], scene.truth[None], cap=SAME).item(),
+            iou=None if alpha is None else metrics.iou(alpha[None], scene.mask[None]).item(),
         )
 
     def run(self, edit: Edit, folder: Path) -> tuple[Figures, Float[Tensor, "3 H W"], Float[Tensor, "1 H W"] | None]:

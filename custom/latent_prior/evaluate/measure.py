@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError
-from latent_prior.evaluate import metrics, surface, views
+from latent_prior import OptionError, metrics
+from latent_prior.evaluate import surface, views
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.judge import Judge
 
@@ -60,8 +60,8 @@ def measure_field(subject: Subject, ring: views.Views, single: views.Views, judg
         }
     return FieldFigures(
         **named,
-        iou=metrics.silhouette_iou(ring.opacity, truth.opacity),
-        psnr=metrics.psnr(ring.rgb, truth.rgb),
+        iou=metrics.iou(ring.opacity, truth.opacity).mean().item(),
+        psnr=metrics.psnr(ring.rgb, truth.rgb, cap=100.0).mean().item(),
         fog=metrics.fog(ring.rgb, truth.opacity),
     )
 

@@ -149,10 +149,10 @@ def _measurer(args: argparse.Namespace, source: Path, out: Path) -> Any:
     import latent_prior
     from latent_prior import host
     from latent_prior.evaluate import stylegan_truth
-    from latent_prior.evaluate.clip_judge import ClipJudge
-    from latent_prior.evaluate.frechet import ScriptFeatures
+    from latent_prior.evaluate.stylegan_features import ScriptFeatures
     from latent_prior.evaluate.stylegan_measure import Measurer
     from latent_prior.generators.stylegan2_files import load_generator
+    from latent_prior.pocket.judge import Judge
 
     device = host.get_device()
     if args.real:
@@ -161,7 +161,7 @@ def _measurer(args: argparse.Namespace, source: Path, out: Path) -> Any:
     judge = None
     if args.judge != NO_JUDGE:
         pocket = Path(latent_prior.__file__).parent / "pocket" / "weights" / "judge"
-        judge = ClipJudge.load(args.judge or str(pocket), device)
+        judge = Judge.load(args.judge or str(pocket), device)
     cfg = load_generator(source).cfg
     return Measurer(
         judge,

@@ -16,15 +16,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from latent_prior import OptionError
-from latent_prior.evaluate import frechet, metrics, stylegan_truth
-from latent_prior.evaluate.clip_judge import ClipJudge
-from latent_prior.evaluate.frechet import ScriptFeatures
+from latent_prior import OptionError, metrics
+from latent_prior.evaluate import stylegan_truth
+from latent_prior.evaluate.stylegan_features import ScriptFeatures
 from latent_prior.evaluate.stylegan_truth import BATCH, PAIRED
 from latent_prior.generators.stylegan2 import StyleGAN2
 from latent_prior.pocket.captions import parse
+from latent_prior.pocket.judge import Judge
 
 SHEET_PICTURES = 8  # on the contact sheet
+PSNR_CAP = 100.0  # dB, of equal pictures
 MEASURES_VERSION = 1  # to be raised when what is measured changes, so that kept results do not stand
 
 
@@ -88,7 +89,7 @@ class Measurer:
     pictures of the domain in place of rendered ones, and then z fixes no scene. cache: folder of the rendered ones.
     """
 
-    judge: ClipJudge | None
+    judge: Judge | None
     extractor: ScriptFeatures | None
     count: int
     truncation: float
@@ -144,10 +145,10 @@ class Measurer:
             if self.real is None:
                 recognised = self.judge.recognised(seen.embeddings, parse(prompt))
         if truth is not None and truth.paired is not None:
-            psnr = metrics.psnr(seen.first.float() / 255, truth.paired.float() / 255)
+            psnr = metrics.psnr(seen.first.float() / 255, truth.paired.float() / 255, cap=PSNR_CAP).mean().item()
         return Figures(
             diversity=metrics.mean_cosine_distance(seen.features[:PAIRED]),
-            frechet=None if truth is None else frechet.distance(seen.features, truth.seen.features),
+            frechet=None if truth is None else metrics.frechet_distance(seen.features, truth.seen.features),
             clip_score=clip_score,
             psnr=psnr,
             recognised=recognised,

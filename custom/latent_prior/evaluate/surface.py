@@ -14,7 +14,7 @@ import trimesh
 from jaxtyping import Float
 from skimage.color import rgb2lab
 
-from latent_prior.evaluate.metrics import chamfer_distance
+from latent_prior.metrics import chamfer_distance
 from latent_prior.pocket import renderer
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.palette import COLOURS

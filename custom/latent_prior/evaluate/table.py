@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from latent_prior.evaluate.metrics import FOG_MARGIN
 from latent_prior.evaluate.results import Result
 from latent_prior.evaluate.views import RING_ELEVATION, RING_VIEWS, SINGLE_AZIMUTH, SINGLE_ELEVATION
+from latent_prior.metrics.pictures import FOG_MARGIN
 
 MISSED_IS_ZERO = ("iou", "r_ring")  # figures that a run without them has as 0
 GROUPS = {

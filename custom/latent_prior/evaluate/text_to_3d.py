@@ -94,7 +94,6 @@ class JudgeFrom:
 
 
 def _load_judge(folder: Path | None) -> JudgeFrom:
-    import torch
 
     import latent_prior
     from latent_prior.pocket.judge import Judge
@@ -106,7 +105,7 @@ def _load_judge(folder: Path | None) -> JudgeFrom:
             f"--judge: {folder} has no judge/*.safetensors; `--judge none` leaves out R-precision"
         )
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()[:12]
-    return JudgeFrom(Judge.load(folder, torch.device("cpu")), digest)
+    return JudgeFrom(Judge.load(str(folder / "judge")), digest)
 
 
 def _measure_all(jobs: "Sequence[Job]", out: Path, workers: int, judge: JudgeFrom | None, again: bool) -> list[Path]:

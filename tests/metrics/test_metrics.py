@@ -1,10 +1,13 @@
 """Figures against closed forms and slow loops."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from latent_prior.evaluate import metrics
+from latent_prior import metrics
+from latent_prior.metrics import pictures
 from torch.testing import assert_close
 
 
@@ -15,24 +18,24 @@ def discs(size, radius, shift=0.0):
 
 
 def test_iou_of_concentric_discs_is_the_ratio_of_their_areas():
-    iou = metrics.silhouette_iou(discs(200, 40), discs(200, 80))
+    (iou,) = metrics.iou(discs(200, 40), discs(200, 80)).tolist()
     assert iou == pytest.approx(0.25, abs=0.003)  # 40^2 / 80^2, up to pixels
 
 
-def test_iou_is_the_mean_over_views_and_empty_views_agree():
+def test_iou_comes_by_picture_and_empty_masks_agree():
     masks = torch.zeros(3, 1, 4, 4)
     masks[0, 0, :2] = 1
     opacity = torch.zeros_like(masks)
     opacity[0, 0, 1:3] = 0.6  # half of the truth, and as much beside it
     opacity[1, 0, 0, 0] = 0.4  # not over one half: as good as nothing
     opacity[2, 0, 0, 0] = 0.6
-    assert metrics.silhouette_iou(opacity, masks) == pytest.approx((1 / 3 + 1 + 0) / 3)
+    assert metrics.iou(opacity, masks).tolist() == pytest.approx([1 / 3, 1, 0])
 
 
 def test_iou_does_not_reward_swapped_views():
     masks = torch.cat([discs(64, 10, -15), discs(64, 10, 15)])
-    assert metrics.silhouette_iou(masks, masks) == 1
-    assert metrics.silhouette_iou(masks.flip(0), masks) == 0
+    assert metrics.iou(masks, masks).tolist() == [1, 1]
+    assert metrics.iou(masks.flip(0), masks).tolist() == [0, 0]
 
 
 def test_psnr_of_a_constant_error():
@@ -40,12 +43,33 @@ def test_psnr_of_a_constant_error():
     off = truth.clone()
     off[0] += 0.1
     off[1] -= 0.01
-    assert metrics.psnr(off, truth) == pytest.approx((20 + 40) / 2, abs=1e-4)
+    assert metrics.psnr(off, truth).tolist() == pytest.approx([20, 40], abs=1e-4)
 
 
-def test_psnr_of_equal_pictures_is_the_cap():
+def test_psnr_of_equal_pictures_is_infinite_or_the_cap():
     picture = torch.rand(2, 3, 8, 8)
-    assert metrics.psnr(picture, picture.clone()) == metrics.PSNR_CAP
+    assert metrics.psnr(picture, picture.clone()).tolist() == [math.inf, math.inf]
+    assert metrics.psnr(picture, picture.clone(), cap=100).tolist() == [100, 100]
+    assert metrics.psnr(picture, picture * 0.9, cap=5).tolist() == [5, 5]
+
+
+def test_psnr_where_a_mask_says():
+    a, where = torch.full((1, 3, 4, 4), 0.5), torch.zeros(1, 1, 4, 4)
+    where[..., 0, 0] = 1
+    b = a.clone()
+    b[:, :, 1:, :] += 0.2
+    assert metrics.psnr(a, b, where).item() == math.inf
+    assert metrics.psnr(a, b).item() == pytest.approx(-10 * math.log10(0.04 * 12 / 16), abs=1e-4)
+    b[:, 1, 0, 0] -= 0.3
+    assert metrics.psnr(a, b, where).item() == pytest.approx(-10 * math.log10(0.09 / 3), abs=1e-4)
+    assert metrics.psnr(a, b, where * 0).isnan().all()
+
+
+def test_one_byte_of_difference_stays_below_a_cap_of_100():
+    a = torch.zeros(1, 3, 226, 226)
+    b = a.clone()
+    b[0, 0, 0, 0] = 1 / 255
+    assert 99.9 < metrics.psnr(a, b).item() < 100
 
 
 @pytest.mark.parametrize("margin", [1, 2, 3])
@@ -118,9 +142,9 @@ def test_pictures_of_different_sizes_are_refused():
     with refusal:
         metrics.psnr(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 8, 8))
     with refusal:
-        metrics.silhouette_iou(torch.zeros(1, 1, 4, 4), torch.zeros(2, 1, 4, 4))
-    with pytest.raises(ValueError, match=r"as large as each other, got \(1, 2\) and \(2, 2\)"):
-        metrics._require_same_shape("a", torch.zeros(1, 2), "b", torch.zeros(2, 2))
+        metrics.iou(torch.zeros(1, 1, 4, 4), torch.zeros(2, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"must be of one shape, got \(1, 2\) and \(2, 2\)"):
+        pictures._require_same_shape("a", torch.zeros(1, 2), "b", torch.zeros(2, 2))
 
 
 def test_diversity_is_the_mean_over_pairs():

@@ -1,8 +1,4 @@
-"""The Fréchet distance between pictures (Heusel et al. 2017), by torchmetrics, over the features of any network.
-
-Between Gaussians fitted to the features, |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in double precision. It is
-the FID if the features are those of Inception. Pictures are uint8, B 3 H W.
-"""
+"""Features of pictures by a network from a file (Inception, for one). Pictures are uint8, B 3 H W."""
 
 import hashlib
 import warnings
@@ -10,8 +6,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
+from torch import Tensor
 
 from latent_prior import OptionError
 
@@ -56,26 +51,3 @@ class ScriptFeatures:
                 f"--features: {self.name} returned {shape} for {len(pictures)} pictures; expected B x D"
             )
         return out.float()
-
-
-class _AsGiven(nn.Module):
-    """Stands in for Inception where the features are there already: the other figures need them too."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
-def distance(features: Float[Tensor, "N D"], truth: Float[Tensor, "M D"]) -> float:
-    """The Fréchet distance of two sets of features. Raises ValueError for fewer than two of either."""
-    if min(len(features), len(truth)) < 2:
-        raise OptionError.because(
-            f"the Fréchet distance needs two pictures of each kind, got {len(features)} and {len(truth)}"
-        )
-    metric = FrechetInceptionDistance(feature=_AsGiven(features.shape[1]), normalize=True)
-    metric.update(truth.double().cpu(), real=True)  # torchmetrics returns the features' own precision
-    metric.update(features.double().cpu(), real=False)
-    return metric.compute().item()
