@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from latent_prior import OptionError, host, run_folder
+from latent_prior import OptionError, host, metrics, run_folder
 from latent_prior.data import picture_files
 from latent_prior.models import background_reconstruction
 from latent_prior.models.blended_diffusion import BlendedDiffusion, SamplerOptions, steps_run
@@ -112,11 +112,10 @@ def background_psnr(
     made: Float[Tensor, "1 3 H W"], original: Float[Tensor, "1 3 H W"], mask: Float[Tensor, "1 1 H W"]
 ) -> float | None:
     """PSNR in dB outside the mask, of bytes as they are saved; None where the mask covers everything."""
-    outside = (mask == 0).expand_as(original)
+    outside = (mask == 0).float()
     if not outside.any():
         return None
-    error = ((made * 255).round() - (original * 255).round())[outside].double().square().mean() / 255**2
-    return float("inf") if error == 0 else -10 * torch.log10(error).item()
+    return metrics.psnr(*((picture * 255).round() / 255 for picture in (made, original)), outside).item()
 
 
 def _write(

@@ -16,7 +16,7 @@ def on_the_cpu(monkeypatch):
 @pytest.fixture(autouse=True)
 def coarse_truth(monkeypatch):
     """The truth's mesh on a coarser grid: a tenth of the time, for figures that are as good."""
-    from latent_prior.evaluate import surface
+    from latent_prior.evaluate.text_to_3d import surface
     from latent_prior.pocket.truth import truth_mesh
 
     monkeypatch.setattr(surface, "truth_mesh", lambda kind: truth_mesh(kind, resolution=56))
@@ -30,7 +30,7 @@ def coarse_truth(monkeypatch):
 
 def fill_with_truth(system, subject):
     """Make the system's field the subject: dense inside, empty outside, its colours those of the surface."""
-    from latent_prior.evaluate.surface import FACING
+    from latent_prior.evaluate.text_to_3d.surface import FACING
     from latent_prior.host.embedded.geometry.base import linear_blob
     from latent_prior.pocket import renderer, solids
 

@@ -19,7 +19,39 @@ def test_caption_and_parse_are_inverse():
     assert Subject("ice cream", "golden", "golden").caption == "a golden ice cream"
 
 
-@pytest.mark.parametrize("prompt", ["a mug", "a red zebra", "a red blue mug", "a golden red mug", ""])
+@pytest.mark.parametrize(
+    "prompt", ["A RED Mug", "red mug", "the  red mug", "a red mug, side view", "a red mug ,overhead view", "an red mug"]
+)
+def test_articles_views_case_and_spaces_do_not_matter(prompt):
+    assert parse(prompt) == Subject("mug", "red")
+
+
+NO_SUBJECT = {
+    "part of a word": [
+        "a red boathouse",
+        "a red firebird",
+        "a red icecream",
+        "a darkred mug",
+        "two red mugs",
+        "red mugs",
+    ],
+    "one word more": [
+        "a blue glass mug",
+        "a red mug house",
+        "a red mug and a house",
+        "a red mug on a table",
+        "a shiny red mug",
+        "a a red mug",
+        "a red mug, on a table",
+        "a red mug, a blue house",
+    ],
+    "two of a sort": ["a red blue mug", "a striped checkered red mug", "a golden striped mug", "a golden red mug"],
+    "none of a sort": ["a mug", "a striped mug", "mug", "a red", "red", "a", "", ", side view", "a red zebra"],
+    "another order": ["a mug red", "a red striped mug", "a wine red glass"],
+}
+
+
+@pytest.mark.parametrize("prompt", [prompt for prompts in NO_SUBJECT.values() for prompt in prompts])
 def test_unknown_subjects_are_refused(prompt):
     with pytest.raises(ValueError, match="pocket world"):
         parse(prompt)

@@ -7,9 +7,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket import cameras, captions, pictures
-from latent_prior.pocket.clip import tokens_of
 from latent_prior.pocket.training import everything, loop
-from latent_prior.pocket.training.clip import augmented
+from latent_prior.pocket.training.clip import augmented, tokens_of
 from latent_prior.pocket.training.diffusion import _UNetAndWords, build, two_sided
 from safetensors.torch import load_file
 from torch import nn

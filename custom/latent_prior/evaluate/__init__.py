@@ -1,1 +1,17 @@
-"""Measuring results against the truth of the pocket world: metrics, the fixed prompts, and the benchmark command."""
+"""Measuring results against the truth of the pocket world: `latent-prior evaluate`.
+
+bench/ is what every evaluation shares. Each evaluation is a package of its own that declares its flags (in __init__.py,
+which imports neither torch nor transformers) and what is run, measured and shown (in evaluation.py).
+"""
+
+from importlib import import_module
+
+KINDS = ("text_to_3d", "editing", "stylegan")  # packages; the commands have dashes in place of underscores
+
+
+def add_commands(subparsers) -> None:
+    """One command an evaluation, added to argparse's subparsers."""
+    for kind in KINDS:
+        command = import_module(f"latent_prior.evaluate.{kind}").COMMAND
+        name = kind.replace("_", "-")
+        command.add_arguments(subparsers.add_parser(name, help=command.summary, description=command.help))

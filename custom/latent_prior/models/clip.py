@@ -73,8 +73,12 @@ class Clip:
 
     def embed_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Unit embeddings of pictures."""
+        return F.normalize(self.project_images(images), dim=-1)
+
+    def project_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Embeddings of pictures before they are brought to unit length."""
         pooled = self.model.vision_model(pixel_values=self._prepared(images)).pooler_output
-        return F.normalize(self.model.visual_projection(pooled), dim=-1)
+        return self.model.visual_projection(pooled)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:

@@ -15,6 +15,7 @@ from latent_prior.pocket.palette import COLOURS, GOLD, SURFACES
 from latent_prior.pocket.solids import KINDS
 
 HOLDOUT_FILE = Path(__file__).with_name("holdout.json")
+ARTICLES = ("a", "an", "the")
 VIEWS = ("side view", "front view", "back view", "overhead view")
 
 
@@ -39,20 +40,27 @@ class Subject:
 
 
 def parse(prompt: str) -> Subject:
-    """The subject a prompt names (view words and articles are ignored). Raises ValueError if it names none."""
-    words = prompt.lower().split(",")[0].split()
-    text = " ".join(words)
-    kinds = [k for k in KINDS if text.endswith(k)]
-    colours = [c for c in COLOURS if c in words]
-    surfaces = [s for s in SURFACES[1:] if s in words]
-    golden = surfaces == ["golden"]
-    if len(kinds) != 1 or len(surfaces) > 1 or len(colours) != (0 if golden else 1):
+    """The subject a prompt names, upper case or lower: `[a | an | the] [surface] <colour> <kind>[, <view words>]`.
+
+    Whole words in this order and nothing else: "a red boathouse" is not a house, "a blue glass mug" is not a mug. Raises
+    OptionError for what names no subject.
+    """
+    text, *views = (" ".join(part.split()) for part in prompt.lower().split(","))
+    article, _, rest = text.partition(" ")
+    subject = _by_words().get(rest if article in ARTICLES else text)
+    if subject is None or not set(views) <= set(VIEWS):
         raise OptionError.because(
             f"the pocket world has no subject for the prompt {prompt!r}: expected `a [surface] <colour> <kind>` with "
             f"surface striped, checkered or golden (golden takes no colour), colour one of {', '.join(COLOURS)}, kind "
             f"one of {', '.join(KINDS)}"
         )
-    return Subject(kinds[0], "golden" if golden else colours[0], surfaces[0] if surfaces else "plain")
+    return subject
+
+
+@lru_cache(maxsize=1)
+def _by_words() -> dict[str, Subject]:
+    """Every subject by its caption without the article."""
+    return {subject.caption.partition(" ")[2]: subject for subject in every_subject()}
 
 
 def view_word(elevation: float, azimuth: float) -> str:

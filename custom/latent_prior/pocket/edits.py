@@ -87,11 +87,15 @@ TUNING_EDITS = (
 )
 
 
+def paths(edit: Edit, folder: Path) -> tuple[Path, Path, Path]:
+    """Where `write` puts the picture, its truth and its mask."""
+    return tuple(folder / f"{edit.name}.{part}.png" for part in ("before", "truth", "mask"))
+
+
 def write(edit: Edit, folder: Path, size: int = SIZE) -> tuple[Path, Path, Path]:
     """Write the picture, its truth and its mask as PNG into `folder`; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     scene = edit.scene(size)
-    paths = tuple(folder / f"{edit.name}.{part}.png" for part in ("before", "truth", "mask"))
-    for path, pixels in zip(paths, (scene.before, scene.truth, scene.mask), strict=True):
+    for path, pixels in zip(paths(edit, folder), (scene.before, scene.truth, scene.mask), strict=True):
         to_picture(pixels).save(path)
-    return paths
+    return paths(edit, folder)

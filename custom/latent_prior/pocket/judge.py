@@ -1,48 +1,79 @@
 """The judge: a CLIP that names what is on a picture. It only ever scores; nothing is trained or tuned against it.
 
-A picture is classified by the nearest of all captions of the pocket world.
+A picture is classified by the nearest of all captions of the pocket world. The pocket prior's judge is the default; any
+other CLIP can stand in for it.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+import hashlib
+import json
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer
 
+from latent_prior import OptionError
+from latent_prior.models.checkpoint import POCKET_FOLDER
+from latent_prior.models.clip import KEY, Clip
 from latent_prior.pocket.captions import Subject, every_subject
-from latent_prior.pocket.clip import image_embeddings, text_embeddings, tokens_of
+
+POCKET_JUDGE = str(POCKET_FOLDER / "judge")
 
 
-@dataclass
-class Judge:
-    """Classifies pictures by the nearest caption."""
+class Judge(Clip):
+    """Embeds pictures in [0, 1], without graph, and names them by the nearest caption."""
 
-    clip: CLIPModel
-    tokenizer: CLIPTokenizer
-    device: torch.device
+    @classmethod
+    def load(cls, name: str = POCKET_JUDGE, device: torch.device | str = "cpu") -> "Judge":
+        """A folder in transformers' layout or a hub id. Errors name the flag --judge."""
+        try:
+            return cls.from_pretrained(name, device)
+        except OptionError as error:
+            raise OptionError.because(f"--judge: {str(error).removeprefix(f'{KEY}: ')}") from error
 
-    def __post_init__(self) -> None:
-        self.subjects = every_subject()
-        ids = tokens_of(self.tokenizer, [s.caption for s in self.subjects]).to(self.device)
-        with torch.no_grad():
-            self.texts = text_embeddings(self.clip, ids)
+    @cached_property
+    def subjects(self) -> list[Subject]:
+        """What can be named, in the order of `similarities`."""
+        return every_subject()
 
-    @staticmethod
-    def load(folder: Path, device: torch.device) -> "Judge":
-        """The judge of a pocket checkpoint folder."""
-        clip = CLIPModel.from_pretrained(folder / "judge", torch_dtype=torch.float32).to(device).eval()
-        return Judge(clip, CLIPTokenizer.from_pretrained(folder / "judge"), device)
+    @cached_property
+    def texts(self) -> Float[Tensor, "K D"]:
+        """Unit embeddings of the subjects' captions."""
+        return self.embed_texts([subject.caption for subject in self.subjects])
+
+    @property
+    def digest(self) -> str:
+        """Of the weights and of how pictures are prepared."""
+        preparation = [
+            self.image_size,
+            self._interpolation,
+            self._mean.flatten().tolist(),
+            self._std.flatten().tolist(),
+        ]
+        digest = hashlib.sha256(json.dumps(preparation).encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.no_grad()
+    def project_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        return super().project_images(images.to(self.model.device))
+
     def similarities(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """Cosines of pictures in [0, 1] with the captions of `self.subjects`."""
-        return image_embeddings(self.clip, images.to(self.device)) @ self.texts.T
+        """Cosines of pictures with the captions of `subjects`."""
+        return self.embed_images(images) @ self.texts.T
 
     def classify(self, images: Float[Tensor, "B 3 H W"]) -> list[Subject]:
         """The subject of each picture."""
         return [self.subjects[i] for i in self.similarities(images).argmax(1).tolist()]
+
+    def nearest(self, embeddings: Float[Tensor, "B D"]) -> Int[Tensor, " B"]:
+        """Which of `subjects` each picture shows, by its unit embedding."""
+        return (embeddings.to(self.texts) @ self.texts.T).argmax(1)
+
+    def recognised(self, embeddings: Float[Tensor, "B D"], subject: Subject) -> float:
+        """The share of pictures that show `subject` in kind, colour and surface."""
+        return (self.nearest(embeddings) == self.subjects.index(subject)).double().mean().item()
 
 
 def agreement(seen: list[Subject], meant: list[Subject]) -> dict[str, float]:

@@ -9,8 +9,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel
 
-from latent_prior.pocket.clip import MEAN, STD
-from latent_prior.pocket.training.clip import write_tokenizer
+from latent_prior.pocket.training.clip import PREPROCESSOR, write_tokenizer
 from latent_prior.pocket.training.diffusion import scheduler
 
 
@@ -43,7 +42,7 @@ def assemble(
         write_tokenizer(partial / name)
         size = {"height": 64, "width": 64}
         config = {"image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": size, "crop_size": size}
-        config |= {"do_center_crop": False, "do_normalize": True, "image_mean": MEAN, "image_std": STD}
+        config |= {"do_center_crop": False, "do_normalize": True} | PREPROCESSOR
         (partial / name / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n")
     index = {
         "_class_name": "StableDiffusionPipeline",

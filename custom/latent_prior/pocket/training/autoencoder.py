@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 from jaxtyping import UInt8
 from torch import Tensor
 
+from latent_prior.metrics import psnr
 from latent_prior.pocket.training.loop import mixed_precision, train
 
 STEPS, BATCH, PEAK_LR, SEED = 4000, 16, 2e-3, 1
@@ -55,7 +56,7 @@ def train_autoencoder(
             z = posterior.mean.float() + posterior.std.float() * noise
             y = vae.decode(z).sample.float()
         kl = posterior.kl().float().mean()
-        figures = {"psnr": -10 * torch.log10(F.mse_loss(y, x) / 4).item(), "kl": kl.item(), "std": z.std().item()}
+        figures = {"psnr": psnr((y + 1) / 2, (x + 1) / 2).mean().item(), "kl": kl.item(), "std": z.std().item()}
         return reconstruction_loss(y, x) + KL_WEIGHT * kl, figures
 
     train(folder, vae, loss, steps, PEAK_LR, SEED, label="autoencoder")
@@ -78,5 +79,5 @@ def reconstruction_psnr(vae: AutoencoderKL, images: UInt8[Tensor, "N 3 H W"], de
     for part in images.split(100):
         x = part.to(device).float() / 127.5 - 1
         y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
-        total.append(-10 * torch.log10(((x - y) / 2).square().flatten(1).mean(1)))
+        total.append(psnr((y + 1) / 2, (x + 1) / 2))
     return torch.cat(total).mean().item()

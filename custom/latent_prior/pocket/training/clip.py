@@ -6,6 +6,7 @@ another seed, width and picture set (held-out pairs among them) and only ever sc
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from latent_prior.models.clip import Clip
 from latent_prior.pocket.captions import VIEWS, every_subject
-from latent_prior.pocket.clip import MAX_TOKENS, image_embeddings, text_embeddings, tokens_of
 from latent_prior.pocket.pictures import PictureSet
 from latent_prior.pocket.training.loop import mixed_precision, train
 
+MAX_TOKENS = 24
+PREPROCESSOR = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}  # written to preprocessor_config.json
 VIEW_SHARE = 0.7  # share of training captions that name the view
 
 
@@ -80,6 +83,23 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
+def tokens_of(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
+    """Token ids (N, MAX_TOKENS), padded and truncated."""
+    return tokenizer(
+        list(captions), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+    ).input_ids
+
+
+def image_embeddings(clip: Clip, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    """Unit embeddings with their graph; the length is taken in float32 under mixed precision as well."""
+    return F.normalize(clip.project_images(images).float(), dim=-1)
+
+
+def text_embeddings(clip: CLIPModel, ids: Tensor) -> Float[Tensor, "B D"]:
+    """Unit embeddings of token ids, with their graph."""
+    return F.normalize(clip.text_projection(clip.text_model(input_ids=ids).pooler_output).float(), dim=-1)
+
+
 def build(recipe: ClipRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     def tower(width: int, layers: int) -> dict:
         return {
@@ -128,7 +148,8 @@ def train_clip(
     """
     torch.manual_seed(recipe.seed)
     clip = (build(recipe, tokenizer) if start is None else copy.deepcopy(start).requires_grad_(True)).to(device)
-    clip.text_model.requires_grad_(train_text)
+    wrapped = Clip(clip, tokenizer, PREPROCESSOR)  # freezes the model
+    clip.requires_grad_(True).text_model.requires_grad_(train_text)
     if device.type == "cpu":
         clip.set_attn_implementation("eager")  # torch's fused attention is slow backwards on a CPU
     captions = [s.caption for s in pictures.subjects]
@@ -145,7 +166,7 @@ def train_clip(
         distinct, which = said.unique(return_inverse=True)
         images = augmented(pictures.images[rows].float() / 255, g).to(device)
         with mixed_precision(device):
-            i, t = image_embeddings(clip, images), text_embeddings(clip, ids[distinct])
+            i, t = image_embeddings(wrapped, images), text_embeddings(clip, ids[distinct])
         logits = clip.logit_scale.clamp(max=4.6).exp() * i.float() @ t.float().T
         which = which.to(device)
         # text to picture: every picture with that caption is a match
@@ -160,14 +181,14 @@ def train_clip(
 
 
 @torch.no_grad()
-def retrieval_top1(clip: CLIPModel, tokenizer: CLIPTokenizer, pictures: PictureSet, device: torch.device) -> float:
+def retrieval_top1(clip: Clip, pictures: PictureSet) -> float:
     """Share of pictures whose own caption (no view) is the nearest among all captions of the set."""
     captions = [s.caption for s in pictures.subjects]
     unique = sorted(set(captions))
-    texts = text_embeddings(clip, tokens_of(tokenizer, unique).to(device))
+    texts = clip.embed_texts(unique)
     right = 0
     for start in range(0, len(captions), 250):
-        images = pictures.images[start : start + 250].to(device).float() / 255
-        nearest = (image_embeddings(clip, images) @ texts.T).argmax(1).tolist()
+        images = pictures.images[start : start + 250].to(texts.device).float() / 255
+        nearest = (clip.embed_images(images) @ texts.T).argmax(1).tolist()
         right += sum(unique[n] == c for n, c in zip(nearest, captions[start : start + 250], strict=True))
     return right / len(captions)

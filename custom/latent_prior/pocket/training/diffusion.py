@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latent_prior.pocket.captions import VIEWS, Subject
-from latent_prior.pocket.clip import tokens_of
 from latent_prior.pocket.pictures import PictureSet
 from latent_prior.pocket.renderer import render
 from latent_prior.pocket.solids import KINDS
 from latent_prior.pocket.training.autoencoder import encode_all
+from latent_prior.pocket.training.clip import tokens_of
 from latent_prior.pocket.training.loop import mixed_precision, train
 
 STEPS, BATCH, PEAK_LR, SEED = 4600, 64, 1.2e-3, 2

@@ -12,8 +12,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
-from transformers import CLIPModel, CLIPTokenizer
 
+from latent_prior.models.clip import Clip
 from latent_prior.pocket.judge import Judge, agreement
 from latent_prior.pocket.pictures import PictureSet
 from latent_prior.pocket.training.autoencoder import reconstruction_psnr
@@ -43,17 +43,16 @@ def sample(folder: Path, captions: list[str], device: torch.device, seed: int = 
 def measure(folder: Path, tests: dict[str, PictureSet], device: torch.device, samples: int = 200) -> dict:
     """All figures of a pocket checkpoint, per test set; written to `quality.json` in the folder."""
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    clip = CLIPModel.from_pretrained(folder / "clip", torch_dtype=torch.float32).to(device).eval()
-    judge = Judge.load(folder, device)
+    clip = Clip.from_pretrained(str(folder / "clip"), device)
+    judge = Judge.load(str(folder / "judge"), device)
     result: dict = {}
     for name, pictures in tests.items():
         captions = [f"{s.caption}, {v}" for s, v in zip(pictures.subjects, pictures.views, strict=True)][:samples]
         subjects = pictures.subjects[:samples]
         result[name] = {
             "autoencoder PSNR (dB)": round(reconstruction_psnr(vae, pictures.images, device), 2),
-            "retrieval top-1, pocket CLIP": round(retrieval_top1(clip, tokenizer, pictures, device), 4),
-            "retrieval top-1, judge CLIP": round(retrieval_top1(judge.clip, judge.tokenizer, pictures, device), 4),
+            "retrieval top-1, pocket CLIP": round(retrieval_top1(clip, pictures), 4),
+            "retrieval top-1, judge CLIP": round(retrieval_top1(judge, pictures), 4),
             "samples recognised by the judge": agreement(judge.classify(sample(folder, captions, device)), subjects),
             "true pictures recognised by the judge": agreement(
                 judge.classify(pictures.images[:samples].float() / 255), subjects

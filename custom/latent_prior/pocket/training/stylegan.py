@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from latent_prior.generators.stylegan2 import FullyConnected, Mapping, StyleGAN2, StyleGAN2Config
+from latent_prior.metrics import psnr
 from latent_prior.pocket.mug_scenes import scenes, truth
 from latent_prior.pocket.training import loop
 
@@ -139,5 +140,5 @@ def unseen_psnr(generator: StyleGAN2, count: int = 256, seed: int = 600_000) -> 
     for k in range(0, count, 32):
         z = codes(seed + k, 32)
         made = (generator(z.to(device), noise_mode="none").cpu().clamp(-1, 1) + 1) / 2
-        total += (-10 * (made - truth(z)).square().flatten(1).mean(1).log10()).sum().item()
+        total += psnr(made, truth(z)).sum().item()
     return total / count

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from latent_prior.evaluate import frechet
-from latent_prior.evaluate.clip_judge import ClipJudge
+from latent_prior import metrics
 from latent_prior.generators.stylegan2 import StyleGAN2
 from latent_prior.generators.stylegan2_files import save_generator
-from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket.captions import Subject
+from latent_prior.pocket.judge import Judge
 from latent_prior.pocket.mug_scenes import KIND, truth
 from latent_prior.pocket.solids import KINDS
 from latent_prior.pocket.training import adversarial, stylegan
@@ -54,7 +53,7 @@ def measure(generator: StyleGAN2, quick: bool = False) -> dict[str, float | str]
     pictures.
     """
     few, many = (8, 8) if quick else (FEW, MANY)
-    features = ClipJudge.load(str(POCKET_FOLDER / "judge")).project_images
+    features = Judge.load().project_images
 
     def true_features(kind: str, count: int, seed: int) -> torch.Tensor:
         batches = tqdm(range(0, count, BATCH), desc=f"pictures: {kind}", unit="batch", disable=None)
@@ -70,15 +69,16 @@ def measure(generator: StyleGAN2, quick: bool = False) -> dict[str, float | str]
         made.append(features(((pictures + 1) / 2).clamp(0, 1)))
     domain = true_features(KIND, many, TRUE_SEED)
     others = [kind for kind in KINDS if kind != KIND]
-    distances = {kind: frechet.distance(domain[:few], true_features(kind, few, OTHER_SEED)) for kind in others}
+    distances = {kind: metrics.frechet_distance(domain[:few], true_features(kind, few, OTHER_SEED)) for kind in others}
     nearest = min(distances, key=distances.get)
-    own = frechet.distance(torch.cat(made), domain)
-    other = frechet.distance(true_features(nearest, many, OTHER_SEED), domain)
+    own = metrics.frechet_distance(torch.cat(made), domain)
+    other = metrics.frechet_distance(true_features(nearest, many, OTHER_SEED), domain)
+    floor = metrics.frechet_distance(true_features(KIND, many, OTHER_SEED), domain)
     return {
         "PSNR to the truth of unseen z (dB)": round(stylegan.unseen_psnr(generator), 2),
         "pictures": many,
         "Fréchet distance to the domain": round(own, 3),
-        "Fréchet distance of two true sets": round(frechet.distance(true_features(KIND, many, OTHER_SEED), domain), 3),
+        "Fréchet distance of two true sets": round(floor, 3),
         "nearest other kind": nearest,
         "Fréchet distance from the domain to it": round(other, 2),
         "share": round(own / other, 4),

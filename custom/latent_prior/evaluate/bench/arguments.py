@@ -1,0 +1,141 @@
+"""The command line of an evaluation: what each declares of it, and the flags that all have. Imports nothing heavy."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latent_prior import OptionError
+
+OUTPUTS = (
+    "table.md, runs.csv, summary.csv, summary.json, contact_sheet-seed0.png (one a seed); runs/ launches/ results/"
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """`latent-prior evaluate <name>`."""
+
+    summary: str  # in the list of commands
+    help: str
+    examples: str
+    plan: str  # module in which `plan(args, out) -> Evaluation` lies
+    configs: Mapping[str, str]  # label: name of the config, of the variants that run by default
+    out: str  # default folder
+    lists: Mapping[str, str]  # fixed lists of what is run, the default first, and what the help says of each
+    prompts: str = ""  # an example of prompts of one's own; without one there are neither --prompts nor --runs
+    also_written: str = ""  # folders beside the usual ones
+    flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None  # adds flags of its own
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """The command's flags."""
+        parser.set_defaults(action=self.run)
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.epilog = f"{self.examples}\nwritten to --out:\n  {OUTPUTS} {self.also_written}".rstrip() + "\n"
+        parser.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="config values to override in every run; before the flags"
+        )
+        what = parser.add_mutually_exclusive_group() if self.prompts else parser
+        fixed = "; ".join(f"{name}: {text}" for name, text in self.lists.items())
+        what.add_argument("--list", choices=tuple(self.lists), help=f"what is run (default: the first); {fixed}")
+        if self.prompts:
+            what.add_argument("--prompts", nargs="+", metavar="PROMPT", help=f"for example {self.prompts}")
+            what.add_argument(
+                "--prompts-file", metavar="FILE", help="a prompt a line; lines that begin with # are skipped"
+            )
+            what.add_argument(
+                "--runs",
+                nargs="+",
+                metavar="DIR",
+                help="measure these run folders (or all below these) instead of launching",
+            )
+        self._add_how(parser)
+        self.flags(parser)
+
+    def _add_how(self, parser: argparse.ArgumentParser) -> None:
+        default = ", ".join(name if label == name else f"{label}={name}" for label, name in self.configs.items())
+        parser.add_argument(
+            "--config",
+            nargs="+",
+            action="append",
+            metavar=("[LABEL=]NAME", "key=value"),
+            help=f"YAML file or name of a shipped config (default: {default}), with overrides of its own; repeat it to "
+            "set configs side by side",
+        )
+        parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds of the runs (default: 0)")
+        parser.add_argument("--out", default=self.out, metavar="DIR", help=f"default: {self.out}")
+        parser.add_argument(
+            "--jobs",
+            type=int,
+            default=1,
+            metavar="N",
+            help="runs at a time, the cores shared out; seconds are those of a machine to oneself only with 1 (default)",
+        )
+        parser.add_argument("--gpu", default="0", help="GPUs to use; without a GPU the CPU is used")
+        parser.add_argument(
+            "--measure-again", action="store_true", help="measure again; finished runs are not repeated"
+        )
+
+    def run(self, args: argparse.Namespace) -> None:
+        """The command. Raises OptionError for bad input, naming the flag."""
+        if args.jobs < 1:
+            raise OptionError("--jobs", args.jobs, "at least 1")
+        out = Path(args.out)
+        if out.exists() and not out.is_dir():
+            raise OptionError.because(f"{out} is a file; expected a folder", "--out")
+        if getattr(args, "runs", None) and (args.config or args.overrides or args.seeds):
+            raise OptionError.because(
+                "measures runs as they are: --config, --seeds and key=value have no meaning with it", "--runs"
+            )
+        args.list = args.list or next(iter(self.lists))
+        args.config = args.config or [[f"{label}={name}"] for label, name in self.configs.items()]
+        args.seeds = args.seeds or [0]
+        require_once(args.seeds, "--seeds")
+
+        import importlib
+
+        from latent_prior.evaluate.bench import loop
+
+        loop.run(importlib.import_module(self.plan).plan(args, out), out, args.jobs, args.measure_again)
+
+
+def chosen_prompts(
+    args: argparse.Namespace, lists: Mapping[str, Sequence[str]], check: Callable[[str, str], None]
+) -> Sequence[str]:
+    """The prompts of --prompts, --prompts-file or --list; `check` is called with each and the flag it came from."""
+    if args.prompts:
+        chosen, flag = args.prompts, "--prompts"
+    elif args.prompts_file:
+        chosen, flag = _read_prompts(Path(args.prompts_file)), "--prompts-file"
+    else:
+        chosen, flag = lists[args.list], "--list"
+    for prompt in chosen:
+        check(prompt, flag)
+    require_once(chosen, flag)
+    return chosen
+
+
+def require_once(values: Sequence[object], flag: str) -> None:
+    """OptionError, naming the flag, for a duplicated value."""
+    if twice := [value for value in values if list(values).count(value) > 1]:
+        raise OptionError.because(f"{twice[0]!r} is duplicated", flag)
+
+
+def check_pocket_prompt(prompt: str, flag: str) -> None:
+    """OptionError, naming the flag, for a prompt that the pocket world does not know."""
+    from latent_prior.pocket.captions import parse
+
+    try:
+        parse(prompt)
+    except OptionError as error:
+        raise OptionError.because(str(error), flag) from error
+
+
+def _read_prompts(path: Path) -> list[str]:
+    if not path.is_file():
+        raise OptionError.because(f"there is no file {path}", "--prompts-file")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise OptionError.because(f"{path} holds no prompt", "--prompts-file")
+    return found

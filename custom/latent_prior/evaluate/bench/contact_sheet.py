@@ -1,0 +1,85 @@
+"""The contact sheet: a row a prompt, the truth beside what each variant made, from the same cameras.
+
+Every cell has its caption above a strip of views; a frame in red marks what failed or was not recognised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+TILE = 96  # pixels a side of a view, unless another is asked for
+GAP, MARGIN, CAPTION, HEADING = 24, 28, 24, 46
+INK, FAINT, RULE, MISSED, PAPER = (28, 30, 34), (112, 118, 128), (222, 225, 230), (196, 48, 43), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One strip of views and what is written above it."""
+
+    strip: Image.Image | None
+    title: str
+    note: str = ""
+    missed: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows under a heading; every row has as many cells as there are columns."""
+
+    heading: str
+    rows: list[list[Cell]]
+
+
+def to_strip(pictures: Float[Tensor, "B 3 H W"]) -> Image.Image:
+    """Views in [0, 1] side by side, at their own size."""
+    row = np.concatenate(list((pictures.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()), axis=1)
+    return Image.fromarray(row)
+
+
+def read_strip(path: Path) -> Image.Image | None:
+    """A strip that was saved before; None if it was not."""
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def draw(sections: Sequence[Section], columns: int, views: int, tile: int = TILE) -> Image.Image:
+    """The sheet; strips are scaled to `views` tiles of `tile` pixels a side."""
+    width = 2 * MARGIN + columns * views * tile + (columns - 1) * GAP
+    row_height = CAPTION + tile + GAP
+    height = MARGIN + sum(HEADING + len(section.rows) * row_height for section in sections)
+    sheet = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    large, middle, small = (ImageFont.load_default(size) for size in (22, 15, 13))
+    y = MARGIN
+    for section in sections:
+        pen.text((MARGIN, y), section.heading, INK, large)
+        pen.line((MARGIN, y + 33, width - MARGIN, y + 33), RULE)
+        y += HEADING
+        for row in section.rows:
+            for column, cell in enumerate(row):
+                x = MARGIN + column * (views * tile + GAP)
+                end = x + views * tile
+                pen.text((x, y), cell.title, INK, middle)
+                note = _shortened(pen, cell.note, small, end - x - pen.textlength(cell.title, middle) - 12)
+                pen.text((end, y + 2), note, MISSED if cell.missed else FAINT, small, anchor="ra")
+                frame = (x, y + CAPTION, end - 1, y + CAPTION + tile - 1)
+                if cell.strip is not None:
+                    sheet.paste(cell.strip.resize((views * tile, tile), Image.Resampling.LANCZOS), frame[:2])
+                pen.rectangle(frame, outline=MISSED if cell.missed else RULE)
+            y += row_height
+    return sheet
+
+
+def _shortened(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    if pen.textlength(text, font) <= width:
+        return text
+    while text and pen.textlength(text + " ...", font) > width:
+        text = text[:-1]
+    return text + " ..."

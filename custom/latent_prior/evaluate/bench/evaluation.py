@@ -1,0 +1,221 @@
+"""What an evaluation declares, and what follows from that: results, tables and contact sheets."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_prior import OptionError, run_folder
+from latent_prior.evaluate.bench import contact_sheet, table
+from latent_prior.evaluate.bench.contact_sheet import Cell, Section
+from latent_prior.evaluate.bench.jobs import Job
+from latent_prior.evaluate.bench.launches import Launch
+from latent_prior.evaluate.bench.results import Result, write_whole
+from latent_prior.evaluate.bench.table import Column, Groups, Row
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run's figures by name, and its views in [0, 1] for the contact sheet."""
+
+    figures: Mapping[str, Any]
+    pictures: Float[Tensor, "B 3 H W"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What rows come to, in words and as it is kept in summary.json."""
+
+    lines: Sequence[str] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The declarations of one evaluation; `plan(args, out)` of its module makes them."""
+
+    title: str
+    jobs: Sequence[Job]
+    measure: Callable[[Job], Measured]  # an OptionError is the run's error, or the evaluation's if it is a reference's
+    products: Callable[[Job], Sequence[Path]]  # the files that `measure` reads; a result stands until they change
+    settings: str  # digest of what is measured with; results of other settings do not stand
+    columns: Sequence[Column]
+    legend: str
+    note: Callable[[Result], str]  # a measured result in one line, without accents, which the sheet's font lacks
+    views: int  # of a strip on the sheet
+    groups: Callable[[Sequence[Result]], Groups]  # of runs that make a row of the table
+    with_runs: bool = False  # whether the table counts the runs
+    derive: Callable[[list[Row]], None] = lambda rows: None  # sets the DERIVED figures
+    findings: Callable[[list[Row]], Findings] = lambda rows: Findings()
+    missed: Callable[[Result], bool] = lambda result: False  # framed in red, as are those without figures
+    held_out: Callable[[Job], bool | None] = lambda job: None  # of the prior's training
+    references: Sequence[str] = ()  # labels of what is not a run; the first comes before the variants
+    truth: Callable[[str], Float[Tensor, "B 3 H W"]] | None = None  # the sheet's first column, where no reference is
+    halves: bool = False  # whether training and held-out prompts stand apart
+    tile: int = contact_sheet.TILE  # pixels a side of a view
+
+    def is_current(self, job: Job) -> bool:
+        """Whether the job's result stands: of these settings, and of the run as it is (or one thrown away since)."""
+        result = Result.read(job.result)
+        if result is None or result.settings != self.settings or (job.launch is not None and not job.launch.is_file()):
+            return False
+        return not job.run.exists() or result.state == self._state(job)
+
+    def measure_job(self, job: Job, launch: Launch) -> Result:
+        """Measure a job, and keep its result and its pictures. What fails has no figures."""
+        result = Result(
+            job.label,
+            job.prompt,
+            job.seed,
+            self.held_out(job),
+            seconds=launch.seconds,
+            peak_bytes=launch.peak_bytes,
+            error=launch.error,
+            run="" if job.label in self.references else str(job.run),
+            state=self._state(job),
+            settings=self.settings,
+        )
+        job.strip.unlink(missing_ok=True)
+        try:
+            measured = self.measure(job)
+        except OptionError as error:
+            if job.label in self.references:
+                raise
+            result = dataclasses.replace(result, error=launch.error or str(error))
+        else:
+            result = dataclasses.replace(result, figures=measured.figures)
+            job.strip.parent.mkdir(parents=True, exist_ok=True)
+            contact_sheet.to_strip(measured.pictures).save(job.strip)
+        result.write(job.result)
+        return result
+
+    def in_a_line(self, result: Result) -> str:
+        """What is said of a result as it comes."""
+        return result.error or self.note(result)
+
+    def results(self) -> list[Result]:
+        """What is measured so far."""
+        return [result for job in self.jobs if (result := Result.read(job.result)) is not None]
+
+    def rows(self, results: Sequence[Result]) -> list[Row]:
+        """The table's rows."""
+        rows = table.rows_of(self.columns, self.groups(results))
+        self.derive(rows)
+        return rows
+
+    def summary(self) -> str:
+        """The table of what is measured, and what it comes to."""
+        rows = self.rows(self.results())
+        return "\n".join([self._table(rows), "", *self.findings(rows).lines])
+
+    def write_tables(self, out: Path, workers: int) -> list[Path]:
+        """Write the tables of what is measured so far; returns their paths."""
+        results = self.results()
+        rows = self.rows(results)
+        summary = {
+            "runs": [result.record() for result in results],
+            "means": [row.record() for row in rows],
+            **self.findings(rows).record,
+            "legend": self.legend,
+            "versions": run_folder.versions(),
+            "jobs": workers,
+        }
+        texts = {
+            "table.md": self.to_markdown(results, self._notes(len(results), workers)),
+            "runs.csv": table.to_csv([result.record() for result in results]),
+            "summary.csv": table.to_csv([row.record() for row in rows]),
+            "summary.json": json.dumps(summary, indent=2) + "\n",
+        }
+        for name, text in texts.items():
+            write_whole(out / name, text)
+        return [out / name for name in texts]
+
+    def to_markdown(self, results: Sequence[Result], notes: Sequence[str] = ()) -> str:
+        """Means, what they come to, legend, every run."""
+        rows = self.rows(results)
+        parts = [
+            f"# {self.title}",
+            self._table(rows),
+            "\n".join(self.findings(rows).lines),
+            self.legend.strip(),
+            *notes,
+        ]
+        parts.append("## Runs")
+        prompts = list(dict.fromkeys(result.prompt for result in results))
+        for heading, group in self._halves(results):
+            own = sorted(group, key=lambda result: prompts.index(result.prompt))
+            parts += [f"### {heading}" if heading else "", table.runs_table(self.columns, own)]
+        if failed := [result for result in results if result.error is not None]:
+            lines = [f"- {r.label}, {r.prompt}{_seed_of(r)}: {r.error}" for r in failed]
+            parts += ["## Failures", "\n".join(lines)]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def write_sheets(self, out: Path) -> list[Path]:
+        """Write one contact sheet a seed; returns their paths."""
+        labels = table.labels_of(self.jobs, self.references)
+        paths = []
+        for seed in sorted({job.seed for job in self.jobs if job.seed is not None}):
+            own = [job for job in self.jobs if job.seed in (None, seed)]
+            sections = []
+            for heading, group in self._halves(own):
+                prompts = dict.fromkeys(job.prompt for job in group if job.seed == seed)
+                rows = {prompt: self._sheet_rows(prompt, group, labels) for prompt in prompts}
+                if self.halves:
+                    rows = {heading: list(itertools.chain(*rows.values()))}
+                sections += [Section(title, cells) for title, cells in rows.items()]
+            paths.append(out / f"contact_sheet-seed{seed}.png")
+            columns = len(labels) + (self.truth is not None)
+            contact_sheet.draw(sections, columns, self.views, self.tile).save(paths[-1])
+        return paths
+
+    def _table(self, rows: list[Row]) -> str:
+        return table.summary_table(self.columns, rows, self.with_runs)
+
+    def _notes(self, measured: int, workers: int) -> list[str]:
+        rows = f"rows ({' and '.join(self.references)} among them)" if self.references else "runs"
+        notes = [f"{measured} of {len(self.jobs)} {rows} are measured."] if measured < len(self.jobs) else []
+        return notes + ([f"Seconds are of {workers} runs at a time on one machine."] if workers > 1 else [])
+
+    def _halves(self, items: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+        """Results or jobs under their headings: one without a name, or the training ones and the held-out ones."""
+        if not self.halves:
+            return [("", list(items))]
+
+        def held_out(item: Any) -> bool:
+            return bool(item.held_out if isinstance(item, Result) else self.held_out(item))
+
+        named = {"Training prompts": False, "Held-out prompts": True}
+        found = [(name, [item for item in items if held_out(item) is half]) for name, half in named.items()]
+        return [(name, group) for name, group in found if group]
+
+    def _sheet_rows(self, prompt: str, jobs: Sequence[Job], labels: Sequence[str]) -> list[list[Cell]]:
+        """The prompt's rows: one, or more where a variant has several runs of it (--runs)."""
+        first = [] if self.truth is None else [Cell(contact_sheet.to_strip(self.truth(prompt)), prompt, "truth")]
+        columns = [[job for job in jobs if job.prompt == prompt and job.label == label] for label in labels]
+        return [
+            first + [self._cell(job, label) for job, label in zip(row, labels, strict=True)]
+            for row in itertools.zip_longest(*columns)
+        ]
+
+    def _cell(self, job: Job | None, label: str) -> Cell:
+        result = None if job is None else Result.read(job.result)
+        if result is None:
+            return Cell(None, label, "not run")
+        if not result.figures:
+            return Cell(None, label, result.error or "not measured", missed=True)
+        return Cell(contact_sheet.read_strip(job.strip), label, self.note(result), self.missed(result))
+
+    def _state(self, job: Job) -> str:
+        """What tells what a job made from that of another moment."""
+        files = [path for path in self.products(job) if path.is_file()]
+        return " ".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
+
+
+def _seed_of(result: Result) -> str:
+    return "" if result.seed is None else f", seed {result.seed}"

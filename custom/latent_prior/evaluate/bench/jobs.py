@@ -1,0 +1,251 @@
+"""What is to be measured: one job per (variant, task, seed), or one per run folder that is there already.
+
+The folder of an evaluation:
+    runs/<label>-<settings>/<task>-seed<N>/          run folders, as the variant's command writes them
+    launches/<label>-<settings>/<task>-seed<N>.json  seconds, peak memory and exit code of that launch, .log its output
+    results/<label>-<settings>/<task>-seed<N>.json   figures, .png the pictures of the contact sheet
+<settings> is a digest of config, overrides and the pocket prior's weights (and of what else a kind of variant adds), so
+that runs of other settings, or under a prior that was trained again since, are never taken for these.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import latent_prior
+from latent_prior import OptionError
+
+RESERVED = {
+    "seed": "use --seeds",
+    "system.prompt_processor.prompt": "use --prompts",
+    "exp_root_dir": "use --out",
+    "name": "use --config LABEL=NAME",
+    "tag": "every run gets its own",
+    "use_timestamp": "every run gets its own folder",
+    "timestamp": "every run gets its own folder",
+    "resume": "every run starts afresh",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is to make."""
+
+    prompt: str  # in tables
+    given: str = ""  # the prompt that the run is given, where it is another
+    name: str = ""  # in file names; a slug of the prompt where none is given
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False)  # config keys that are the task's own
+    about: Any = field(default=None, hash=False)  # what the evaluation wants to know of it when it measures
+
+    @property
+    def file_name(self) -> str:
+        return self.name or slug(self.prompt)
+
+
+@runtime_checkable
+class RunsTasks(Protocol):
+    """What makes a run of a task: a `Variant`, or anything like it."""
+
+    label: str  # in tables
+    folder: str  # in the evaluation's folder
+
+    def command(self, task: Task, run: Path, seed: int, gpu: str) -> list[str]:
+        """The command that makes the run in the folder `run`."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A config with overrides, under the label that tables show; runs are those of `latent-prior generate`."""
+
+    label: str
+    config: Path
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        return f"{slug(self.label)}-{self._digest()}"
+
+    @property
+    def settings(self) -> Any:
+        """The config with the overrides, not resolved."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.merge(OmegaConf.load(self.config), OmegaConf.from_dotlist(list(self.overrides)))
+
+    def command(self, task: Task, run: Path, seed: int, gpu: str) -> list[str]:
+        values = {
+            "seed": seed,
+            "exp_root_dir": str(run.parent.parent),
+            "name": run.parent.name,
+            "tag": run.name,
+            "use_timestamp": False,
+            **self.values(task),
+        }
+        start = [sys.executable, "-m", "latent_prior", "generate", task.given or task.prompt, *self.overrides]
+        # JSON, as a value that YAML reads back as it is
+        own = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        return [*start, *own, "--config", str(self.config), "--gpu", gpu]
+
+    def values(self, task: Task) -> Mapping[str, Any]:
+        """Config keys of a task's run."""
+        return task.values
+
+    def more_to_digest(self) -> list[str]:
+        """What else tells the runs of these settings from others."""
+        return []
+
+    def _digest(self) -> str:
+        from omegaconf import OmegaConf
+
+        content = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
+        parts = [content, self.overrides, prior_digest(), *self.more_to_digest()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be measured; `command` makes it, None where it was made before. A reference is not a run: no seed."""
+
+    label: str
+    task: Task
+    seed: int | None
+    run: Path
+    result: Path
+    launch: Path | None = None
+    command: tuple[str, ...] | None = None
+
+    @property
+    def prompt(self) -> str:
+        return self.task.prompt
+
+    @property
+    def strip(self) -> Path:
+        """The pictures of the contact sheet."""
+        return self.result.with_suffix(".png")
+
+
+SomeVariant = TypeVar("SomeVariant", bound=Variant)
+
+
+def variants(
+    configs: Sequence[Sequence[str]],
+    overrides: Sequence[str],
+    reserved: Mapping[str, str] = RESERVED,
+    kind: type[SomeVariant] = Variant,
+) -> list[SomeVariant]:
+    """Variants from the arguments of each --config, `[LABEL=]NAME [key=value ...]`, and the overrides common to all.
+
+    reserved: keys that cannot be overridden, and what to use instead.
+    """
+    from latent_prior.cli import config_path
+
+    found: dict[str, SomeVariant] = {}
+    for name, *own in configs:
+        label, equals, rest = name.partition("=")
+        if Path(name).is_file() or not equals:
+            label, rest = Path(name).stem, name
+        both = (*overrides, *own)
+        for override in both:
+            key, equals, _ = override.partition("=")
+            if not equals:
+                raise OptionError.because(f"expected an override of the form key=value, got {override!r}")
+            if key in reserved:
+                raise OptionError.because(f"{key} cannot be overridden in an evaluation: {reserved[key]}")
+        if not slug(label):
+            raise OptionError.because(f"the label before '=' in {name!r} has neither letters nor digits", "--config")
+        if label in found:
+            raise OptionError.because(
+                f"two variants are called {label!r}; tell them apart with --config LABEL=NAME", "--config"
+            )
+        found[label] = kind(label, config_path(rest), both)
+    return list(found.values())
+
+
+def require_system(settings: Mapping[str, Any], system_type: str, what_it_does: str) -> None:
+    """OptionError for settings (by the flag they came from) of another system_type: it "<does not do that>"."""
+    for flag, cfg in settings.items():
+        if cfg.get("system_type") != system_type:
+            raise OptionError.because(f"{flag} {what_it_does}: its system_type is {cfg.get('system_type')!r}")
+
+
+def planned(
+    variants: Sequence[RunsTasks], tasks: Sequence[Task], seeds: Sequence[int], out: Path, gpu: str = "0"
+) -> list[Job]:
+    """Every task with every seed under every variant; the variants of one task and seed follow each other."""
+    groups = [(variant, variant.folder) for variant in variants]
+    jobs = []
+    for seed in seeds:
+        for task in tasks:
+            for variant, group in groups:
+                name = f"{task.file_name}-seed{seed}"
+                run = out / "runs" / group / name
+                result, launch = (out / part / group / f"{name}.json" for part in ("results", "launches"))
+                command = tuple(variant.command(task, run, seed, gpu))
+                jobs.append(Job(variant.label, task, seed, run, result, launch, command))
+    return jobs
+
+
+def given(runs: Sequence[Path], out: Path) -> list[Job]:
+    """Run folders that are there; a folder that holds run folders stands for those. Labelled by the run's `name`."""
+    from omegaconf import OmegaConf
+
+    jobs: dict[Path, Job] = {}  # by the folder's real path, so that none counts twice
+    for path in runs:
+        folders = [path] if _is_run(path) else sorted(p.parent.parent for p in path.glob("**/configs/parsed.yaml"))
+        if not folders:
+            raise OptionError.because(f"{path} is no run folder and holds none (no configs/parsed.yaml)", "--runs")
+        for folder in folders:
+            cfg = OmegaConf.load(folder / "configs" / "parsed.yaml")
+            prompt = OmegaConf.select(cfg, "system.prompt_processor.prompt")
+            if not prompt:
+                raise OptionError.because(
+                    f"{folder} is no run from a prompt: it has no system.prompt_processor.prompt", "--runs"
+                )
+            digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
+            result = out / "results" / f"{slug(str(cfg.name))}-given" / f"{slug(folder.name)}-{digest}.json"
+            jobs.setdefault(folder.resolve(), Job(str(cfg.name), Task(str(prompt)), int(cfg.seed), folder, result))
+    return list(jobs.values())
+
+
+def with_references(jobs: Sequence[Job], references: Mapping[str, Path], out: Path) -> list[Job]:
+    """The jobs, before each task's first the references: labels of what is not a run, and where it lies."""
+    found: list[Job] = []
+    for job in jobs:
+        if job.label in references:
+            raise OptionError.because(
+                f"the label {job.label!r} is taken; choose another with --config LABEL=NAME", "--config"
+            )
+        if all(other.prompt != job.prompt for other in found):
+            for label, of in references.items():
+                found.append(Job(label, job.task, None, of, out / "results" / label / f"{job.task.file_name}.json"))
+        found.append(job)
+    return found
+
+
+@cache
+def prior_digest() -> str:
+    """Of the pocket prior's weights, the judge's left out."""
+    weights = Path(latent_prior.__file__).parent / "pocket" / "weights"
+    files = sorted(path for path in weights.glob("*/*.safetensors") if path.parent.name != "judge")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@cache
+def file_digest(path: Path) -> str:
+    """Empty where there is no such file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "configs" / "parsed.yaml").is_file()
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

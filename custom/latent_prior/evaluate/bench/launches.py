@@ -1,0 +1,120 @@
+"""Launching runs: each `latent-prior generate` in a process of its own, timed from its launch to its end."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import latent_prior
+from latent_prior import OptionError
+from latent_prior.evaluate.bench.jobs import Job
+
+STOPWATCH = Path(__file__).with_name("stopwatch.py")
+BAD_INPUT = 2  # exit code
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a run went. None where it was not launched here; `error` is its last word if it failed."""
+
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    error: str | None = None
+
+
+class Launcher:
+    """Launches jobs, up to `workers` at a time, and stops them when the evaluation stops."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._running: set[subprocess.Popen] = set()
+        self._stopped = False
+        self._environment = _environment(workers)
+
+    def stream(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Launch]]:
+        """Every job with its launch, as they end. Jobs that are made already come at once.
+
+        With one worker nothing is launched until the caller asks for the next one, so that measuring a run does not
+        slow down the one being timed. Raises ValueError if a run refuses its input.
+        """
+        try:
+            if self.workers == 1:
+                for job in jobs:
+                    yield job, self.launch(job)
+                return
+            with ThreadPoolExecutor(self.workers) as pool:
+                futures = {pool.submit(self.launch, job): job for job in jobs}
+                try:
+                    for future in as_completed(futures):
+                        yield futures[future], future.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    self.stop()
+                    raise
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop whatever is running, and what a worker is just about to start."""
+        self._stopped = True
+        for process in list(self._running):
+            process.terminate()
+
+    def launch(self, job: Job) -> Launch:
+        """Run the job's command, unless an earlier evaluation did."""
+        if job.command is None:
+            return Launch()
+        log = job.launch.with_suffix(".log")
+        if not (job.launch.is_file() and job.run.is_dir()):
+            job.launch.unlink(missing_ok=True)
+            if job.run.exists():  # an evaluation that was killed left it behind, half made
+                shutil.rmtree(job.run)
+            job.launch.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("wb") as output:
+                command = [sys.executable, str(STOPWATCH), str(job.launch), *job.command]
+                process = subprocess.Popen(
+                    command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=self._environment
+                )
+                self._running.add(process)
+                if self._stopped:
+                    process.terminate()
+                try:
+                    process.wait()
+                finally:
+                    if process.poll() is None:
+                        process.terminate()
+                    self._running.discard(process)
+        if not job.launch.is_file():
+            return Launch(error="stopped before its end")
+        figures = json.loads(job.launch.read_text())
+        if figures["exit_code"] == 0:
+            return Launch(figures["seconds"], figures["peak_bytes"])
+        error = f"exit code {figures['exit_code']}: {_last_line(log)}"
+        if figures["exit_code"] != BAD_INPUT:
+            job.launch.unlink()  # it may have been killed: the next evaluation tries again
+        elif not (job.run / "configs").is_dir():
+            job.launch.unlink()
+            raise OptionError.because(f"the run {job.prompt!r} of {job.label!r} was refused: {_last_line(log)}")
+        return Launch(figures["seconds"], figures["peak_bytes"], error)
+
+
+def _environment(workers: int) -> dict[str, str]:
+    """Ours, with this package in the path, and the cores shared out where several runs go at a time."""
+    package = str(Path(latent_prior.__file__).resolve().parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    if workers > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        environment["OMP_NUM_THREADS"] = str(max(1, cores // workers))
+    return environment
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")

@@ -1,0 +1,56 @@
+"""A run's figures as they are kept between evaluations: one JSON file a run."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run's figures by name, as the evaluation declares them; none where it could not be measured."""
+
+    label: str
+    prompt: str
+    seed: int | None  # None for a reference
+    held_out: bool | None = None  # from the prior's training; None outside the pocket world
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    error: str | None = None
+    run: str = ""  # the run folder
+    state: str = ""  # of what was measured when it was
+    settings: str = ""  # digest of what it was measured with
+
+    def figure(self, name: str) -> Any:
+        """A figure, or what the launch measured, by name; None where there is none."""
+        return self.figures.get(name, getattr(self, name, None))
+
+    def record(self) -> dict[str, Any]:
+        """As one flat row."""
+        row = {}
+        for name, value in dataclasses.asdict(self).items():
+            row |= value if name == "figures" else {name: value}
+        return row
+
+    def write(self, path: Path) -> None:
+        """Write the file at once or not at all."""
+        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @staticmethod
+    def read(path: Path) -> "Result | None":
+        """None if the file is not there, or is of another version."""
+        if not path.is_file():
+            return None
+        values = json.loads(path.read_text())
+        return Result(**values) if set(values) == {part.name for part in dataclasses.fields(Result)} else None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a kill, never finds half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(path.suffix + ".tmp")
+    unfinished.write_text(text)
+    unfinished.replace(path)

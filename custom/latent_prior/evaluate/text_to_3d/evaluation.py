@@ -1,0 +1,142 @@
+"""What `latent-prior evaluate text-to-3d` runs, measures and shows."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from latent_prior import OptionError, run_folder
+from latent_prior.evaluate.bench import arguments, jobs
+from latent_prior.evaluate.bench.evaluation import Evaluation, Measured
+from latent_prior.evaluate.bench.jobs import Job, Task
+from latent_prior.evaluate.bench.results import Result
+from latent_prior.evaluate.bench.table import PEAK, SECONDS_AND_MOST, Column, Groups, labels_of, number, tick
+from latent_prior.evaluate.text_to_3d import measure, prompts, views
+from latent_prior.metrics.pictures import FOG_MARGIN
+from latent_prior.models.checkpoint import POCKET_FOLDER
+from latent_prior.pocket.captions import is_held_out, parse
+from latent_prior.pocket.judge import Judge
+
+NO_JUDGE = "none"
+LEGEND = f"""\
+Cameras as in `pocket/cameras.py`: distance 3, field of view 36°, pictures of 64 × 64 on white. "Ring" is \
+{views.RING_VIEWS}
+views at elevation {views.RING_ELEVATION:g}°, evenly around.
+- **R@1**: the judge CLIP ranks the prompt's caption first among all captions of the pocket world, at azimuth
+  {views.SINGLE_AZIMUTH:g}°, elevation {views.SINGLE_ELEVATION:g}°.
+- **R@1 ring**: the share of the ring's views at which it does; then, by count or tick, whether it does by the mean
+  similarity over the ring.
+- **IoU**, **PSNR**: silhouette (opacity > 0.5) and picture against the truth's, mean over the ring's views.
+- **fog**: mean |picture − white| outside the truth's silhouette dilated by {FOG_MARGIN} pixels, over the ring.
+- **Chamfer**: mean distance between 30,000 points on the mesh and as many on the truth, both ways averaged, in world
+  units (the solids fit in a ball of radius 0.8; the truth against itself gives about 0.006).
+- **body**: the mesh loads in trimesh and has no more connected pieces than the truth. **colour**: of all colours of
+  that kind and surface, the prompt's is nearest to the mesh's mean colour (CIELAB).
+- **seconds**, **MB**: from launch to written mesh, and peak memory, of the run's own process.
+"""
+
+
+def _bodies(result: Result) -> str:
+    return str(result.figure("bodies")) if result.figure("bodies") not in (None, 1) else ""
+
+
+def _other_colour(result: Result) -> str:
+    return "" if result.figure("colour_right") else result.figure("colour") or ""
+
+
+# a run that failed counts as missed by the judge, as IoU 0, and as having neither a body nor the colour
+COLUMNS = (
+    Column("R@1", "r_single", how="share", missing=0),
+    Column(
+        "R@1 ring",
+        "r_ring",
+        3,
+        missing=0,
+        beside=Column("", "r_ring_mean", how="share", missing=0),
+        detail=lambda result: tick(result.figure("r_ring_mean")),
+    ),
+    Column("IoU", "iou", 3, missing=0, spread=True),
+    Column("PSNR", "psnr", 2, spread=True),
+    Column("fog", "fog", 4, spread=True, beside=Column("worst", "fog", 4, how="most")),
+    Column("Chamfer", "chamfer", 4, spread=True),
+    Column("body", "one_body", how="share", missing=0, detail=_bodies),
+    Column("colour", "colour_right", how="share", missing=0, detail=_other_colour),
+    SECONDS_AND_MOST,
+    PEAK,
+)
+
+
+def plan(args: argparse.Namespace, out: Path) -> Evaluation:
+    """The evaluation that the flags ask for. Raises OptionError for bad ones."""
+    if args.runs:
+        found = jobs.given([Path(run) for run in args.runs], out)
+        for job in found:
+            arguments.check_pocket_prompt(job.prompt, f"--runs: {job.run}")
+    else:
+        variants = jobs.variants(args.config, args.overrides)
+        lists = {"benchmark": prompts.benchmark(), "tuning": prompts.tuning()}
+        chosen = arguments.chosen_prompts(args, lists, arguments.check_pocket_prompt)
+        found = jobs.planned(variants, [Task(prompt) for prompt in chosen], args.seeds, out, args.gpu)
+    judge = None if args.judge == NO_JUDGE else _load_judge(Path(args.judge or POCKET_FOLDER))
+    return evaluation(found, judge)
+
+
+def evaluation(found: Sequence[Job], judge: Judge | None) -> Evaluation:
+    """Of these jobs, by this judge."""
+    return Evaluation(
+        title="Text to 3D against the truth of the pocket world",
+        jobs=found,
+        measure=lambda job: _measured(job, judge),
+        products=_products,
+        settings=judge.digest[:12] if judge else "",
+        columns=COLUMNS,
+        legend=LEGEND,
+        note=_note,
+        views=len(views.SHEET_AZIMUTHS),
+        groups=_groups,
+        with_runs=True,
+        missed=lambda result: result.figure("r_single") is False,
+        held_out=lambda job: is_held_out(parse(job.prompt)),
+        truth=lambda prompt: views.truth_views(parse(prompt), views.sheet(), views.SHEET_SIZE).rgb,
+        halves=True,
+    )
+
+
+def _load_judge(folder: Path) -> Judge:
+    if not any((folder / "judge").glob("*.safetensors")):
+        raise OptionError.because(
+            f"{folder} has no judge/*.safetensors; `--judge none` leaves out R-precision", "--judge"
+        )
+    return Judge.load(str(folder / "judge"))
+
+
+def _has_checkpoint(run: Path) -> bool:
+    return (run / "configs" / "parsed.yaml").is_file() and any((run / "ckpts").glob("*.ckpt"))
+
+
+def _products(job: Job) -> list[Path]:
+    files = [run_folder.last_checkpoint(job.run), measure.newest_mesh(job.run)] if _has_checkpoint(job.run) else []
+    return [path for path in files if path]
+
+
+def _measured(job: Job, judge: Judge | None) -> Measured:
+    if not _has_checkpoint(job.run):
+        raise OptionError.because(f"no checkpoint in {job.run / 'ckpts'}")
+    found = measure.measure_run(job.run, parse(job.prompt), judge)
+    return Measured(dataclasses.asdict(found.field) | dataclasses.asdict(found.mesh), found.pictures)
+
+
+def _note(result: Result) -> str:
+    note = f"IoU {number(result.figure('iou'), 2)}   {number(result.figure('psnr'), 1)} dB"
+    if result.figure("r_single") is not None:
+        note += f"   judge {round(result.figure('r_ring') * views.RING_VIEWS)}/{views.RING_VIEWS}"
+    return note
+
+
+def _groups(results: Sequence[Result]) -> Groups:
+    """Every variant's training prompts, held-out prompts, and all."""
+    for label in labels_of(results):
+        own = [result for result in results if result.label == label]
+        yield {"variant": label, "prompts": "training"}, [result for result in own if not result.held_out]
+        yield {"variant": label, "prompts": "held out"}, [result for result in own if result.held_out]
+        yield {"variant": label, "prompts": "all"}, own

@@ -1,0 +1,142 @@
+"""One run measured: its field against the truth's pictures, its mesh against the truth's mesh."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_prior import OptionError, metrics
+from latent_prior.evaluate.text_to_3d import surface, views
+from latent_prior.pocket.captions import Subject
+from latent_prior.pocket.judge import Judge
+
+
+@dataclass(frozen=True)
+class FieldFigures:
+    """What the radiance field's pictures say. None where there was no judge.
+
+    r_single: the judge names the subject at the single view; r_ring: the share of the ring's views at which it does;
+    r_ring_mean: whether it does by the mean of its similarities over the ring.
+    """
+
+    r_single: bool | None
+    r_ring: float | None
+    r_ring_mean: bool | None
+    iou: float
+    psnr: float
+    fog: float
+
+
+@dataclass(frozen=True)
+class MeshFigures:
+    """What the exported mesh says; a mesh that is missing or does not load has no other figures.
+
+    mean_colour is sRGB in [0, 1]; colour the name nearest to it (see surface.py).
+    """
+
+    loads: bool
+    chamfer: float | None = None
+    bodies: int | None = None
+    one_body: bool = False
+    colour: str | None = None
+    colour_right: bool = False
+    mean_colour: list[float] | None = None
+
+
+def measure_field(subject: Subject, ring: views.Views, single: views.Views, judge: Judge | None) -> FieldFigures:
+    """Figures of the pictures at `views.ring()` and `views.single()`."""
+    truth = views.truth_views(subject, views.ring(), ring.rgb.shape[-1])
+    named: dict[str, Any] = dict.fromkeys(("r_single", "r_ring", "r_ring_mean"))
+    if judge is not None:
+        meant = torch.tensor([judge.subjects.index(subject)])
+        at_single, at_ring = judge.similarities(single.rgb).cpu(), judge.similarities(ring.rgb).cpu()
+        named = {
+            "r_single": metrics.r_precision(at_single, meant) == 1,
+            "r_ring": metrics.r_precision(at_ring, meant.expand(len(at_ring))),
+            "r_ring_mean": metrics.r_precision(at_ring.mean(0, keepdim=True), meant) == 1,
+        }
+    return FieldFigures(
+        **named,
+        iou=metrics.iou(ring.opacity, truth.opacity).mean().item(),
+        psnr=metrics.psnr(ring.rgb, truth.rgb, cap=100.0).mean().item(),
+        fog=metrics.fog(ring.rgb, truth.opacity),
+    )
+
+
+def measure_mesh(subject: Subject, path: Path | None) -> MeshFigures:
+    """Figures of a mesh file that the exporter wrote; None stands for one it did not write."""
+    from latent_prior.generators.mesh_io import load_mesh
+
+    try:
+        mesh = load_mesh(path) if path is not None else None
+    except Exception:  # a broken file makes a reader raise anything, and here that is a figure, not an error
+        mesh = None
+    if mesh is None or len(mesh.faces) == 0:
+        return MeshFigures(loads=False)
+    bodies, rgb = surface.count_bodies(mesh), surface.mean_colour(mesh)
+    colour = surface.nearest_colour(rgb, subject.kind, subject.surface)
+    return MeshFigures(
+        loads=True,
+        chamfer=surface.chamfer_to_truth(mesh, subject.kind),
+        bodies=bodies,
+        one_body=bodies <= max(1, surface.truth_bodies(subject.kind)),
+        colour=colour,
+        colour_right=colour == subject.colour,
+        mean_colour=rgb.tolist(),
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run's figures and its pictures for the contact sheet."""
+
+    field: FieldFigures
+    mesh: MeshFigures
+    pictures: Float[Tensor, "B 3 H W"]
+
+
+def measure_run(folder: Path, subject: Subject, judge: Judge | None) -> Measured:
+    """Measure a run folder by its newest checkpoint and mesh.
+
+    Raises ValueError if it is no text-to-3D run or has no checkpoint.
+    """
+    system = load_system(folder)
+    ring, single = views.field_views(system, views.ring()), views.field_views(system, views.single())
+    return Measured(
+        measure_field(subject, ring, single, judge),
+        measure_mesh(subject, newest_mesh(folder)),
+        views.field_views(system, views.sheet(), views.SHEET_SIZE).rgb,
+    )
+
+
+def load_system(folder: Path) -> Any:
+    """The system of a run as its newest checkpoint left it, in evaluation mode."""
+    import latent_prior
+    from latent_prior import host
+    from latent_prior.run_folder import last_checkpoint
+
+    latent_prior.register()
+    checkpoint = last_checkpoint(folder)
+    cfg = host.load_config(str(folder / "configs" / "parsed.yaml"))
+    system = host.find(cfg.system_type)(cfg.system, resumed=True)
+    if not hasattr(system, "renderer"):
+        raise OptionError.because(f"{folder} is no text-to-3D run: its {cfg.system_type} renders no field")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    system.load_state_dict(state["state_dict"])
+    system.set_resume_status(state["epoch"], state["global_step"])
+    system.to(host.get_device()).eval()
+    system.do_update_step(state["epoch"], state["global_step"], on_load_weights=True)
+    return system
+
+
+def newest_mesh(folder: Path) -> Path | None:
+    """The mesh of the latest export, the glb where there are several formats; None if nothing was exported."""
+    exports = sorted((folder / "save").glob("it*-export"), key=lambda path: path.stat().st_mtime)
+    for export in reversed(exports):
+        for suffix in (".glb", ".ply", ".obj"):
+            if found := sorted(export.glob(f"*{suffix}")):
+                return found[0]
+    return None

@@ -1,0 +1,91 @@
+"""An exported mesh against the truth's: shape, bodies and colour.
+
+Colours are display values in [0, 1]. A mesh's mean colour is the mean of its vertex colours over its area. The truth's
+is that of its shaded surface, because a field has its light painted in. A colour is named after the nearest of those
+means among everything the prompt could have said in its place: all colours of that kind and surface, and for a golden
+one, which has no other colours, gold and all colours of the plain kind. Nearness is Euclidean in CIELAB (CIE 1976).
+"""
+
+from functools import cache
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float
+from skimage.color import rgb2lab
+
+from latent_prior.metrics import chamfer_distance
+from latent_prior.pocket import renderer
+from latent_prior.pocket.captions import Subject
+from latent_prior.pocket.palette import COLOURS
+from latent_prior.pocket.truth import truth_mesh
+
+SAMPLES = 30_000  # points on either surface; half their spacing is about 0.005
+# Mean cosine between a surface and the cameras that see it, each weighted by the pixels it gets there: that is, for
+# cameras from everywhere, E[cos^2] / E[cos].
+FACING = 2 / 3
+
+
+def surface_points(mesh: trimesh.Trimesh, count: int = SAMPLES, seed: int = 0) -> Float[np.ndarray, "N 3"]:
+    """Points drawn uniformly from a mesh's surface."""
+    points, _ = trimesh.sample.sample_surface(mesh, count, seed=seed)
+    return np.asarray(points)
+
+
+def chamfer_to_truth(mesh: trimesh.Trimesh, kind: str) -> float:
+    """Chamfer distance between points on the mesh and points on the truth."""
+    return chamfer_distance(surface_points(mesh), _truth_points(kind))
+
+
+@cache
+def _truth_points(kind: str) -> Float[np.ndarray, "N 3"]:
+    return surface_points(truth_mesh(kind), seed=1)
+
+
+def count_bodies(mesh: trimesh.Trimesh) -> int:
+    """Connected pieces; vertices at the same place are one, whatever their colours and normals."""
+    welded = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    welded.merge_vertices(merge_tex=True, merge_norm=True)
+    used = np.unique(welded.faces)
+    labels = trimesh.graph.connected_component_labels(welded.edges_unique, node_count=len(welded.vertices))
+    return len(np.unique(labels[used]))
+
+
+@cache
+def truth_bodies(kind: str) -> int:
+    """Connected pieces of the truth."""
+    return count_bodies(truth_mesh(kind))
+
+
+def mean_colour(mesh: trimesh.Trimesh) -> Float[np.ndarray, "3"]:
+    """Mean of the vertex colours over the area."""
+    return _area_mean(mesh, np.asarray(mesh.visual.vertex_colors)[:, :3] / 255.0)
+
+
+@cache
+def truth_mean_colours(kind: str, surface: str) -> dict[str, tuple[float, float, float]]:
+    """The mean surface colour of every subject that a colour on this kind and surface could be taken for."""
+    subjects = [Subject(kind, colour, "plain" if surface == "golden" else surface) for colour in COLOURS]
+    if surface == "golden":
+        subjects.append(Subject(kind, "golden", "golden"))
+    mesh = truth_mesh(kind)
+    points = torch.tensor(np.array(mesh.vertices), dtype=torch.float32)
+    normals = renderer.normals(kind, points)
+    means = {}
+    for subject in subjects:
+        paint = torch.tensor(subject.rgb).expand_as(points)
+        shaded = renderer.shade(subject, paint, points, normals, FACING * normals)
+        means[subject.colour] = tuple(_area_mean(mesh, shaded.double().numpy()).tolist())
+    return means
+
+
+def nearest_colour(rgb: Float[np.ndarray, "3"], kind: str, surface: str) -> str:
+    """The name of the colour whose mean on the truth is nearest to `rgb`."""
+    means = truth_mean_colours(kind, surface)
+    distances = np.linalg.norm(rgb2lab(np.array(list(means.values()))) - rgb2lab(np.asarray(rgb)), axis=-1)
+    return list(means)[int(distances.argmin())]
+
+
+def _area_mean(mesh: trimesh.Trimesh, values: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"]:
+    """Mean over the surface of what is given at the vertices, linear in each face."""
+    return np.average(values[mesh.faces].mean(axis=1), axis=0, weights=mesh.area_faces)
