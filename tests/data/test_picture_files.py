@@ -166,7 +166,7 @@ def _fixed(*values: float) -> bytes:
     return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
 
-def _profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
+def _profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
     """A version 2 ICC profile for displays, byte by byte (ICC.1:2001-04)."""
     d50 = _fixed(0.9642, 1.0, 0.8249)
     tags = {b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78), **tags}
@@ -177,7 +177,7 @@ def _profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
         table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(data), len(content))
         data += content + bytes(-len(content) % 4)
     body = struct.pack(">I", len(tags)) + table + data
-    head = struct.pack(">I4s4s4s4s4s", 128 + len(body), bytes(4), bytes([2, 16, 0, 0]), b"mntr", space, b"XYZ ")
+    head = struct.pack(">I4s4s4s4s4s", 128 + len(body), bytes(4), bytes([2, 16, 0, 0]), b"mntr", space, connection)
     head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + d50
     return head.ljust(128, b"\0") + body
 
@@ -232,6 +232,21 @@ def test_alpha_and_grey_go_through_their_profiles_too(tmp_path):
         image.save(tmp_path / "g.png", icc_profile=profile)
         found = np.array(read_picture(tmp_path / "g.png")).astype(float)
         assert np.abs(found - _encoded(grey / 255)[..., None]).max() <= 1.1
+
+
+def test_cmyk_goes_through_its_profile(tmp_path):
+    """By a table of corners (lut8Type) that makes every ink a grey: without it cyan would be blue."""
+    inks = np.stack(np.meshgrid(*[[0, 255]] * 4, indexing="ij"), -1).reshape(-1, 4)
+    lightness = 100 - inks @ [9, 18, 27, 36] / 255
+    corners = np.stack([lightness * 2.55, np.full(16, 128), np.full(16, 128)], -1).round().astype(np.uint8)
+    ramp = bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1) + 4 * ramp + corners.tobytes()
+    profile = _profile(b"CMYK", {b"A2B0": table + 3 * ramp}, b"Lab ")
+    pixels = inks.astype(np.uint8).reshape(4, 4, 4)
+    Image.fromarray(pixels, "CMYK").save(tmp_path / "a.tiff", icc_profile=profile)
+    found = np.array(read_picture(tmp_path / "a.tiff")).reshape(16, 3)
+    expected = _encoded(((corners[:, :1] / 2.55 + 16) / 116) ** 3)  # CIE 1976 lightness, above 8
+    assert np.abs(found - expected).max() <= 1.1
 
 
 def test_pictures_in_srgb_keep_their_bytes(tmp_path):

@@ -18,7 +18,8 @@ def has_alpha(image: Image.Image) -> bool:
 def eight_bit(image: Image.Image, name: str) -> Image.Image:
     """Deep grey scaled to 8 bits, where Pillow clips it.
 
-    Floats are in [0, 1], integers go to 65535, or to 255 where none is above it. Other modes come back as they are. Raises OptionError, with `name` before it, for values out of range and NaN.
+    Floats are in [0, 1], integers go to 65535, or to 255 where none is above it. Other modes come back as they are.
+    Raises OptionError, with `name` before it, for values out of range and NaN.
     """
     if not image.mode.startswith(("I", "F")):
         return image
