@@ -93,3 +93,8 @@ def products(run: Path) -> list[Path]:
     ]
     files += sorted(save.glob("it*-test/panels-*.png"))[:1]
     return files + ([last_checkpoint(run)] if list((run / "ckpts").glob("*.ckpt")) else [])
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name: letters, digits, - and _ alone, of at most 60 characters."""
+    return re.sub(r"[^\w-]+", "_", text).strip("_-")[:60] or "untitled"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from latent_prior import OptionError
 from latent_prior.data.one_picture import OnePictureDataModule, RandomCrops, cropped, read
 from latent_prior.data.picture_files import to_picture
 
@@ -19,7 +20,7 @@ def files(tmp_path) -> dict[str, str]:
 
 
 def module_of(files, **settings) -> OnePictureDataModule:
-    module = OnePictureDataModule({**files, "short_side": 32, **settings})
+    module = OnePictureDataModule({"short_side": 32, **files, **settings})
     module.setup()
     return module
 
@@ -76,6 +77,29 @@ def test_evaluation_shows_the_whole_picture_and_the_original(files):
     assert batch["mask"].shape == (1, 1, 16, 24)
 
 
+def test_masks_can_be_soft_inverted_or_the_pictures_alpha(files, tmp_path):
+    soft = torch.linspace(0, 1, 48).expand(1, 32, 48)
+    to_picture(soft).save(tmp_path / "soft.png")
+    to_picture(torch.cat([torch.rand(3, 32, 48), soft])).save(tmp_path / "cut_out.png")
+    settings = {"short_side": 32, "mask": str(tmp_path / "soft.png")}
+    for own in (settings, {**settings, "image": str(tmp_path / "cut_out.png"), "mask": "alpha"}):
+        for inverted in (False, True):
+            mask = module_of({**files, **own, "invert_mask": inverted}).picture.mask
+            torch.testing.assert_close(mask, 1 - soft if inverted else soft, rtol=0, atol=1 / 255)
+    smaller = module_of({**files, **settings, "short_side": 16}).picture.mask
+    torch.testing.assert_close(smaller, soft.unflatten(2, (24, 2)).mean(3)[:, ::2], rtol=0, atol=0.02)
+
+
+def test_a_cut_out_picture_is_seen_over_white_and_given_back_with_its_alpha(files, tmp_path):
+    pixels = torch.cat([torch.zeros(3, 32, 48), torch.zeros(1, 32, 48)])
+    pixels[3, :, 24:] = 1
+    to_picture(pixels).save(tmp_path / "cut_out.png")
+    module = module_of({**files, "image": str(tmp_path / "cut_out.png")})
+    assert torch.equal(module.picture.pixels, 1 - pixels[3:].expand(3, -1, -1))
+    (batch,) = list(module.test_dataloader())
+    assert torch.equal(batch["original"][0], pixels)
+
+
 def test_bad_input_names_its_key(files, tmp_path):
     to_picture(torch.rand(3, 15, 90)).save(tmp_path / "thin.png")
     cases = [
@@ -85,8 +109,11 @@ def test_bad_input_names_its_key(files, tmp_path):
         ({"flip": 2.0}, "data.flip is 2.0"),
         ({"short_side": 8}, "data.short_side is 8"),
         ({"batch_size": 0}, "data.batch_size is 0"),
+        ({"flip": float("nan")}, "data.flip is nan"),
+        ({"mask": "", "invert_mask": True}, "data.invert_mask is True; expected false where data.mask is empty"),
+        ({"mask": "alpha"}, "data.mask: alpha needs a picture that is transparent somewhere"),
     ]
     for settings, message in cases:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(OptionError, match=message):
             OnePictureDataModule({**files, **settings})
     assert read(OnePictureDataModule({**files, "mask": ""}).cfg).mask is None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from latent_prior import OptionError
 from latent_prior.models import blended_diffusion
 from latent_prior.models.blended_diffusion import (
     BlendedDiffusion,
@@ -126,8 +127,11 @@ def test_outside_the_mask_the_latent_is_the_sources_for_every_seed(editor):
 def test_what_it_cannot_take_is_refused(editor, tmp_path):
     with pytest.raises(ValueError, match="is of the XL family"):
         BlendedDiffusion.from_pretrained(str(write_xl_checkpoint(tmp_path / "xl")))
-    with pytest.raises(ValueError, match="--prompt is empty"):
+    with pytest.raises(OptionError, match="prompt is '  '; expected what to make"):
         editor.edit(torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64), "  ")
+    for options in (SamplerOptions(steps=501), SamplerOptions(steps=0), SamplerOptions(steps=4, strength=0.1)):
+        with pytest.raises(OptionError, match="steps is .*expected 1 to 500"):
+            editor.edit(torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64), "a cat", options=options)
     with pytest.raises(ValueError, match="takes multiples of 4"):
         editor.edit(torch.rand(1, 3, 64, 62), torch.ones(1, 1, 64, 62), "a cat")
 

@@ -122,7 +122,7 @@ def test_structure_compares_self_similarities():
         ({"screen_every": -1}, "system.screen_every is -1"),
         ({"generator": {"code": "top"}}, "system.generator.code is 'top'"),
         ({"generator": {"depth": 3}}, "depth"),
-        ({"short_side": 7}, "7x7 is too small for the layer generator"),
+        ({"short_side": 7}, "system.short_side is 7; expected at least 8"),
         ({"guidance_type": "clip-guidance", "loss": {"lambda_sds": 1.0}}, "lambda_sds is read by nothing"),
         ({"loss": {"lambda_sparsity": -1.0}}, "expected a weight >= 0"),
     ],
@@ -181,6 +181,18 @@ def test_run_writes_what_a_user_came_for_and_resumes_exactly(picture_file, tiny_
     states = [run.system.generator.state_dict() for run in (whole, resumed)]
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=0, atol=1e-5)
+
+
+def test_a_cut_out_picture_keeps_its_alpha(tmp_path):
+    system, g = system_of(), torch.Generator().manual_seed(2)
+    system.set_save_dir(str(tmp_path))
+    original = torch.rand(1, 4, 20, 24, generator=g)
+    system.test_step({"picture": torch.rand(1, 3, 16, 16, generator=g), "original": original}, 0)
+    with Image.open(tmp_path / "composite.png") as image:
+        assert image.mode == "RGBA"
+        torch.testing.assert_close(to_tensor(image)[3], original[0, 3], rtol=0, atol=0.51 / 255)
+    with Image.open(tmp_path / "before_after.png") as image:
+        assert image.mode == "RGB"
 
 
 @pytest.mark.parametrize("name", LAYERED)

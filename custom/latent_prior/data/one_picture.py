@@ -25,7 +25,10 @@ from latent_prior.data.latent_codes import camera
 @dataclass
 class OnePictureDataModuleConfig:
     image: str = ""  # the picture to edit: any format of Pillow's
-    mask: str = ""  # white where the edit goes, of the picture's size; empty: none is known
+    # White where the edit goes, of the picture's size; alpha: the picture's own, so that the edit goes where it is
+    # opaque; empty: none is known.
+    mask: str = ""
+    invert_mask: bool = False  # the edit goes where the mask is black
     short_side: int = 64  # of the picture in training, in pixels
     batch_size: int = 1  # crops a step
     crop: list[float] = field(default_factory=lambda: [0.85, 1.0])  # sides of a crop, as shares of the picture's
@@ -36,7 +39,7 @@ class OnePictureDataModuleConfig:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and its mask at the size of training, in [0, 1], and the picture at its own size."""
+    """A picture and its mask at the size of training, in [0, 1], and the picture at its own size, with its alpha if any."""
 
     pixels: Float[Tensor, "3 H W"]
     mask: Float[Tensor, "1 H W"] | None
@@ -44,16 +47,19 @@ class Picture:
 
 
 def read(cfg: DictConfig) -> Picture:
-    """The picture that a config names. Raises ValueError, naming the key, for what cannot be used."""
+    """The picture that a config names. Raises OptionError, naming the key, for what cannot be used."""
     if not cfg.image:
         raise OptionError.because("data.image is empty; say which picture to edit, e.g. data.image=photo.png")
-    original = picture_files.read_picture(cfg.image)
+    if cfg.invert_mask and not cfg.mask:
+        raise OptionError("data.invert_mask", True, "false where data.mask is empty")
+    original = picture_files.read_with_alpha(cfg.image)
     picture_files.require_size(original, cfg.image)
-    pixels = picture_files.to_tensor(picture_files.scaled(original, cfg.short_side))
-    if not cfg.mask:
-        return Picture(pixels, None, original)
-    mask = picture_files.scaled(picture_files.read_mask(cfg.mask, original), cfg.short_side)
-    return Picture(pixels, (picture_files.to_tensor(mask) > 0.5).float(), original)
+    pixels = picture_files.scaled(picture_files.flattened(original), cfg.short_side)
+    mask = None
+    if cfg.mask:
+        whole = picture_files.read_mask(cfg.mask, original, invert=cfg.invert_mask)
+        mask = picture_files.to_tensor(picture_files.scaled(whole, cfg.short_side))
+    return Picture(picture_files.to_tensor(pixels), mask, original)
 
 
 def cropped(
@@ -128,18 +134,15 @@ class OnePictureDataModule(pl.LightningDataModule):
     def __init__(self, cfg: Any = None) -> None:
         super().__init__()
         self.cfg = host.parse_structured(OnePictureDataModuleConfig, cfg)
-        if self.cfg.batch_size < 1:
-            raise OptionError.because(f"data.batch_size is {self.cfg.batch_size}; expected at least 1")
-        if self.cfg.short_side < picture_files.SMALLEST:
-            raise OptionError.because(
-                f"data.short_side is {self.cfg.short_side}; expected at least {picture_files.SMALLEST} pixels"
-            )
+        for name, least in (("batch_size", 1), ("short_side", picture_files.SMALLEST)):
+            if self.cfg[name] < least:
+                raise OptionError(f"data.{name}", self.cfg[name], f"at least {least}")
         crop = list(self.cfg.crop)
         if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
-            raise OptionError.because(f"data.crop is {crop}; expected [low, high] in (0, 1]")
+            raise OptionError("data.crop", crop, "[low, high] in (0, 1]")
         for name in ("flip", "jitter", "whole"):
             if not 0 <= self.cfg[name] <= 1:
-                raise OptionError.because(f"data.{name} is {self.cfg[name]}; expected a number in [0, 1]")
+                raise OptionError(f"data.{name}", self.cfg[name], "a number in [0, 1]")
         # read at once: a file that cannot be used should not cost the loading of a model
         self.picture = read(self.cfg)
 

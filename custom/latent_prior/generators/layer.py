@@ -45,14 +45,11 @@ class Layer:
         return self.alpha * self.rgb + (1 - self.alpha) * background
 
 
-def scales_for(height: int, width: int) -> int:
-    """The most scales, up to MOST_SCALES, that leave two pixels at the bottom. ValueError for sides below 8."""
-    side = min(height, width)
-    if side < 8:
-        raise OptionError.because(
-            f"a picture of {width}x{height} is too small for the layer generator; expected sides of 8 or more"
-        )
-    return min(MOST_SCALES, side.bit_length() - 2)
+def scales_for(short_side: int) -> int:
+    """The most scales, up to MOST_SCALES, that leave two pixels at the bottom. OptionError for sides below 8."""
+    if short_side < 8:
+        raise OptionError("short_side", short_side, "at least 8 pixels for the layer generator")
+    return min(MOST_SCALES, short_side.bit_length() - 2)
 
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -104,10 +101,10 @@ class LayerGenerator(nn.Module):
     def __init__(self, cfg: LayerGeneratorConfig):
         super().__init__()
         if cfg.code not in CODES:
-            raise OptionError.because(f"system.generator.code is {cfg.code!r}; expected one of {', '.join(CODES)}")
+            raise OptionError("code", cfg.code, f"one of {', '.join(CODES)}")
         for name in ("scales", "channels", "skip_channels", "code_channels"):
             if getattr(cfg, name) < 1:
-                raise OptionError.because(f"system.generator.{name} is {getattr(cfg, name)}; expected at least 1")
+                raise OptionError(name, getattr(cfg, name), "at least 1")
         self.cfg = cfg
         self.code = _code(cfg) if cfg.code == "input" else None
         inputs = 3 + (cfg.code_channels if cfg.code == "input" else 0)

@@ -4,7 +4,7 @@ Denoising goes over the whole latent; after every step what lies outside the mas
 noised to that step. diffusers' inpainting pipeline does just this with a UNet of four channels, so the loop is its own;
 ours are the mask that shrinks while it runs (sec. 4.3, "progressive mask shrinking") and one seed a sample.
 
-Masks are 1 where the edit goes. A latent pixel belongs to the mask if any pixel of its block does.
+Masks are 0 or 1, and 1 where the edit goes. A latent pixel belongs to the mask if any pixel of its block does.
 """
 
 from collections.abc import Callable
@@ -79,7 +79,7 @@ class BlendedDiffusion:
     def from_pretrained(cls, name: str = "pocket", device: torch.device | str = "cpu") -> "BlendedDiffusion":
         """Load `pocket`, a diffusers folder, a .safetensors file or a hub id, of the Stable Diffusion 1 or 2 family.
 
-        Raises ValueError, in one line, for what cannot be read, and for XL and inpainting checkpoints.
+        Raises OptionError, in one line, for what cannot be read, and for XL and inpainting checkpoints.
         """
         device = torch.device(device)
         dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -125,11 +125,15 @@ class BlendedDiffusion:
     ) -> Float[Tensor, "1 C h w"]:
         """The scaled latent of one sample. picture in [0, 1]; on_step is called after every step.
 
-        Raises ValueError for an empty prompt and for a size that the autoencoder does not take.
+        Raises OptionError for an empty prompt, steps that the schedule does not have, and a size that the autoencoder does
+        not take.
         """
         options = options or SamplerOptions()
         if not prompt.strip():
-            raise OptionError.because('--prompt is empty; say what to make inside the mask, e.g. "a golden mug"')
+            raise OptionError("prompt", prompt, "what to make inside the mask")
+        most = self.pipeline.scheduler.config.num_train_timesteps // 2  # of more, the first would not be of noise alone
+        if not 1 <= options.steps <= most or steps_run(options) < 1:
+            raise OptionError("steps", options.steps, f"1 to {most}, of which strength {options.strength:g} leaves one")
         self.autoencoder.check_image_size(*picture.shape[-2:])
         device = self.pipeline.unet.device
         small = latent_mask(mask.to(device), self.autoencoder.downscale)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from latent_prior import OptionError, host
+from latent_prior import OptionError, host, options_under
 from latent_prior.data.picture_files import to_picture
 from latent_prior.generators.layer import Layer, LayerGenerator, LayerGeneratorConfig, scales_for
 from latent_prior.models.clip import Clip
@@ -67,13 +67,15 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         self.check_loss_weights()
         self.check_guidance_terms(OWN_TERMS)
         if self.cfg.screen not in SCREENS:
-            raise OptionError.because(f"system.screen is {self.cfg.screen!r}; expected one of {', '.join(SCREENS)}")
+            raise OptionError("system.screen", self.cfg.screen, f"one of {', '.join(SCREENS)}")
         if self.cfg.screen_every < 0:
-            raise OptionError.because(f"system.screen_every is {self.cfg.screen_every}; expected 0 (never) or more")
+            raise OptionError("system.screen_every", self.cfg.screen_every, "0 (never) or more")
         settings = host.parse_structured(LayerGeneratorConfig, self.cfg.generator)
         if settings.scales is None:
-            settings.scales = scales_for(self.cfg.short_side, self.cfg.short_side)
-        self.generator = LayerGenerator(LayerGeneratorConfig(**settings))
+            with options_under("system."):
+                settings.scales = scales_for(self.cfg.short_side)
+        with options_under("system.generator."):
+            self.generator = LayerGenerator(LayerGeneratorConfig(**settings))
         host.info(f"Layer generator: {asdict(self.generator.cfg)}")
 
     def on_fit_start(self) -> None:
@@ -142,20 +144,25 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         pass
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Write the edit at the picture's own size, so that what the layer leaves alone stays as sharp as it was."""
-        original = batch["original"]
+        """Write the edit at the picture's own size, so that what the layer leaves alone stays as sharp as it was.
+
+        Alpha of a picture that has it is the composite's too.
+        """
+        original, alpha = batch["original"][:, :3], batch["original"][:, 3:]
         small = self(batch["picture"])
         size = tuple(original.shape[-2:])
         layer = Layer(*(_resized(part, size) for part in (small.rgb, small.alpha)))
         pictures = {
-            "composite": layer.over(original),
+            "composite": torch.cat([layer.over(original), alpha], 1),
             "alpha": layer.alpha,
             "edit.rgba": torch.cat([layer.rgb, layer.alpha], 1),
             "screen": layer.over(original.new_tensor(SCREENS["green"]).view(1, 3, 1, 1)),
         }
         for name, pixels in pictures.items():
             to_picture(pixels[0]).save(self.get_save_path(f"{name}.png"))
-        self._panels(layer, original).save(self.get_save_path("before_after.png"))
+        paper = torch.ones_like(original)
+        shown = Layer(original, alpha).over(paper) if alpha.shape[1] else original
+        self._panels(layer, shown).save(self.get_save_path("before_after.png"))
 
     def on_test_epoch_end(self) -> None:
         training_curves.draw(Path(self.get_save_dir()).parent / "csv_logs", Path(self.get_save_path("curves.png")))
