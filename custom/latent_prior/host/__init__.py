@@ -35,7 +35,6 @@ __all__ = [
     "get_activation",
     "get_device",
     "get_rank",
-    "hash_prompt",
     "info",
     "load_config",
     "load_module_weights",
@@ -70,7 +69,7 @@ if NAME == "threestudio":
     from omegaconf.errors import OmegaConfBaseException
     from threestudio import debug, info, register, warn
     from threestudio.models.exporters.base import Exporter, ExporterOutput
-    from threestudio.models.prompt_processors.base import PromptProcessor, PromptProcessorOutput, hash_prompt
+    from threestudio.models.prompt_processors.base import PromptProcessor, PromptProcessorOutput
     from threestudio.systems.base import BaseLift3DSystem, BaseSystem
     from threestudio.utils.base import BaseModule, BaseObject, Updateable
     from threestudio.utils.config import (
@@ -127,6 +126,6 @@ else:
         load_module_weights,
         warn,
     )
-    from latent_prior.host.embedded.prompts import PromptProcessor, PromptProcessorOutput, hash_prompt
+    from latent_prior.host.embedded.prompts import PromptProcessor, PromptProcessorOutput
     from latent_prior.host.embedded.registry import find, register
     from latent_prior.host.embedded.systems import BaseSystem
