@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 
@@ -158,8 +158,28 @@ def write_xl_checkpoint(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_single_file(file: Path, folder: Path) -> Path:
-    """The weights of a diffusers folder under Stable Diffusion's original names, in one file."""
+def to_variant(folder: Path, variant: str, shards: bool = False) -> Path:
+    """Store the weights of a diffusers folder as a half-precision variant alone, each part in two shards if asked."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[variant]
+    for file in list(folder.glob("*/*.safetensors")):
+        tensors = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+        file.unlink()
+        if not shards:
+            save_file(tensors, file.with_name(f"{file.stem}.{variant}.safetensors"), {"format": "pt"})
+            continue
+        weight_map = {
+            name: f"{file.stem}.{variant}-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(tensors)
+        }
+        for shard in set(weight_map.values()):
+            own = {name: tensor for name, tensor in tensors.items() if weight_map[name] == shard}
+            save_file(own, file.with_name(shard), {"format": "pt"})
+        index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+        file.with_name(f"{file.stem}.safetensors.index.{variant}.json").write_text(json.dumps(index))
+    return folder
+
+
+def write_single_file(file: Path, folder: Path, marks: tuple[str, ...] = ()) -> Path:
+    """A diffusers folder's weights under Stable Diffusion's original names in one file, with empty tensors for marks."""
     unet = UNet2DConditionModel.from_pretrained(folder / "unet")
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     text = CLIPTextModel.from_pretrained(folder / "text_encoder")
@@ -172,6 +192,7 @@ def write_single_file(file: Path, folder: Path) -> Path:
         tensors[original] = tensor[..., None, None] if is_attention_matrix else tensor
     for name, tensor in text.state_dict().items():
         tensors["cond_stage_model.transformer.text_model." + name.removeprefix("text_model.")] = tensor
+    tensors |= {mark: torch.zeros(0) for mark in marks}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
     return file
 

@@ -4,10 +4,12 @@ import shutil
 
 import pytest
 import torch
+from latent_prior import OptionError
 from latent_prior.models import checkpoint as module
-from latent_prior.models import loading
+from latent_prior.models import hub, loading
 from latent_prior.models.checkpoint import check_safetensors, living_hub_id, resolve
-from tiny_checkpoints import GEOMETRIES, write_checkpoint
+from latent_prior.models.denoiser import Denoiser
+from tiny_checkpoints import GEOMETRIES, to_variant, write_checkpoint, write_single_file
 
 KEY = "pretrained_model_name_or_path"
 
@@ -39,7 +41,7 @@ def test_pocket_without_weights(monkeypatch, tmp_path):
     "name", ["./missing", "/no/such/folder", "a/b/c", "missing.safetensors", "pockte", "~/none", "~nobody/none", ""]
 )
 def test_missing_paths_are_never_tried_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr(module, "_fetch", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(hub, "snapshot", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(ValueError, match=KEY) as error:
         resolve(name)
     assert_one_line(error)
@@ -330,7 +332,7 @@ def test_fit(folder):
     ("changes", "match"),
     [
         ({"cross_attention_dim": 40}, "32 wide.*cross_attention_dim 40"),
-        ({"in_channels": 9}, "does not fit its autoencoder"),
+        ({"in_channels": 6}, "does not fit its autoencoder"),
         ({"in_channels": 8, "out_channels": 8}, "does not fit its autoencoder"),
     ],
 )
@@ -349,3 +351,147 @@ def test_added_conditions_of_another_kind_than_xls_are_refused(pocket_like, tmp_
     with pytest.raises(ValueError, match="added conditions of type 'image'") as error:
         loading.check_fit(resolve(str(folder)))
     assert_one_line(error)
+
+
+# Kinds of models that are not text-to-image models of this family. ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channels", "kind"), [(9, "an inpainting"), (5, "a depth-to-image"), (8, "an InstructPix2Pix"), (7, "an upscaler")]
+)
+def test_a_unet_that_takes_more_than_latents_is_called_by_its_name(channels, kind, tmp_path):
+    folder = write_checkpoint(tmp_path / "other", GEOMETRIES["stable"], in_channels=channels)
+    file = write_single_file(tmp_path / "alone.safetensors", folder)
+    for refused in (lambda: loading.check_fit(resolve(str(folder))), lambda: resolve(str(file))):
+        with pytest.raises(
+            OptionError, match=f"^{KEY}: .* is {kind}.*takes {channels} .*ordinary text-to-image"
+        ) as error:
+            refused()
+        assert_one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "is a flow-matching model"),
+        ({"use_flow_sigmas": True}, "is a flow-matching model"),
+        ({"prediction_type": "flow_prediction"}, "is a flow-matching model"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "EDMEulerScheduler, states no beta_end"),
+    ],
+)
+def test_a_schedule_of_another_kind_is_never_read_as_one_of_betas(config, match, pocket_like, tmp_path):
+    folder = shutil.copytree(pocket_like, tmp_path / "copy")
+    file = folder / "scheduler" / "scheduler_config.json"
+    old = {} if "_class_name" in config else json.loads(file.read_text())
+    file.write_text(json.dumps({**old, "num_train_timesteps": 1000, **config}))
+    with pytest.raises(OptionError, match=f"{match}.*expected a model of the Stable Diffusion 1, 2 or XL") as error:
+        loading.load_scheduler(resolve(str(folder)))
+    assert_one_line(error)
+
+
+def test_a_folder_with_a_transformer_is_of_another_family(tmp_path):
+    (tmp_path / "transformer").mkdir()
+    with pytest.raises(OptionError, match=f"^{KEY}: the denoiser of .* is a transformer; expected a UNet"):
+        resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("model.diffusion_model.double_blocks.0.img_attn.proj.weight",),
+     ("model.diffusion_model.input_blocks.0.0.weight", "edm_mean", "edm_std")],
+)  # fmt: skip
+def test_a_single_file_of_another_family_is_refused_before_the_hub_is_asked(keys, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({key: torch.zeros(4, 4, 1, 1) for key in keys}, tmp_path / "other.safetensors")
+    with pytest.raises(OptionError, match="layout of Stable Diffusion|EDM") as error:
+        resolve(str(tmp_path / "other.safetensors"))
+    assert_one_line(error)
+
+
+# What a model predicts. ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def marked(folders, tmp_path):
+    """Writes a single file with marks, and beside it the configs of a model that predicts the noise."""
+    source = folders[GEOMETRIES["stable"]]
+    shutil.copytree(source, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    return lambda *marks: str(write_single_file(tmp_path / "model.safetensors", source, marks))
+
+
+def test_a_single_files_marks_say_what_it_predicts(marked):
+    plain = loading.load_scheduler(resolve(marked()))
+    assert plain.config.prediction_type == "epsilon"
+    velocity = loading.load_scheduler(resolve(marked("v_pred")))
+    assert velocity.config.prediction_type == "v_prediction"
+    assert torch.equal(velocity.alphas_cumprod, plain.alphas_cumprod)
+    denoiser = Denoiser.from_checkpoint(resolve(marked("v_pred", "ztsnr")), torch.device("cpu"), torch.float32)
+    assert denoiser.prediction_type == "v_prediction"
+    # Lin et al. 2023, algorithm 1: sqrt(alpha_bar) shifted so that its last entry is 0, and scaled to keep the first
+    root = plain.alphas_cumprod.double().sqrt()
+    expected = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    torch.testing.assert_close(denoiser.schedule.alphas_cumprod.double(), expected, rtol=1e-3, atol=1e-6)
+    assert denoiser.schedule.alphas_cumprod[-1] == 0
+
+
+def test_a_single_files_metadata_say_what_it_predicts(marked):
+    from safetensors.torch import load_file, save_file
+
+    file = marked()
+    save_file(load_file(file), file, {"modelspec.prediction_type": "v"})
+    assert loading.load_scheduler(resolve(file)).config.prediction_type == "v_prediction"
+
+
+@pytest.mark.parametrize("said", ["epsilon", "v_prediction", "sample"])
+def test_what_the_user_says_counts_above_what_a_checkpoint_says(said, marked, pocket_like):
+    for name in (marked("v_pred"), str(pocket_like)):
+        assert loading.load_scheduler(resolve(name, prediction_type=said)).config.prediction_type == said
+
+
+def test_a_prediction_type_that_is_none(pocket_like):
+    with pytest.raises(OptionError, match="^prediction_type is 'v'; expected null or one of epsilon, v_prediction"):
+        resolve(str(pocket_like), prediction_type="v")
+
+
+# Half-precision variants. --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_folder_of_a_variant_alone(variant, shards, pocket_like, tmp_path):
+    folder = to_variant(shutil.copytree(pocket_like, tmp_path / "copy"), variant, shards)
+    for load in (loading.load_unet, loading.load_vae, lambda *where: loading.load_text_encoder(*where)[1]):
+        expected, found = (load(resolve(str(name)), torch.float32).state_dict() for name in (pocket_like, folder))
+        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[variant]
+        for name, tensor in expected.items():
+            assert torch.equal(tensor.to(dtype).float(), found[name]), name
+
+
+def test_the_plain_weights_come_before_a_variant(pocket_like, tmp_path):
+    folder = shutil.copytree(pocket_like, tmp_path / "copy")
+    (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"x")
+    loading.load_vae(resolve(str(folder)), torch.float32)
+
+
+def test_hub_fetches_a_variant_only_where_there_is_nothing_else(monkeypatch, pocket_like, tmp_path):
+    import fnmatch
+
+    import huggingface_hub
+
+    repository = to_variant(shutil.copytree(pocket_like, tmp_path / "hub"), "fp16", shards=True)
+    asked = []
+
+    def snapshot(hub_id, allow_patterns, local_files_only):
+        asked.append(allow_patterns)
+        for file in repository.rglob("*.*"):
+            name = str(file.relative_to(repository))
+            if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, tmp_path / "cache" / name)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert loading.load_vae(resolve("owner/name"), torch.float32).dtype == torch.float32
+    assert len(asked) == 2
+    assert not list((tmp_path / "cache").glob("unet/*"))

@@ -1,5 +1,6 @@
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,11 +8,13 @@ from diffusers import StableDiffusionPipeline
 from latent_prior.models import text_encoder as module
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.text_encoder import TextEncoder
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tiny_checkpoints import GEOMETRIES, write_xl_checkpoint
 from torch.testing import assert_close
 
 CPU = torch.device("cpu")
-PROMPTS = ["a red mug", "", "a blue duck, back view"]
+PROMPTS = ["a red mug", "", "a blue duck in a pond"]  # the last is longer than the shortest length
 
 
 @pytest.fixture
@@ -83,10 +86,82 @@ def test_single_file(single_file, tmp_path, no_loading):
 
 def test_long_prompts_are_cut_with_a_notice(pocket_like, caplog):
     encoder = TextEncoder(resolve(str(pocket_like)), CPU)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, module.__name__):
         long = encoder(["a very long prompt of more than sixteen letters"])
     assert long.shape[1] == 16
-    assert "cut" in caplog.text
+    assert "prompt cut by 25 of its 41 tokens: 'a very long" in caplog.text
+
+
+VIEWS = ("side", "front", "back", "overhead")
+
+
+def test_a_long_prompt_keeps_the_words_of_its_view(folders, caplog):
+    """A letter is a token here, of 77: ", overhead view" takes 13, and the two ends 2."""
+    encoder = TextEncoder(resolve(str(folders[GEOMETRIES["stable"]])), CPU)
+    words = [f"word{i}" for i in range(200)]
+    with caplog.at_level(logging.WARNING, module.__name__):
+        found = encoder([f"{' '.join(words)}, {view} view" for view in VIEWS])
+    notices = [record.getMessage().partition(":")[0] for record in caplog.records]
+    kept = 12
+    for row, view in enumerate(VIEWS):
+        cut, longer = (f"{' '.join(words[:count])}, {view} view" for count in (kept, kept + 1))
+        assert [len(encoder._towers[0][0](prompt).input_ids) > 77 for prompt in (cut, longer)] == [False, True]
+        assert_close(found[row : row + 1], encoder([cut]))
+        assert all((found[row] - other).abs().max() > 1e-3 for other in found[row + 1 :])
+    assert len(notices) == 4
+    assert all(" tokens before the words of its view" in notice for notice in notices)
+
+
+def test_a_prompt_without_spaces_is_cut_before_its_view_as_well(pocket_like):
+    encoder = TextEncoder(resolve(str(pocket_like)), CPU)
+    found = encoder(["x" * 300 + f", {view} view" for view in VIEWS])
+    assert_close(found, encoder(["xxxxx, side view", "xxxx, front view", "xxxxx, back view", "x, overhead view"]))
+
+
+def test_a_prompt_that_fits_is_left_alone(pocket_like, caplog):
+    encoder = TextEncoder(resolve(str(pocket_like)), CPU)
+    with caplog.at_level(logging.WARNING, module.__name__):
+        encoder(["a mug, back view"])  # 14 letters and the two ends
+    assert not caplog.records
+
+
+def test_the_cut_is_said_once_for_two_text_encoders(tmp_path, caplog):
+    encoder = TextEncoder(resolve(str(write_xl_checkpoint(tmp_path / "xl"))), CPU)
+    with caplog.at_level(logging.WARNING, module.__name__):
+        side, back = encoder(["a word " * 50 + "end, side view", "a word " * 50 + "end, back view"])
+    assert (side - back).abs().max() > 1e-3
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), OSError(30, "read-only")])
+def test_a_cache_that_cannot_be_written_is_done_without(pocket_like, tmp_path, monkeypatch, caplog, error):
+    def refused(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    encoder = TextEncoder(resolve(str(pocket_like)), CPU, cache_dir=tmp_path / "cache")
+    with caplog.at_level(logging.WARNING, module.__name__):
+        found = encoder(PROMPTS[:2])
+    assert_close(found, TextEncoder(resolve(str(pocket_like)), CPU)(PROMPTS[:2]))
+    (record,) = caplog.records
+    assert f"cannot write to {tmp_path / 'cache'}" in record.getMessage()
+
+
+def test_a_file_in_the_place_of_the_cache_is_done_without(pocket_like, tmp_path, caplog):
+    (tmp_path / "cache").write_text("")
+    with caplog.at_level(logging.WARNING, module.__name__):
+        TextEncoder(resolve(str(pocket_like)), CPU, cache_dir=tmp_path / "cache" / "below")(PROMPTS[:2])
+    assert len(caplog.records) == 1
+
+
+def test_entries_that_cannot_be_written_are_done_without(pocket_like, tmp_path, monkeypatch, caplog):
+    def refused(*_):
+        raise SafetensorError("I/O error: read-only file system")
+
+    monkeypatch.setattr(module, "save_file", refused)
+    with caplog.at_level(logging.WARNING, module.__name__):
+        TextEncoder(resolve(str(pocket_like)), CPU, cache_dir=tmp_path)(PROMPTS[:2])
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("prompts", ["a mug", []])

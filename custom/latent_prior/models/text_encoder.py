@@ -1,7 +1,8 @@
 """Prompts to the hidden states that a latent diffusion model is conditioned on, with a cache of two levels.
 
 An embedding is the text tower's last hidden state, as Stable Diffusion's pipelines use it: L rows of width D, L being
-the tokenizer's `model_max_length`; longer prompts are cut, with a notice. Stable Diffusion XL has two towers, of which the
+the tokenizer's `model_max_length`; longer prompts are cut, with a notice, and keep the words of their view (", back
+view") if they end in them. Stable Diffusion XL has two towers, of which the
 last hidden states but one stand side by side, and a pooled embedding, which is packed below them as further rows
 (packing.py), so that it goes wherever an embedding goes. It is kept in memory and, where a cache
 folder is given, on disk under a hash of the text tower's files, the precision and the prompt, so that another
@@ -12,6 +13,8 @@ neither, and can be let go of with `unload`.
 import hashlib
 import logging
 import os
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +25,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latent_prior import OptionError
-from latent_prior.models.adapters import lora_scale, with_all_vectors
-from latent_prior.models.checkpoint import WEIGHT_NAMES, Checkpoint, weight_files
+from latent_prior.models.adapters import with_all_vectors
+from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
 from latent_prior.models.packing import packed
+from latent_prior.models.weights import WEIGHT_NAMES, weight_files
 
 logger = logging.getLogger(__name__)
+
+# How the hosts' prompt processors end the prompt of a direction.
+VIEW = re.compile(r", (?:side|front|back|overhead) view$")
 
 
 class TextEncoder:
@@ -47,7 +53,7 @@ class TextEncoder:
         self.checkpoint = checkpoint
         self.device = device
         self.dtype = dtype
-        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.cache_dir = None if cache_dir is None else Path(os.path.expanduser(cache_dir))
         self._memory: dict[str, Tensor] = {}
         self._towers: list[tuple] | None = None
 
@@ -55,7 +61,7 @@ class TextEncoder:
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "B L D"]:
         """Embeddings of prompts, float32, on the device."""
         if isinstance(prompts, str) or not len(prompts):
-            raise OptionError.because(f"prompts: got {prompts!r}; expected a list of at least one string")
+            raise ValueError(f"prompts: got {prompts!r}; expected a list of at least one string")
         missing = [prompt for prompt in dict.fromkeys(prompts) if not self._recall(prompt)]
         if missing:
             for prompt, embedding in zip(missing, self._embed(missing), strict=True):
@@ -70,7 +76,8 @@ class TextEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the contents of text towers, tokenizers and adapters."""
-        digest = hashlib.sha256(str(self.dtype).encode())
+        # the number changes with how prompts are embedded
+        digest = hashlib.sha256(f"2 {self.dtype}".encode())
         for part in text_towers(self.checkpoint):
             tower = self.checkpoint.part(part)
             tokenizer = self.checkpoint.part(part.replace("text_encoder", "tokenizer"))
@@ -85,10 +92,9 @@ class TextEncoder:
                 digest.update(file.name.encode())
                 digest.update(file.read_bytes())
         adapters = self.checkpoint.adapters
-        for entry in (*adapters.textual_inversion, *adapters.lora):
-            digest.update(entry.encode())
-            file = Path(lora_scale(entry)[0])
-            digest.update(file.read_bytes() if file.is_file() else b"")
+        for adapter in (*adapters.textual_inversion, *adapters.lora):
+            digest.update(f"{adapter.field}\0{adapter.entry}\0{adapter.path.name}\0".encode())
+            digest.update(adapter.path.read_bytes())
         return digest.hexdigest()
 
     def _embed(self, prompts: list[str]) -> Tensor:
@@ -105,12 +111,18 @@ class TextEncoder:
         return packed(hidden.float(), outputs[1].text_embeds.float())
 
     def _tokens(self, tokenizer, model, prompts: list[str]) -> Tensor:
-        prompts = [with_all_vectors(prompt, tokenizer) for prompt in prompts]
+        words = self.checkpoint.adapters.textual_inversion
+        prompts = [with_all_vectors(prompt, tokenizer) if words else prompt for prompt in prompts]
         # a tokenizer without a stated limit reports an astronomic one
         length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-        for prompt, ids in zip(prompts, tokenizer(prompts).input_ids, strict=True):
-            if len(ids) > length:
-                logger.warning("prompt cut from %d to %d tokens: %r", len(ids), length, prompt)
+        for row, prompt in enumerate(prompts):
+            count = _count(tokenizer, prompt)
+            if count > length:
+                prompts[row] = _cut(prompt, tokenizer, length)
+                if tokenizer is self._towers[0][0]:
+                    lost = count - min(_count(tokenizer, prompts[row]), length)
+                    where = "" if prompts[row] == prompt else " before the words of its view"
+                    logger.warning("prompt cut by %d of its %d tokens%s: %r", lost, count, where, prompt[:100])
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return tokens.input_ids.to(self.device)
 
@@ -122,7 +134,7 @@ class TextEncoder:
         """True if the prompt's embedding is in memory, fetched from disk if it must be."""
         if prompt in self._memory:
             return True
-        if self.cache_dir is None or not self._file(prompt).is_file():
+        if self.cache_dir is None or not os.path.isfile(self._file(prompt)):  # Path.is_file raises without permission
             return False
         try:
             self._memory[prompt] = load_file(self._file(prompt))["embedding"].to(self.device)
@@ -134,8 +146,30 @@ class TextEncoder:
     def _store(self, prompt: str, embedding: Tensor) -> None:
         if self.cache_dir is None:
             return
-        self.cache_dir.mkdir(parents=True, exist_ok=True)
         # written beside and moved, so that no reader ever sees half a file
         beside = self._file(prompt).with_suffix(f".{os.getpid()}.tmp")
-        save_file({"embedding": embedding.cpu().contiguous()}, beside)
-        os.replace(beside, self._file(prompt))
+        try:
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            save_file({"embedding": embedding.cpu().contiguous()}, beside)
+            os.replace(beside, self._file(prompt))
+        except (OSError, SafetensorError) as error:
+            logger.warning("prompt embeddings are not kept: cannot write to %s: %s", self.cache_dir, error)
+            self.cache_dir = None
+
+
+def _count(tokenizer, prompt: str) -> int:
+    return len(tokenizer(prompt, verbose=False).input_ids)
+
+
+def _cut(prompt: str, tokenizer, length: int) -> str:
+    """A prompt that is too long, cut to whole words before the words of its view.
+
+    Without such words it comes back as it is: the tokenizer cuts its end.
+    """
+    view = VIEW.search(prompt)
+    if view is None:
+        return prompt
+    body = prompt[: view.start()]
+    fits = bisect_right(range(len(body) + 1), length, key=lambda end: _count(tokenizer, body[:end] + view[0]))
+    # one letter more, so that a word that just fits is seen to be whole; a script without spaces is cut anywhere
+    return (body[:fits].rpartition(" ")[0].rstrip() or body[: max(fits - 1, 0)]) + view[0]

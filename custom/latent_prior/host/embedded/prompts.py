@@ -1,36 +1,27 @@
 """Prompts and their embeddings, by view: a camera at the back asks for "..., back view".
 
 The directions are side (everywhere else), front, back and overhead, later ones in this order taking precedence; angles
-are in degrees, azimuth 0 is the front. Embeddings lie in a cache on disk, one file per model and prompt, under
-threestudio's file names.
+are in degrees, azimuth 0 is the front.
 """
 
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.multiprocessing as mp
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.host.embedded.base import BaseObject
 from latent_prior.host.embedded.config import full_key
-from latent_prior.host.embedded.logs import debug, get_rank, info
+from latent_prior.host.embedded.logs import debug, info
 from latent_prior.host.embedded.prompt_output import DirectionConfig, PromptProcessorOutput, shift_azimuth_deg
 
-__all__ = ["DirectionConfig", "PromptProcessor", "PromptProcessorOutput", "hash_prompt", "shift_azimuth_deg"]
-
-
-def hash_prompt(model: str, prompt: str) -> str:
-    """The name of a prompt's embedding in the cache."""
-    return hashlib.md5(f"{model}-{prompt}".encode()).hexdigest()
+__all__ = ["PromptProcessor", "PromptProcessorOutput"]
 
 
 class PromptProcessor(BaseObject):
-    """Base of all prompt processors; subclasses say how text becomes embeddings (`spawn_func`)."""
+    """Base of all prompt processors; a subclass embeds the prompts and hands the embeddings on."""
 
     @dataclass
     class Config(BaseObject.Config):
@@ -48,8 +39,6 @@ class PromptProcessor(BaseObject):
         front_threshold: float = 45.0  # front within this azimuth on either side of 0, degrees
         back_threshold: float = 45.0  # back within this azimuth on either side of 180, degrees
         view_dependent_prompt_front: bool = False  # "front view of a mug" instead of "a mug, front view"
-        use_cache: bool = True  # take embeddings from the cache on disk where it has them
-        spawn: bool = True  # encode in a process of its own, so that the text encoder's memory is free afterwards
 
         # Perp-Neg (Armandpour et al. 2023): negative prompts of the neighbouring views, each weighted by a decay
         # f(r) = a exp(-b r) + c over the interpolation r between two views, given as [a, b, c].
@@ -62,7 +51,6 @@ class PromptProcessor(BaseObject):
     cfg: Config
 
     def configure(self) -> None:
-        self._cache_dir = os.path.join(".threestudio_cache", "text_embeddings")
         self.directions = self._make_directions()
         self.direction2idx = {direction.name: i for i, direction in enumerate(self.directions)}
         self.prompt = self.preprocess_prompt(self.cfg.prompt)
@@ -104,72 +92,28 @@ class PromptProcessor(BaseObject):
         ]
 
     def preprocess_prompt(self, prompt: str) -> str:
-        """Check the prompt; ValueError when it is empty or asks for threestudio's prompt library, which is not here."""
-        key = full_key(self.cfg, "prompt")
-        if not prompt.strip():
-            raise OptionError.because(f'{key} is empty; say what to make, e.g. {key}="a red mug"')
+        """The prompt itself. Raises OptionError where it asks for threestudio's prompt library, which is not here."""
         if prompt.startswith("lib:"):
             raise OptionError.because(
-                f"{key}: the prompt library is threestudio's; write the prompt out instead of {prompt!r}"
+                f"the prompt library is threestudio's; write the prompt out instead of {prompt!r}",
+                full_key(self.cfg, "prompt"),
             )
         return prompt
 
-    def configure_text_encoder(self) -> None:
-        """Override where a processor keeps a text encoder of its own."""
-        raise NotImplementedError(f"{type(self).__name__} has no text encoder of its own")
-
-    def destroy_text_encoder(self) -> None:
-        """Override: let go of what `configure_text_encoder` loaded."""
-        raise NotImplementedError(f"{type(self).__name__} has no text encoder of its own")
-
-    @staticmethod
-    def spawn_func(pretrained_model_name_or_path: str, prompts: list[str], cache_dir: str) -> None:
-        """Override: encode `prompts` and write each embedding to `cache_dir`/`hash_prompt(...)`.pt."""
-        raise NotImplementedError("a prompt processor implements spawn_func or prepare_text_embeddings")
-
-    def _cache_path(self, prompt: str) -> str:
-        return os.path.join(self._cache_dir, f"{hash_prompt(self.cfg.pretrained_model_name_or_path, prompt)}.pt")
-
     def prepare_text_embeddings(self) -> None:
-        """Put the embeddings of all prompts into the cache."""
-        if get_rank() != 0:
-            return
-        os.makedirs(self._cache_dir, exist_ok=True)
-        prompts = dict.fromkeys([self.prompt, self.negative_prompt, *self.prompts_vd, *self.negative_prompts_vd])
-        missing = [p for p in prompts if not (self.cfg.use_cache and os.path.exists(self._cache_path(p)))]
-        if not missing:
-            return
-        args = (self.cfg.pretrained_model_name_or_path, missing, self._cache_dir)
-        if not self.cfg.spawn:
-            self.spawn_func(*args)
-            return
-        process = mp.get_context("spawn").Process(target=self.spawn_func, args=args)
-        process.start()
-        process.join()
-        if process.exitcode != 0:
-            raise RuntimeError(
-                f"encoding the prompts failed (exit code {process.exitcode}, its message is above); "
-                f"{full_key(self.cfg, 'spawn')}=false runs it in this process"
-            )
+        """Override: embed `prompt`, `negative_prompt`, `prompts_vd` and `negative_prompts_vd`."""
+        raise NotImplementedError
+
+    def load_from_cache(self, prompt: str) -> Float[Tensor, "L D"]:
+        """Override: a prompt's embedding on this object's device."""
+        raise NotImplementedError
 
     def load_text_embeddings(self) -> None:
-        """Read all embeddings from the cache, after every rank has got here."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
+        """Collect the embeddings by what they are for."""
         self.text_embeddings = self.load_from_cache(self.prompt)[None]
         self.uncond_text_embeddings = self.load_from_cache(self.negative_prompt)[None]
         self.text_embeddings_vd = torch.stack([self.load_from_cache(prompt) for prompt in self.prompts_vd])
         self.uncond_text_embeddings_vd = torch.stack([self.load_from_cache(p) for p in self.negative_prompts_vd])
-
-    def load_from_cache(self, prompt: str) -> Float[Tensor, "L D"]:
-        """A prompt's embedding on this object's device."""
-        path = self._cache_path(prompt)
-        if not os.path.exists(path):
-            raise OptionError.because(
-                f"no embedding of [{prompt}] by {self.cfg.pretrained_model_name_or_path} at {path}; "
-                "spawn_func has to write it there"
-            )
-        return torch.load(path, map_location=self.device, weights_only=True)
 
     def __call__(self) -> PromptProcessorOutput:
         """What guidance needs of the prompts."""

@@ -1,0 +1,116 @@
+"""What a user writes as an adapter, and the weights that it names.
+
+A Textual Inversion entry is `name` or `name=word`, a LoRA entry `name` or `name:scale`. A name is a `.safetensors` file,
+a folder that holds one, or a hub id. Pickled files are not read, except for tensors in diffusers' older `.bin` files.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from latent_prior import OptionError
+from latent_prior.models import hub
+
+# How diffusers names the file in a folder.
+STEMS = {"textual_inversion": "learned_embeds", "lora": "pytorch_lora_weights"}
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """One entry.
+
+    field: `textual_inversion` or `lora`. entry: what the user wrote. name: the path or hub id in it. word: the word that a
+    Textual Inversion gets; None leaves it to the file. scale: by which a LoRA is multiplied.
+    """
+
+    field: str
+    entry: str
+    name: str
+    word: str | None = None
+    scale: float = 1.0
+
+    @cached_property
+    def path(self) -> Path:
+        """The weight file, fetched if it must be. Raises OptionError where there is none."""
+        found, stem = self.local(), STEMS[self.field]
+        if found is None:
+            for pattern in (f"{stem}.safetensors", "*.safetensors", f"{stem}.bin"):
+                found = hub.snapshot(self.name, [pattern], self.field, repr(self.name))
+                if self._weights_in(found):
+                    break
+        file = self._weights_in(found) if found.is_dir() else found
+        if file is None:
+            raise OptionError.because(f"{self.entry!r} has no .safetensors file in {found}", self.field)
+        if file.suffix not in (".safetensors", ".bin"):
+            raise OptionError.because(
+                f"{self.entry!r} is not a .safetensors file; pickled files are not read: convert it", self.field
+            )
+        return file
+
+    def local(self) -> Path | None:
+        """The path on this machine; None for a hub id. Raises OptionError for a path that does not exist."""
+        return hub.local_path(self.name, self.field, "a .safetensors file, a folder with one, or a hub id")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the file, on the CPU."""
+        if self.path.suffix == ".safetensors":
+            return load_file(self.path)
+        return torch.load(self.path, map_location="cpu", weights_only=True)
+
+    def _weights_in(self, folder: Path) -> Path | None:
+        stem = STEMS[self.field]
+        if (folder / f"{stem}.safetensors").is_file():
+            return folder / f"{stem}.safetensors"
+        found = sorted(folder.glob("*.safetensors"))
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found[:3])
+            raise OptionError.because(f"{self.entry!r} has {len(found)} weight files ({names}); name one", self.field)
+        older = folder / f"{stem}.bin"
+        return found[0] if found else older if older.is_file() else None
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Textual Inversions and LoRAs to put on top of a checkpoint."""
+
+    textual_inversion: tuple[AdapterFile, ...] = ()
+    lora: tuple[AdapterFile, ...] = ()
+
+    @classmethod
+    def parse(cls, textual_inversion: Sequence[str] = (), lora: Sequence[str] = ()) -> "Adapters":
+        """Read a user's entries. Raises OptionError for a path that does not exist; fetches nothing."""
+        words = tuple(AdapterFile("textual_inversion", entry, *word_entry(entry)) for entry in textual_inversion or ())
+        scaled = ((entry, *lora_scale(entry)) for entry in lora or ())
+        loras = tuple(AdapterFile("lora", entry, name, scale=scale) for entry, name, scale in scaled)
+        for adapter in (*words, *loras):
+            adapter.local()
+        return cls(words, loras)
+
+
+def word_entry(entry: str) -> tuple[str, str | None]:
+    """(name, word) of an entry `name` or `name=word`; paths may have an equals sign in them."""
+    name, equals, word = entry.rpartition("=")
+    if not equals or "/" in word or word.endswith(hub.WEIGHT_SUFFIXES) or os.path.exists(os.path.expanduser(entry)):
+        return entry, None
+    if not name or word != "".join(word.split()) or not word:
+        raise OptionError("textual_inversion", entry, "path or path=word, with a word without spaces")
+    return name, word
+
+
+def lora_scale(entry: str) -> tuple[str, float]:
+    """(name, scale) of an entry `name` or `name:scale`; a drive letter has no number after its colon."""
+    name, colon, text = entry.rpartition(":")
+    try:
+        scale = float(text) if colon else 1.0
+    except ValueError:
+        return entry, 1.0
+    if not math.isfinite(scale):
+        raise OptionError("lora", entry, "a finite scale after the colon")
+    return (name, scale) if colon else (entry, scale)

@@ -1,0 +1,53 @@
+"""From a name that a user wrote to files: a path of this machine, or a repository of the Hugging Face hub.
+
+A name that looks like a path is never tried on the hub, so that a missing file is said to be missing at once. Under
+`HF_HUB_OFFLINE=1` nothing is fetched that is not in the local cache.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from latent_prior import OptionError
+
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+
+def local_path(name: str, field: str, expected: str) -> Path | None:
+    """The file or folder of that name, `~` expanded; None for what can only be a hub id `owner/name`.
+
+    Raises OptionError for a path that does not exist; `field` names the option, `expected` says what it takes.
+    """
+    path = os.path.expanduser(name)  # Path.expanduser raises for an unknown user
+    if os.path.exists(path):
+        return Path(path)
+    if _looks_like_path(name):
+        raise OptionError.because(f"{name!r} does not exist; expected {expected}", field)
+    return None
+
+
+def snapshot(hub_id: str, patterns: Sequence[str], field: str, what: str) -> Path:
+    """The folder of a hub repository with the files that match in it, as far as it has them."""
+    from huggingface_hub import snapshot_download
+
+    # asked here as well as in huggingface_hub, which reads the variable only once
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns), local_files_only=offline))
+    except Exception as error:  # every transport has its own errors, and all mean the same here
+        reason = "HF_HUB_OFFLINE is set and it is not in the local cache" if offline else one_line(error)
+        raise OptionError.because(f"cannot fetch {what} from the hub: {reason}", field) from error
+
+
+def one_line(error: Exception, most: int = 300) -> str:
+    """What an error of a library says, as one line of at most that many characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _looks_like_path(name: str) -> bool:
+    """True unless the name can only be a hub id `owner/name`: the owner must not be a folder here."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or Path(name).parent.is_dir():
+        return True
+    return name.endswith(WEIGHT_SUFFIXES)
