@@ -98,7 +98,14 @@ class Checkpoint:
     def config(self, name: str) -> dict:
         """The config of one part as a plain dict."""
         folder = self.part(name, weights=False)
-        path = folder / ("scheduler_config.json" if name == "scheduler" else "config.json")
+        return self._json(folder / ("scheduler_config.json" if name == "scheduler" else "config.json"))
+
+    def beside_parts(self, name: str) -> dict:
+        """`model_index.json` or `latent_prior.json`, which lie beside the parts; empty where there is none."""
+        path = self.part("scheduler", weights=False).parent / name
+        return self._json(path) if path.is_file() else {}
+
+    def _json(self, path: Path) -> dict:
         try:
             config = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -221,7 +228,7 @@ def _fetch(hub_id: str, part: str, weights: bool, source: str) -> Path:
     """The snapshot folder of a hub repository with the files of one part in it."""
     from huggingface_hub import snapshot_download
 
-    patterns = ["model_index.json", f"{part}/*.json", f"{part}/*.txt"]
+    patterns = ["model_index.json", "latent_prior.json", f"{part}/*.json", f"{part}/*.txt"]
     if weights:
         stem = WEIGHT_NAMES[part]
         patterns += [f"{part}/{stem}.safetensors", f"{part}/{stem}-?????-of-?????.safetensors"]
