@@ -173,10 +173,10 @@ def test_pictures_of_any_size(golden):
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ({"prompt": " "}, r"system\.guidance\.prompt is empty"),
+        ({"prompt": " "}, r"system\.guidance\.prompt is ' '"),
         ({"views": 0}, r"system\.guidance\.views is 0"),
-        ({"source_prompt": None, "use_directional": True}, r"system\.guidance\.source_prompt is empty"),
-        ({"source_prompt": None, "use_directional": [0, 1, 100]}, r"system\.guidance\.source_prompt is empty"),
+        ({"source_prompt": None, "use_directional": True}, r"system\.guidance\.source_prompt is ''"),
+        ({"source_prompt": None, "use_directional": [0, 1, 100]}, r"system\.guidance\.source_prompt is ''"),
         ({"source_prompt": "a golden mug", "use_directional": 1.0}, "no direction"),
         ({"use_text": [1.0, 2.0]}, r"system\.guidance\.use_text is"),
         ({"clip_name_or_path": "./missing"}, r"system\.guidance\.clip_name_or_path: './missing' does not exist"),
@@ -196,7 +196,10 @@ def test_a_source_prompt_is_wanted_only_for_the_direction(golden):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"source_rgb": None}, r"system\.guidance\.use_directional is on, but this system gives no source"),
+        (
+            {"source_rgb": None},
+            r"system\.guidance\.use_directional is True; expected false: this system gives no source",
+        ),
         ({"source_rgb": torch.zeros(1, 64, 64, 3)}, "got 1 pictures of the source for 2"),
         ({"rgb_as_latents": True}, r"rgb_as_latents.*system\.space=rgb"),
         ({"rgb": torch.zeros(2, 64, 64, 4), "source_rgb": None}, r"system\.geometry\.n_feature_dims=3"),

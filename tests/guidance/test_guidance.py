@@ -1,7 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
-from latent_prior import host
+from latent_prior import OptionError, host
+from latent_prior.guidance.latent_prior import SCHEDULED, SWITCHES, LatentPriorGuidance
+from latent_prior.models.efficiency import Efficiency
+from latent_prior.models.latent_prior import LatentPrior
+from latent_prior.models.options import PriorOptions
 from torch.testing import assert_close
 
 
@@ -22,8 +28,6 @@ def processor(make_processor):
 
 
 def test_it_is_registered():
-    from latent_prior.guidance.latent_prior import LatentPriorGuidance
-
     assert host.find("latent-prior-guidance") is LatentPriorGuidance
 
 
@@ -51,7 +55,7 @@ def test_losses_and_norms_by_hand(guidance, processor, batch):
     cameras = [batch.cameras[name] for name in ("elevation", "azimuth", "camera_distances")]
     cond, uncond = processor().get_text_embeddings(*cameras, True).chunk(2)
     with torch.no_grad():
-        eps_cond, eps_uncond = guidance.prior.denoiser(z_t, t, cond), guidance.prior.denoiser(z_t, t, uncond)
+        eps_cond, eps_uncond = (guidance.prior.denoiser(z_t, t, rows)[0] for rows in (cond, uncond))
     delta = eps_uncond + 7.0 * (eps_cond - eps_uncond) - eps
     grad = (1 - alpha_bar) * delta
     features = guidance.prior.autoencoder.features
@@ -248,11 +252,13 @@ def test_only_the_culprit_is_named(guidance, processor, batch, monkeypatch):
     ("wrong", "match"),
     [
         ({"fm_layers": ["up_9"]}, "fm_layers.*up_9.*mid, up_0"),
-        ({"fm_layers": []}, "fm_layers.*empty"),
+        ({"fm_layers": []}, r"system\.guidance\.fm_layers is \[\].*mid, up_0"),
         ({"weighting_strategy": "sdss"}, r"system\.guidance\.weighting_strategy.*did you mean"),
         ({"max_step_percent": [0.98, 0.5, 100], "min_step_percent": 0.99}, "max_step_percent"),
         ({"max_step_percent": [0, 0.98, 0.01, 5000]}, "max_step_percent is 0.01"),  # found now, not at step 4948
-        ({"guidance_scale": [100, 50, -1, 200, -5, 300]}, "guidance_scale is -5"),
+        ({"guidance_scale": [100, 50, -1, 200, -5, 300]}, "guidance_scale is -1"),
+        ({"use_kl": [0.1, 0.2]}, r"system\.guidance\.use_kl is \[0.1, 0.2\]"),
+        ({"use_directional": [0.1]}, r"system\.guidance\.use_directional is \[0.1\]"),
         ({"trainer_max_steps": 0}, "trainer_max_steps"),
         ({"pretrained_model_name_or_path": "./missing"}, "pretrained_model_name_or_path.*does not exist"),
     ],
@@ -261,6 +267,26 @@ def test_bad_config(make_guidance, wrong, match):
     with pytest.raises(ValueError, match=match) as error:
         make_guidance(**wrong)
     assert "\n" not in str(error.value)
+
+
+BACK_AGAIN = [0, 0.98, 0.01, 500, 0.98, 1000]  # right at both ends, wrong in the middle
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"max_step_percent": BACK_AGAIN}, r"system\.guidance\.max_step_percent is 0\.01"),
+        ({"max_step_percent": [0, 0.98, 0.01, 5.0, 0.98, 10.0]}, "max_step_percent is 0.01"),  # counted in epochs
+        ({"min_step_percent": [0, 0.02, 0.6, 300], "max_step_percent": [200, 0.98, 0.5, 400, 0.98, 500]}, "max_step"),
+        ({"min_step_percent": [0, 0.02, 0.3, 50, 0.02, 100], "anneal_end_percent": 0.2}, "anneal_end_percent is 0.2"),
+        ({"guidance_rescale": [0, 0.0, 0.5, 100, 2.0, 100, 0.5, 200]}, "guidance_rescale is 2.0"),  # a jump
+        ({"guidance_scale": [0, 5.0, -5.0, 100, 5.0, 200]}, "guidance_scale is -5.0"),
+    ],
+)
+def test_schedules_are_checked_at_every_knot_before_a_model_is_loaded(make_guidance, wrong, match, monkeypatch):
+    monkeypatch.setattr(LatentPrior, "from_pretrained", lambda *_, **__: pytest.fail("loaded the model"))
+    with pytest.raises(OptionError, match=match):
+        make_guidance(**wrong)
 
 
 def test_unknown_key(make_guidance):
@@ -313,3 +339,34 @@ def test_guidance_eval_of_a_nearly_clean_latent(make_guidance, processor, batch)
     # sigma is 0.03 at t = 0
     assert (pictures["imgs_noisy"] - decoded).abs().mean() < 0.05
     assert_close(pictures["imgs_final"], pictures["imgs_1orig"])
+
+
+def test_guidance_eval_of_nothing(make_guidance, processor, batch):
+    guidance = make_guidance(max_items_eval=0)
+    out = call(guidance, processor, batch, guidance_eval=True)
+    assert "eval" not in out
+    assert torch.equal(out["loss_sds"], call(guidance, processor, batch)["loss_sds"])
+
+
+def test_noise_free_distillation_needs_a_negative_prompt(make_guidance, processor, make_processor, batch):
+    guidance = make_guidance(score="nfsd")
+    with pytest.raises(
+        OptionError, match=r"system\.prompt_processor\.negative_prompt is ''; expected one that names flaws"
+    ):
+        call(guidance, processor, batch)
+    assert call(guidance, make_processor(negative_prompt="blurry"), batch)["loss_sds"].isfinite()
+
+
+def test_without_a_scale_of_its_own_it_takes_the_checkpoints(make_guidance, processor, batch):
+    guidance, explicit = make_guidance(guidance_scale=None), make_guidance(guidance_scale=100.0)
+    assert guidance.options.guidance_scale == 100.0  # the tiny checkpoints say nothing
+    assert torch.equal(call(guidance, processor, batch)["loss_sds"], call(explicit, processor, batch)["loss_sds"])
+    pocket = make_guidance(guidance_scale=None, pretrained_model_name_or_path="pocket")
+    pocket.update_step(0, 5)
+    assert pocket.options.guidance_scale == 3.0
+
+
+def test_an_option_is_written_once():
+    """The config is that of the models' options; what may be a schedule is typed so, and resolved."""
+    assert issubclass(LatentPriorGuidance.Config, PriorOptions) and issubclass(LatentPriorGuidance.Config, Efficiency)
+    assert {name for name, kind in PriorOptions.__annotations__.items() if kind is Any} == {*SCHEDULED, *SWITCHES}

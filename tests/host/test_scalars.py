@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from latent_prior.host.embedded.scalars import C, C_max
+from latent_prior.host.embedded.scalars import C, C_max, knots
 from omegaconf import OmegaConf
 
 
@@ -64,3 +64,33 @@ def test_unknown_interpolation_is_refused():
 @pytest.mark.parametrize("schedule", [[1.0, 5.0, 10], [0, 7.0, 1.0, 10], [0, 1.0, 2.0, 10, 9.0, 20, 0.0, 30], 4, 2.5])
 def test_c_max_is_the_maximum_over_all_steps(schedule):
     assert C_max(schedule) == max(C(schedule, 0, step) for step in range(0, 50))
+
+
+@pytest.mark.parametrize("refused", [[0.1, 0.2], [0.1], "0.1", [0, 1.0, 2.0, 10, 3.0]])
+def test_what_c_refuses_the_others_refuse(refused):
+    for read in (C_max, lambda value: list(knots([0.5, value]))):
+        with pytest.raises(ValueError, match="scheduled scalar"):
+            read(refused)
+
+
+@pytest.mark.parametrize(
+    "schedules",
+    [
+        [[0, 1.0, 5.0, 20], [5, 3.0, -2.0, 12, 4.0, 30]],
+        [[0, 0.0, 1.0, 10, 8.0, 10, 2.0, 20], 3.0],  # a jump
+        [[0, 1.0, 5.0, 4.0, 0.0, 8.0], [1.0, 2.0, 2.5]],  # in epochs; the piece is chosen by the step
+        [[0, 1.0, 5.0, 7, 0.0, 8.0], [2.0, -1.0, 6]],  # both
+    ],
+)
+def test_extremes_of_sums_and_differences_are_at_knots(schedules):
+    """Over every pair of an epoch and a step."""
+
+    def extremes(moments, signs):
+        values = [
+            sum(sign * C(value, *moment) for sign, value in zip(signs, schedules, strict=True)) for moment in moments
+        ]
+        return min(values), max(values)
+
+    everywhere = [(epoch, step) for epoch in range(40) for step in range(40)]
+    for signs in ((1, 0), (0, 1), (1, -1), (1, 1)):
+        assert extremes(list(knots(schedules)), signs) == pytest.approx(extremes(everywhere, signs), abs=1e-12)

@@ -58,7 +58,7 @@ def test_clip_bounds_the_weighted_residual(randn):
     v, delta, w = randn(*SHAPE).requires_grad_(), randn(*SHAPE), randn(4, 1, 1, 1).abs()
     assert torch.equal(gradient(lsd_loss(v, delta, w, clip=0.3), v), (w * delta).clamp(-0.3, 0.3) / 4)
     assert float(lsd_loss(v, delta, w, clip=0.0).detach()) == 0.0
-    with pytest.raises(ValueError, match="guidance.grad_clip"):
+    with pytest.raises(ValueError, match="grad_clip is"):
         lsd_loss(v, delta, w, clip=-1.0)
 
 

@@ -78,5 +78,5 @@ def test_constant_channel_is_costly_but_finite():
 
 
 def test_unknown_form_is_named():
-    with pytest.raises(ValueError, match=r"guidance\.kl_form is 'papers'.*paper, standard \(did you mean 'paper'\?\)"):
+    with pytest.raises(ValueError, match=r"kl_form is 'papers'.*paper, standard \(did you mean 'paper'\?\)"):
         kl_loss(torch.zeros(1, 1, 2, 2), "papers")

@@ -32,13 +32,13 @@ def test_terms_left_out_are_none_and_need_no_weight(losses):
     without = dataclasses.replace(losses, fm=None)
     assert set(without.terms()) == {"sds", "kl"}
     torch.testing.assert_close(without.total({"sds": 1.0, "fm": 0.0}), losses.lsd)
-    with pytest.raises(ValueError, match=r"system\.loss\.lambda_fm is 1\.0, but the prior did not compute"):
+    with pytest.raises(ValueError, match=r"the weight of 'fm' is 1\.0; expected 0: the prior did not compute"):
         without.total({"fm": 1.0})
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_bad_weights_are_named(losses, weight):
-    with pytest.raises(ValueError, match=r"system\.loss\.lambda_kl"):
+    with pytest.raises(ValueError, match="the weight of 'kl' is"):
         losses.total({"kl": weight})
 
 
@@ -49,7 +49,7 @@ def test_unknown_term_is_named(losses):
 
 def test_a_term_that_is_not_finite_is_named(losses):
     broken = dataclasses.replace(losses, kl=torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match="'kl' is nan"):
+    with pytest.raises(ValueError, match="diverged: kl = nan"):
         broken.total({"sds": 1.0, "kl": 1.0})
     assert torch.isfinite(broken.total({"sds": 1.0, "kl": 0.0}))
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from latent_prior.prior import PREDICTION_TYPES, eps_from_model, eps_from_x0, model_from_eps, x0_from_eps
+from latent_prior.prior import PREDICTION_TYPES, NoiseSchedule, eps_from_model, eps_from_x0, x0_from_eps, x0_from_model
 
 
 @pytest.fixture
@@ -11,21 +11,32 @@ def noised(schedule, randn):
     return schedule.add_noise(v, eps, t), v, eps, schedule.alpha(t), schedule.sigma(t)
 
 
-def test_a_perfect_model_of_each_type_gives_the_noise(noised):
+def test_a_perfect_model_of_each_type_gives_noise_and_clean_latent(noised):
     z_t, v, eps, alpha, sigma = noised
     outputs = {"epsilon": eps, "v_prediction": alpha * eps - sigma * v, "sample": v}
     assert set(outputs) == set(PREDICTION_TYPES)
     for kind, output in outputs.items():
         torch.testing.assert_close(eps_from_model(output, z_t, alpha, sigma, kind), eps)
-        torch.testing.assert_close(model_from_eps(eps, z_t, alpha, sigma, kind), output)
+        torch.testing.assert_close(x0_from_model(output, z_t, alpha, sigma, kind), v)
 
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
-def test_round_trip_of_any_prediction(noised, randn, kind):
+def test_any_prediction_stands_for_one_noise_and_one_clean_latent(noised, randn, kind):
     z_t, _, _, alpha, sigma = noised
     output = randn(*z_t.shape)
-    there = eps_from_model(output, z_t, alpha, sigma, kind)
-    torch.testing.assert_close(model_from_eps(there, z_t, alpha, sigma, kind), output)
+    eps, x0 = (convert(output, z_t, alpha, sigma, kind) for convert in (eps_from_model, x0_from_model))
+    torch.testing.assert_close(alpha * x0 + sigma * eps, z_t)
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_at_zero_terminal_snr_both_estimates_are_those_of_the_closed_form(randn, kind):
+    """alpha = 0: z_t is the noise, the velocity is -x0, and the noise says nothing of x0."""
+    schedule = NoiseSchedule(torch.tensor([0.9, 0.0], dtype=torch.float64))
+    t, x0, eps = torch.tensor([1]), randn(1, 4, 2, 3), randn(1, 4, 2, 3)
+    known = (schedule.add_noise(x0, eps, t), schedule.alpha(t), schedule.sigma(t), kind)
+    output = -x0 if kind == "v_prediction" else x0
+    torch.testing.assert_close(eps_from_model(output, *known), eps, rtol=0, atol=0)
+    torch.testing.assert_close(x0_from_model(output, *known), x0, rtol=0, atol=0)
 
 
 def test_x0_and_eps_are_each_others_inverse(noised):
@@ -45,7 +56,7 @@ def test_matches_diffusers_for_velocity(noised):
     torch.testing.assert_close(eps_from_model(theirs, z_t, alpha, sigma, "v_prediction"), eps, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("convert", [eps_from_model, model_from_eps])
+@pytest.mark.parametrize("convert", [eps_from_model, x0_from_model])
 def test_unknown_type_is_named(noised, convert):
     z_t, _, eps, alpha, sigma = noised
     with pytest.raises(ValueError, match=r"prediction_type.*'velocity'.*epsilon, sample, v_prediction"):

@@ -37,7 +37,7 @@ def test_without_a_generator_the_draw_is_threestudios():
 
 @pytest.mark.parametrize(("t_min", "t_max"), [(5, 4), (-1, 4)])
 def test_empty_range_is_refused(t_min, t_max):
-    with pytest.raises(ValueError, match="guidance.min_step_percent"):
+    with pytest.raises(ValueError, match="empty range"):
         sample_timesteps(1, t_min, t_max)
 
 
@@ -49,7 +49,7 @@ def test_range_from_percentages():
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, 0.2), (-0.1, 0.5), (0.1, 1.1), (float("nan"), 0.5)])
 def test_impossible_percentages_are_refused(low, high):
-    with pytest.raises(ValueError, match=r"guidance\.min_step_percent.*guidance\.max_step_percent"):
+    with pytest.raises(ValueError, match="max_step_percent is .*min_step_percent"):
         timestep_range(1000, low, high)
 
 
@@ -110,11 +110,11 @@ def test_every_annealing_stays_in_range_and_never_rises(schedule, annealing):
 
 
 def test_bad_annealing_is_named(schedule):
-    with pytest.raises(ValueError, match=r"guidance\.timestep_annealing is 'lin'.*linear"):
+    with pytest.raises(ValueError, match=r"timestep_annealing is 'lin'.*linear"):
         annealed_bounds("lin", 0.0, 20, 980)
-    with pytest.raises(ValueError, match=r"trainer\.max_steps"):
+    with pytest.raises(ValueError, match="progress is"):
         annealed_bounds("linear", 1.01, 20, 980)
-    with pytest.raises(ValueError, match=r"guidance\.anneal_end_percent"):
+    with pytest.raises(ValueError, match="anneal_end_percent"):
         annealed_bounds("linear", 0.5, 20, 980, t_end=10)
     with pytest.raises(ValueError, match="noise schedule"):
         annealed_bounds("dreamtime", 0.5, 20, 980)

@@ -15,6 +15,6 @@ def test_weights_by_hand(schedule):
 
 
 def test_unknown_weighting_lists_choices_and_key(schedule):
-    message = r"guidance\.weighting_strategy is 'sd'; expected one of fantasia3d, sds, uniform \(did you mean 'sds'\?\)"
+    message = r"weighting_strategy is 'sd'; expected one of fantasia3d, sds, uniform \(did you mean 'sds'\?\)"
     with pytest.raises(ValueError, match=message):
         weighting("sd", schedule, torch.tensor([1]))

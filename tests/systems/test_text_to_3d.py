@@ -77,6 +77,12 @@ def views():
         ({"random_background": [0.0, 1.0], "space": "latent"}, "system.space is latent"),
         ({"loss": {"lambda_fm": "much"}}, "system.loss.lambda_fm is 'much'; expected a number"),
         ({"loss": {"lambda_fm": [0, 1.0, -1.0, 9]}}, "system.loss.lambda_fm is .* expected a weight >= 0"),
+        (
+            {"loss": {"lambda_fm": [0.1, 0.2]}},
+            r"system.loss.lambda_fm is \[0.1, 0.2\]; expected a number or a schedule",
+        ),
+        ({"loss": {"lambda_fm": [0.1]}}, r"system.loss.lambda_fm is \[0.1\]; expected a number or a schedule"),
+        ({"loss": {"lambda_fm": float("nan")}}, "system.loss.lambda_fm is nan; expected a weight"),
         ({"loss": {"fm": 1.0}}, "system.loss.fm is not a weight"),
         ({"loss": {"emptiness_scale": "ten"}}, "system.loss.emptiness_scale is 'ten'"),
         ({"loss": {"emptiness_scale": 0}}, "system.loss.emptiness_scale is 0"),

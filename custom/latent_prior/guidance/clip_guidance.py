@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError, host
+from latent_prior import OptionError, host, options_under
 from latent_prior.guidance.augmented_views import draw_views, seen_from
-from latent_prior.guidance.schedules import switched_on
+from latent_prior.guidance.schedules import ever_on, switched_on
 from latent_prior.models.clip import Clip
-from latent_prior.prior import directional_loss, spherical_distance
+from latent_prior.models.options import Switch
+from latent_prior.prior import directional_loss, require_finite, spherical_distance
 
 
 @host.register("clip-guidance")
@@ -31,26 +32,18 @@ class ClipGuidance(host.BaseObject):
         prompt: str = ""
         # What the source's pictures show, for the directional term; empty: not said.
         source_prompt: str = ""
-        # Compute loss_clip_directional, which needs source_rgb and source_prompt: true, false, or a number or schedule,
-        # such as the term's weight, ${system.loss.lambda_clip_directional}, and it is computed while that is above 0.
-        use_directional: Any = False
-        # Compute loss_clip_text: as use_directional.
-        use_text: Any = False
+        # Compute loss_clip_directional, which needs source_rgb and source_prompt.
+        use_directional: Switch = False
+        # Compute loss_clip_text.
+        use_text: Switch = False
         # Random views of each picture that CLIP looks at; 1 is the picture as it is. Text2LIVE takes 16.
         views: int = 1
 
     cfg: Config
 
     def configure(self) -> None:
-        # options first: a missing one should not cost the loading of a model, nor a schedule's end the training
-        if not self.cfg.prompt.strip():
-            raise OptionError.because(
-                'system.guidance.prompt is empty; say what the pictures should show, e.g. "a golden mug"'
-            )
-        if self.cfg.views < 1:
-            raise OptionError.because(f"system.guidance.views is {self.cfg.views}; expected at least 1")
-        if _ever_on(self.cfg.use_directional):
-            self._check_source_prompt()
+        with options_under("system.guidance."):  # first: a missing one should not cost the loading of a model
+            self._check_options()
         self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
         self._texts: dict[str, Tensor] = {}  # embedded, by prompt
         self.source_text = self.clip.embed_texts([self.cfg.source_prompt])
@@ -59,6 +52,7 @@ class ClipGuidance(host.BaseObject):
         self.update_step(0, 0)
         host.info(f"Loaded CLIP {self.cfg.clip_name_or_path}")
 
+    @options_under("system.guidance.")
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Bring the switches to this moment of training."""
         self.use_directional = switched_on("use_directional", self.cfg.use_directional, epoch, global_step)
@@ -104,11 +98,7 @@ class ClipGuidance(host.BaseObject):
                 out["loss_clip_directional"] = directional_loss(now, before, text, self.source_text)
             if self.use_text:
                 out["loss_clip_text"] = spherical_distance(now, text).mean()
-        for name, value in out.items():
-            if not bool(torch.isfinite(value)):
-                raise OptionError.because(
-                    f"the optimisation has diverged: {name} = {value.item()}; lower the learning rate"
-                )
+        require_finite(out)
         return out
 
     def _text(self, prompt: str) -> Float[Tensor, "1 D"]:
@@ -125,29 +115,29 @@ class ClipGuidance(host.BaseObject):
     @torch.no_grad()
     def _embedded_source(self, source_rgb: Tensor | None, rgb: Tensor, views: Tensor | None) -> Float[Tensor, "N D"]:
         if source_rgb is None:
-            raise OptionError.because(
-                "system.guidance.use_directional is on, but this system gives no source to start from: set it to false"
+            raise OptionError(
+                "system.guidance.use_directional", True, "false: this system gives no source to start from"
             )
         if len(source_rgb) != len(rgb):
-            raise OptionError.because(
-                f"got {len(source_rgb)} pictures of the source for {len(rgb)} pictures; expected as many"
-            )
+            raise ValueError(f"got {len(source_rgb)} pictures of the source for {len(rgb)} pictures; expected as many")
         return self._embedded(source_rgb, views)
+
+    def _check_options(self) -> None:
+        if not self.cfg.prompt.strip():
+            raise OptionError("prompt", self.cfg.prompt, 'what the pictures should show, such as "a golden mug"')
+        if self.cfg.views < 1:
+            raise OptionError("views", self.cfg.views, "at least 1")
+        ever_on("use_text", self.cfg.use_text)
+        if ever_on("use_directional", self.cfg.use_directional):
+            self._check_source_prompt()
 
     def _check_source_prompt(self) -> None:
         source, target = self.cfg.source_prompt.strip(), self.cfg.prompt.strip()
         if not source:
-            raise OptionError.because(
-                "system.guidance.source_prompt is empty, but use_directional needs to know what the source shows, "
-                'e.g. "a mug": say it, or set system.guidance.use_directional=false'
+            raise OptionError(
+                "source_prompt", source, 'what the source shows, such as "a mug", or use_directional=false'
             )
         if source == target:
-            raise OptionError.because(
-                f"system.guidance.source_prompt is {source!r}, as system.guidance.prompt is: there is no direction from "
-                "one to the other; say what the source shows"
+            raise OptionError(
+                "source_prompt", source, "what the source shows: from the prompt to itself is no direction"
             )
-
-
-def _ever_on(switch: Any) -> bool:
-    """Whether a switch may be on at some moment; a schedule may."""
-    return switch > 0 if isinstance(switch, bool | int | float) else True

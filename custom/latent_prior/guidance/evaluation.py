@@ -13,7 +13,7 @@ from torch import Tensor
 from latent_prior.models.condition import Condition, predict
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
-from latent_prior.models.sampling import ddim, ddim_step
+from latent_prior.models.sampling import ddim
 from latent_prior.prior import PriorLosses
 
 STEPS_OF_A_FULL_RUN = 50  # sampling from timestep t takes the fraction t / T of these, as in threestudio
@@ -30,16 +30,18 @@ def guidance_pictures(
 ) -> dict[str, Any]:
     """The `eval` entry of the guidance's output, under threestudio's names.
 
-    cameras: elevation, azimuth (degrees) and distance, B each. max_items: how many samples to show, all if negative.
+    cameras: elevation, azimuth (degrees) and distance, B each. max_items: how many samples to show, not 0; all if negative.
     Sampling is deterministic, so that looking does not disturb the run's random numbers.
     """
     count = len(losses.t) if max_items < 0 else min(max_items, len(losses.t))
     some = slice(0, count)
-    t, z_t, eps_hat, condition = losses.t[some], losses.z_t[some], losses.eps_hat[some], condition[some]
+    t, z_t, condition = losses.t[some], losses.z_t[some], condition[some]
+    eps_hat, x0_hat = losses.eps_hat[some], losses.x0_hat[some]
     schedule = prior.denoiser.schedule
 
-    def denoise(z: Tensor, now: Tensor) -> Tensor:
-        return predict(prior.denoiser, z, now, condition, options).eps_hat
+    def denoise(z: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+        prediction = predict(prior.denoiser, z, now, condition, options)
+        return prediction.eps_hat, prediction.x0_hat
 
     def picture(v: Tensor) -> Tensor:
         return prior.autoencoder.decode(v).permute(0, 2, 3, 1)
@@ -52,8 +54,8 @@ def guidance_pictures(
         "bs": count,
         "noise_levels": levels,
         "imgs_noisy": picture(z_t),
-        "imgs_1step": picture(ddim_step(z_t, eps_hat, t, lower, schedule)),
-        "imgs_1orig": picture(losses.x0_hat[some]),
+        "imgs_1step": picture(schedule.add_noise(x0_hat, eps_hat, lower)),
+        "imgs_1orig": picture(x0_hat),
         "imgs_final": picture(ddim(denoise, schedule, z_t, t, steps)),
         "texts": [
             f"n{level:.02f}\ne{e:.01f}\na{a:.01f}\nc{c:.02f}"

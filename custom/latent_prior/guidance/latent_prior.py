@@ -1,13 +1,13 @@
 """`latent-prior-guidance`: the prior under threestudio's guidance contract.
 
-Config, scheduled state and one call; what is computed lies in `latent_prior.models.latent_prior`. The weights of the
-terms are the system's (`system.loss.lambda_sds`, `lambda_fm`, `lambda_kl`); a term whose weight is 0 is best not
-computed: `use_fm: ${system.loss.lambda_fm}` computes it while its weight is above 0.
+Config, scheduled state and one call; what is computed lies in `latent_prior.models.latent_prior`, and its options in
+`models.options` and `models.efficiency`. The weights of the terms are the system's (`system.loss.lambda_sds`,
+`lambda_fm`, `lambda_kl`); a term whose weight is 0 is best not computed: `use_fm: ${system.loss.lambda_fm}` computes it
+while its weight is above 0.
 
 Beware: guidance_scale is the standard scale, so threestudio's plain guidance_scale of 100 is 101 here.
 """
 
-import sys
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,17 +16,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError, host
+from latent_prior import OptionError, host, options_under
 from latent_prior.guidance.evaluation import guidance_pictures
 from latent_prior.guidance.schedules import scheduled, switched_on
+from latent_prior.host.embedded.scalars import knots
 from latent_prior.models.condition import Condition
 from latent_prior.models.directional import directional_regulariser
 from latent_prior.models.efficiency import Efficiency
 from latent_prior.models.latent_prior import LatentPrior
-from latent_prior.models.options import PriorOptions
-from latent_prior.prior import PriorLosses
+from latent_prior.models.options import PriorOptions, Switch
+from latent_prior.prior import PriorLosses, require_finite
 
-# Options that may change over training, so that a config may hold a schedule for them.
+# Options for which a config may hold a schedule.
 SCHEDULED = ("guidance_scale", "guidance_rescale", "grad_clip", "min_step_percent", "max_step_percent")
 SWITCHES = ("use_fm", "use_kl")
 
@@ -36,7 +37,7 @@ class LatentPriorGuidance(host.BaseObject):
     """Scores rendered pictures or latents with a pretrained latent diffusion model."""
 
     @dataclass
-    class Config(host.BaseObject.Config):
+    class Config(PriorOptions, Efficiency, host.BaseObject.Config):
         # The checkpoint: pocket, a diffusers folder, a .safetensors file or a hub id.
         pretrained_model_name_or_path: str = "pocket"
         # What it predicts, where it does not say so or says it wrong: epsilon, v_prediction or sample; null believes it.
@@ -50,92 +51,49 @@ class LatentPriorGuidance(host.BaseObject):
         half_precision_weights: bool = True
         # Ask for the prompt of each camera's direction ("..., back view") instead of one prompt for all.
         view_dependent_prompting: bool = True
-        # Most samples of a batch to show in guidance_eval; negative shows all.
+        # Most samples of a batch to show in guidance_eval; 0 shows none, negative all.
         max_items_eval: int = 4
         # Steps over which timestep_annealing runs, usually ${trainer.max_steps}.
         trainer_max_steps: int = 25000
 
-        # The next six are the fields of Efficiency: convolution weights in the order N H W C,
-        enable_channels_last_format: bool = False
-        # attention in slices,
-        enable_attention_slicing: bool = False
-        # the autoencoder's activations recomputed on the way back,
-        enable_gradient_checkpointing: bool = False
-        # similar tokens merged (needs tomesd), with the keywords of tomesd.apply_patch,
-        token_merging: bool = False
-        token_merging_params: dict = field(default_factory=dict)
-        # the denoiser compiled.
-        enable_compile: bool = False
+        # Compute loss_directional, StyleGANFusion's regulariser, which needs source_rgb.
+        use_directional: Switch = False
 
-        # Compute loss_directional, StyleGANFusion's regulariser, which needs source_rgb: as use_fm.
-        use_directional: Any = False
-
-        # The rest are the fields of PriorOptions. "Scheduled" ones take a number or a schedule [v0, v1, end], ...
-
-        # Scheduled. Scale of classifier-free guidance in its standard form: 0 unconditional, 1 conditional.
-        guidance_scale: Any = 100.0
-        # Scheduled. phi in [0, 1]: draws the clean estimate back to the conditional's spread; 0 leaves it alone.
-        guidance_rescale: Any = 0.0
-        # Noise residual: sds, csd (conditional less unconditional) or nfsd (noise-free; name flaws in negative_prompt).
-        score: str = "sds"
-        # w(t) of score distillation: sds (1 - alpha_bar), uniform, fantasia3d (sqrt(alpha_bar) (1 - alpha_bar)).
-        weighting_strategy: str = "sds"
-        # Scheduled. Bound on every entry of w(t) times the residual; null does not clip.
-        grad_clip: Any = None
-        # Compute loss_fm, the feature matching term, which alone needs the decoder: true, false, or a number or schedule,
-        # such as the term's weight, ${system.loss.lambda_fm}, and the term is computed while that is above 0.
-        use_fm: Any = True
-        # What features are compared with: residual, paper or denoised.
-        fm_target: str = "residual"
-        # Decoder layers to compare in, of mid, up_0, up_1, ...; null takes the first three levels after mid.
-        fm_layers: list[str] | None = None
-        # Compute loss_kl, the KL regulariser: as use_fm.
-        use_kl: Any = True
-        # The regulariser's form: standard or paper.
-        kl_form: str = "standard"
-        # Scheduled. Timesteps are drawn between these fractions of the model's schedule, both ends included.
-        min_step_percent: Any = 0.02
-        max_step_percent: Any = 0.98
-        # How that range narrows over trainer_max_steps: none, linear, sqrt (threestudio's sqrt_anneal), dreamtime.
-        timestep_annealing: str = "none"
-        # Where its upper end arrives under linear annealing, as a fraction; null goes down to the minimum.
-        anneal_end_percent: float | None = None
-        # Draw latents from the encoder's Gaussian, as threestudio does, instead of taking its mode.
-        sample_latents: bool = False
-        # Resize input to the checkpoint's own size; without it pictures must be a size the encoder can take.
-        resize_input: bool = True
+        def __post_init__(self):
+            """Nothing: a schedule is no number yet. `configure` checks the options at every knot of every schedule."""
 
     cfg: Config
 
     def configure(self) -> None:
-        # options first: a misspelt one should not cost the loading of a model, nor a schedule's end the training
-        if self.cfg.trainer_max_steps < 1:
-            raise OptionError.because(
-                f"system.guidance.trainer_max_steps is {self.cfg.trainer_max_steps}; expected at least 1"
+        with options_under("system.guidance."):
+            # options first: a misspelt one should not cost the loading of a model, nor a schedule's end the training
+            if self.cfg.trainer_max_steps < 1:
+                raise OptionError("trainer_max_steps", self.cfg.trainer_max_steps, "at least 1")
+            options = self._options_at_every_knot()
+            self.prior = LatentPrior.from_pretrained(
+                self.cfg.pretrained_model_name_or_path,
+                device=self.device,
+                half_precision_weights=self.cfg.half_precision_weights,
+                textual_inversion=self.cfg.textual_inversion,
+                lora=self.cfg.lora,
+                prediction_type=self.cfg.prediction_type,
+                efficiency=Efficiency(**self._values_of(Efficiency)),
             )
-        self._options_at(epoch=sys.maxsize, global_step=sys.maxsize)
-        self.options = self._options_at(epoch=0, global_step=0)
-        self.prior = LatentPrior.from_pretrained(
-            self.cfg.pretrained_model_name_or_path,
-            device=self.device,
-            half_precision_weights=self.cfg.half_precision_weights,
-            textual_inversion=self.cfg.textual_inversion,
-            lora=self.cfg.lora,
-            prediction_type=self.cfg.prediction_type,
-            efficiency=Efficiency(**{option.name: self.cfg[option.name] for option in fields(Efficiency)}),
-        )
-        self.prior.autoencoder.check_layers(self.options.fm_layers)
+            self.prior.autoencoder.check_layers(options[0].fm_layers)
+            for some in options:
+                self.prior.timestep_bounds(some)
         # None draws from torch's global generator; set another to draw the guidance's numbers apart from the run's
         self.generator: torch.Generator | None = None
         self.update_step(0, 0)
         host.info(f"Loaded latent diffusion prior {self.cfg.pretrained_model_name_or_path}")
 
+    @options_under("system.guidance.")
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Bring the scheduled options and the range of timesteps to this moment of training."""
-        self.options = self._options_at(epoch, global_step)
+        self.options = self.prior.complete(self._options_at(epoch, global_step))
+        self.use_directional = switched_on("use_directional", self.cfg.use_directional, epoch, global_step)
         progress = min(1.0, global_step / self.cfg.trainer_max_steps)
         self.min_step, self.max_step = self.prior.timestep_bounds(self.options, progress)
-        self.use_directional = switched_on("use_directional", self.cfg.use_directional, epoch, global_step)
 
     def __call__(
         self,
@@ -161,21 +119,19 @@ class LatentPriorGuidance(host.BaseObject):
         with torch.autocast(rgb.device.type, enabled=False):
             cameras = (elevation, azimuth, camera_distances)
             condition = self._condition(prompt_utils, cameras)
-            v = self.prior.to_latents(
-                rgb.permute(0, 3, 1, 2), latents=rgb_as_latents, options=self.options, generator=self.generator
-            )
+            v = self._to_latents(rgb, rgb_as_latents)
             losses = self.prior.score(v, condition, (self.min_step, self.max_step), self.options, self.generator)
-            terms = losses.terms()
             norms = losses.gradient_norms() if torch.is_grad_enabled() and v.requires_grad else {}
-            _require_finite({**{f"loss_{name}": term for name, term in terms.items()}, **_named(norms)})
-            out = {f"loss_{name}": term for name, term in terms.items()}
+            norms = {f"grad_norm_{name}": norm for name, norm in norms.items()}
+            out = {f"loss_{name}": term for name, term in losses.terms().items()}
+            require_finite({**out, **norms})
             # lsd is ||w delta||^2 / 2B, so the norm needs no second pass
             out["grad_norm"] = (2 * len(v) * losses.lsd.detach()).sqrt()
             if self.use_directional:
                 out["loss_directional"] = self._directional(source_rgb, rgb_as_latents, condition, losses)
-            out |= {**_named(norms), "min_step": self.min_step, "max_step": self.max_step}
-            if guidance_eval:
-                limit = self.cfg.max_items_eval
+            out |= {**norms, "min_step": self.min_step, "max_step": self.max_step}
+            limit = self.cfg.max_items_eval
+            if guidance_eval and limit:
                 out["eval"] = guidance_pictures(self.prior, losses, condition, self.options, cameras, limit)
         return out
 
@@ -193,23 +149,46 @@ class LatentPriorGuidance(host.BaseObject):
         with torch.autocast(latents.device.type, enabled=False):
             return self.prior.autoencoder.decode(latents.float())
 
+    def _values_of(self, options: type) -> dict[str, Any]:
+        config = host.config_to_primitive(self.cfg)
+        return {option.name: config[option.name] for option in fields(options)}
+
+    def _options_at_every_knot(self) -> list[PriorOptions]:
+        """Options between which all scheduled ones are linear, so that their conditions hold throughout if they do here."""
+        self._options_at(0, 0)  # which names a schedule that cannot be read
+        switched_on("use_directional", self.cfg.use_directional, 0, 0)
+        values = self._values_of(PriorOptions)
+        schedules = [values[name] for name in (*SCHEDULED, *SWITCHES) if values[name] is not None]
+        return [self._options_at(*moment) for moment in knots(schedules)]
+
     def _options_at(self, epoch: int, global_step: int) -> PriorOptions:
-        values = {option.name: self.cfg[option.name] for option in fields(PriorOptions)}
+        values = self._values_of(PriorOptions)
         for name in SCHEDULED:
             if values[name] is not None:
                 values[name] = scheduled(name, values[name], epoch, global_step)
         for name in SWITCHES:
             values[name] = switched_on(name, values[name], epoch, global_step)
-        if values["fm_layers"] is not None:
-            values["fm_layers"] = tuple(values["fm_layers"])
         return PriorOptions(**values)
+
+    def _to_latents(self, rgb: Float[Tensor, "B H W C"], latents: bool) -> Float[Tensor, "B c h w"]:
+        channels = self.prior.autoencoder.latent_channels if latents else 3
+        if rgb.shape[-1] != channels:
+            what = "latents (rgb_as_latents)" if latents else "pictures"
+            raise OptionError.because(
+                f"got {what} of shape {tuple(rgb.shape)}; expected B H W {channels}: "
+                f"set system.geometry.n_feature_dims={channels}, or change between rgb and latent space"
+            )
+        with options_under("system.guidance."):
+            return self.prior.to_latents(
+                rgb.permute(0, 3, 1, 2), latents=latents, options=self.options, generator=self.generator
+            )
 
     def _directional(
         self, source_rgb: Tensor | None, as_latents: bool, condition: Condition, losses: PriorLosses
     ) -> Float[Tensor, ""]:
         if source_rgb is None:
-            raise OptionError.because(
-                "system.guidance.use_directional is on, but this system gives no source to hold on to: set it to false"
+            raise OptionError(
+                "system.guidance.use_directional", True, "false: this system gives no source to hold on to"
             )
         with torch.no_grad():
             v_source = self.prior.to_latents(source_rgb.permute(0, 3, 1, 2), latents=as_latents, options=self.options)
@@ -222,22 +201,12 @@ class LatentPriorGuidance(host.BaseObject):
             null = self.prior.text_encoder([""]).expand(batch, -1, -1)
         if not prompt_utils.use_perp_neg:
             cond, uncond = prompt_utils.get_text_embeddings(*cameras, view_dependent).chunk(2)
-            return Condition(cond, uncond, null=null)
-        embeddings, weights = prompt_utils.get_text_embeddings_perp_neg(*cameras, view_dependent)
-        # rows: positive B, unconditional B, then the negatives of the first sample, of the second, ...
-        negatives = embeddings[2 * batch :].unflatten(0, (batch, weights.shape[1]))
-        return Condition(embeddings[:batch], embeddings[batch : 2 * batch], negatives, weights, null)
-
-
-def _named(norms: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"grad_norm_{name}": norm for name, norm in norms.items()}
-
-
-def _require_finite(values: dict[str, Tensor]) -> None:
-    """Raise ValueError naming what is not finite; one look at the device for all of them."""
-    stacked = torch.stack([value.detach() for value in values.values()])
-    if not bool(torch.isfinite(stacked).all()):
-        bad = ", ".join(f"{name} = {value.item()}" for name, value in values.items() if not torch.isfinite(value))
-        raise OptionError.because(
-            f"the optimisation has diverged: {bad}; lower the learning rate or set system.guidance.grad_clip"
-        )
+            condition = Condition(cond, uncond, null=null)
+        else:
+            embeddings, weights = prompt_utils.get_text_embeddings_perp_neg(*cameras, view_dependent)
+            # rows: positive B, unconditional B, then the negatives of the first sample, of the second, ...
+            negatives = embeddings[2 * batch :].unflatten(0, (batch, weights.shape[1]))
+            condition = Condition(embeddings[:batch], embeddings[batch : 2 * batch], negatives, weights, null)
+        with options_under("system.prompt_processor."):
+            self.prior.check_condition(condition, self.options)
+        return condition

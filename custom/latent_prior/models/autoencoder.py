@@ -32,7 +32,6 @@ class Autoencoder:
         self.downscale: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.scaling_factor: float = vae.config.scaling_factor
         self.shift_factor: float = vae.config.shift_factor or 0.0
-        self.recompute = False
         self.layer_names = ("mid", *(f"up_{level}" for level in range(len(vae.decoder.up_blocks))))
 
     @classmethod
@@ -54,17 +53,17 @@ class Autoencoder:
         """
         self.check_image_size(*images.shape[-2:])
 
-        def latents(pictures: Tensor) -> Tensor:
+        def latents(pictures: Tensor) -> tuple[Tensor]:
             posterior = self.vae.encode(pictures).latent_dist
             mode = posterior.mode()
-            return mode + posterior.std * draw_noise(mode.float(), generator) if sample else mode
+            return (mode + posterior.std * draw_noise(mode.float(), generator) if sample else mode,)
 
-        v = in_precision(latents, images * 2 - 1, self.vae.dtype)
+        (v,) = in_precision(latents, images * 2 - 1, self.vae.dtype)
         return (v - self.shift_factor) * self.scaling_factor
 
     def decode(self, v: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Pictures in [0, 1] of latents, clamped."""
-        pictures = self.vae.decode(self._unscaled(v)).sample
+        pictures = self.vae.decode(self._unscaled(v).to(self.vae.dtype)).sample
         return (pictures.float() * 0.5 + 0.5).clamp(0, 1)
 
     def features(
@@ -77,37 +76,33 @@ class Autoencoder:
         """
         layers = self.check_layers(layers)
         decoder, wanted = self.vae.decoder, set(layers)
-        hidden = self._unscaled(v)
-        if self.vae.post_quant_conv is not None:
-            hidden = self.vae.post_quant_conv(hidden)
-        hidden = self._run(decoder.mid_block, decoder.conv_in(hidden))
-        found = {"mid": hidden}
-        for name, block in zip(self.layer_names[1:], decoder.up_blocks, strict=True):
-            if wanted <= found.keys():
-                break
-            hidden = found[name] = self._run(block, hidden)
-        return [found[name].float() for name in layers]
 
-    def checkpoint_activations(self) -> None:
-        """From now on recompute the activations inside every level on the way back, in `encode` and `features`."""
-        self.recompute = True
-        self.vae.encoder.gradient_checkpointing = True
-        self.vae.encoder.train()  # which switches that on, and nothing else: there is no dropout
+        def maps(hidden: Tensor) -> list[Tensor]:
+            if self.vae.post_quant_conv is not None:
+                hidden = self.vae.post_quant_conv(hidden)
+            hidden = self._run(decoder.mid_block, decoder.conv_in(hidden))
+            found = {"mid": hidden}
+            for name, block in zip(self.layer_names[1:], decoder.up_blocks, strict=True):
+                if wanted <= found.keys():
+                    break
+                hidden = found[name] = self._run(block, hidden)
+            return [found[name] for name in layers]
+
+        return list(in_precision(maps, self._unscaled(v), self.vae.dtype))
 
     def _run(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
+        if self.vae.is_gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, hidden, use_reentrant=False)
         return block(hidden)
 
     def check_layers(self, layers: Sequence[str] | None) -> tuple[str, ...]:
-        """The layers to use; ValueError naming `fm_layers` if one is unknown or none is given."""
+        """The layers to use. Raises ValueError naming `fm_layers` if one is unknown or none is given."""
         if layers is None:
             return self.default_layers
         unknown = [name for name in layers if name not in self.layer_names]
         if unknown or not layers:
-            came = ", ".join(map(repr, unknown)) or "an empty list"
-            raise OptionError.because(
-                f"system.guidance.fm_layers: got {came}; this decoder's layers are {', '.join(self.layer_names)}"
+            raise OptionError(
+                "fm_layers", list(layers), f"some of this decoder's layers: {', '.join(self.layer_names)}"
             )
         return tuple(layers)
 
@@ -115,9 +110,9 @@ class Autoencoder:
         """Raise ValueError unless this autoencoder can take pictures of this size."""
         if height % self.downscale or width % self.downscale or not height or not width:
             raise OptionError.because(
-                f"got pictures of {height}x{width}; this autoencoder takes multiples of {self.downscale}: change "
-                "data.height and data.width, or set system.guidance.resize_input=true"
+                f"got pictures of {height}x{width}; this autoencoder takes multiples of {self.downscale}: change their "
+                "size (data.height and data.width), or set resize_input=true"
             )
 
     def _unscaled(self, v: Tensor) -> Tensor:
-        return (v / self.scaling_factor + self.shift_factor).to(self.vae.dtype)
+        return v / self.scaling_factor + self.shift_factor

@@ -104,7 +104,14 @@ class Checkpoint:
     def config(self, name: str) -> dict:
         """The config of one part as a plain dict."""
         folder = self.part(name, weights=False)
-        path = folder / ("scheduler_config.json" if name == "scheduler" else "config.json")
+        return self._json(folder / ("scheduler_config.json" if name == "scheduler" else "config.json"))
+
+    def beside_parts(self, name: str) -> dict:
+        """`model_index.json` or `latent_prior.json`, which lie beside the parts; empty where there is none."""
+        path = self.part("scheduler", weights=False).parent / name
+        return self._json(path) if path.is_file() else {}
+
+    def _json(self, path: Path) -> dict:
         try:
             config = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -235,7 +242,7 @@ def _inferred_configs(path: Path, shapes: dict[str, list[int]]) -> str:
 
 def _fetched(hub_id: str, part: str, weights: bool, source: str) -> Path:
     """The snapshot folder of a hub repository with the files of one part in it."""
-    patterns, what = ["model_index.json", f"{part}/*.json", f"{part}/*.txt"], f"{part!r} of {source!r} ({hub_id})"
+    patterns, what = ["model_index.json", "latent_prior.json", f"{part}/*.json", f"{part}/*.txt"], f"{part!r} of {source!r} ({hub_id})"
     if not weights:
         return hub.snapshot(hub_id, patterns, KEY, what)
     for variant in VARIANTS:

@@ -39,9 +39,10 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Noise predictions for a batch of noised latents, without graph."""
+    """Predictions for a batch of noised latents, without graph."""
 
-    eps_hat: Float[Tensor, "B C h w"]  # guided
+    eps_hat: Float[Tensor, "B C h w"]  # noise, guided
+    x0_hat: Float[Tensor, "B C h w"]  # clean latent, guided: what eps_hat implies, known at alpha = 0 too
     eps_cond: Float[Tensor, "B C h w"]
     eps_uncond: Float[Tensor, "B C h w"]
     eps_null: Float[Tensor, "B C h w"] | None
@@ -55,7 +56,10 @@ def predict(
     condition: Condition,
     options: PriorOptions,
 ) -> Prediction:
-    """Guided noise prediction in one batched call: classifier-free guidance, or perp-neg where there are negatives."""
+    """Guided prediction in one batched call: classifier-free guidance, or perp-neg where there are negatives.
+
+    Guidance is linear in differences of predictions, so the same formula guides the noise and the clean latent.
+    """
     batch, negatives, null = len(z_t), condition.negatives, condition.null
     rows = [condition.cond, condition.uncond]
     rows += [] if negatives is None else [negatives.flatten(0, 1)]
@@ -64,19 +68,23 @@ def predict(
     each = 0 if negatives is None else negatives.shape[1]
     index = torch.arange(batch, device=z_t.device)
     index = torch.cat([index, index, index.repeat_interleave(each), index[: 0 if null is None else batch]])
-    eps = denoiser(z_t[index], t[index], torch.cat([row.to(z_t.dtype) for row in rows]))
-    eps_cond, eps_uncond = eps[:batch], eps[batch : 2 * batch]
-    eps_null = None if null is None else eps[-batch:]
-    if negatives is None:
-        base = eps_uncond if eps_null is None else eps_null
-        eps_hat = classifier_free_guidance(eps_cond, base, options.guidance_scale)
-    else:
-        eps_negs = eps[2 * batch : (2 + each) * batch].unflatten(0, (batch, each))
-        eps_hat = perp_neg(eps_cond, eps_uncond, eps_negs, condition.negative_weights, options.guidance_scale)
+    eps, x0 = denoiser(z_t[index], t[index], torch.cat([row.to(z_t.dtype) for row in rows]))
+    scale = options.guidance_scale
+
+    def guided(rows: Tensor) -> Tensor:
+        cond, uncond = rows[:batch], rows[batch : 2 * batch]
+        if negatives is None:
+            return classifier_free_guidance(cond, uncond if null is None else rows[-batch:], scale)
+        negs = rows[2 * batch : (2 + each) * batch].unflatten(0, (batch, each))
+        return perp_neg(cond, uncond, negs, condition.negative_weights, scale)
+
+    eps_hat, x0_hat = guided(eps), guided(x0)
     if options.guidance_rescale:
-        alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
-        eps_hat = rescale_guidance(eps_hat, eps_cond, z_t, alpha, sigma, options.guidance_rescale)
-    return Prediction(eps_hat, eps_cond, eps_uncond, eps_null)
+        rescaled = rescale_guidance(x0_hat, x0[:batch], options.guidance_rescale)
+        # eps_from_x0 of it, without subtracting two nearly equal numbers at low noise
+        eps_hat = eps_hat + (x0_hat - rescaled) * denoiser.schedule.alpha(t) / denoiser.schedule.sigma(t)
+        x0_hat = rescaled
+    return Prediction(eps_hat, x0_hat, eps[:batch], eps[batch : 2 * batch], None if null is None else eps[-batch:])
 
 
 def residual(

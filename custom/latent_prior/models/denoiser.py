@@ -1,6 +1,7 @@
-"""One contract over denoising networks: `(z_t, t, condition) → eps_hat`, unguided, whatever the checkpoint predicts.
+"""One contract over denoising networks: `(z_t, t, condition) → eps_hat, x0_hat`, whatever the checkpoint predicts.
 
-z_t = alpha_t v + sigma_t eps; t are integer timesteps of the checkpoint's own schedule. Guidance is not done here: the
+z_t = alpha_t v + sigma_t eps; t are integer timesteps of the checkpoint's own schedule. Both estimates come from the
+network's output, since at zero terminal SNR (alpha_t = 0) neither follows from the other. Guidance is not done here: the
 caller lays its conditional, unconditional and negative rows side by side and makes one call.
 
 Stable Diffusion XL's added conditions: the pooled embedding comes packed below the hidden states (packing.py), and the
@@ -16,7 +17,7 @@ from latent_prior import OptionError
 from latent_prior.models.checkpoint import KEY, Checkpoint
 from latent_prior.models.loading import load_scheduler, load_unet
 from latent_prior.models.packing import unpacked
-from latent_prior.prior import PREDICTION_TYPES, NoiseSchedule, eps_from_model
+from latent_prior.prior import PREDICTION_TYPES, NoiseSchedule, eps_from_model, x0_from_model
 
 
 class Denoiser:
@@ -25,7 +26,7 @@ class Denoiser:
     def __init__(self, unet: UNet2DConditionModel, schedule: NoiseSchedule, prediction_type: str, downscale: int = 8):
         if prediction_type not in PREDICTION_TYPES:
             raise OptionError.because(
-                f"{KEY}: prediction_type is {prediction_type!r}; expected one of {', '.join(PREDICTION_TYPES)}"
+                f"prediction_type is {prediction_type!r}; expected one of {', '.join(PREDICTION_TYPES)}", KEY
             )
         self.unet = unet
         self.schedule = schedule
@@ -39,6 +40,9 @@ class Denoiser:
             self.pooled_width = unet.config.projection_class_embeddings_input_dim - told
         size = unet.config.sample_size
         self.sample_size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
+        # the highest at which the output says what the clean latent is: at alpha = 0 predicted noise does not
+        table = schedule.alphas_cumprod
+        self.last_timestep = int((table > 0).sum() if prediction_type == "epsilon" else len(table)) - 1
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> "Denoiser":
@@ -50,8 +54,8 @@ class Denoiser:
 
     def __call__(
         self, z_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Float[Tensor, "B R D"]
-    ) -> Float[Tensor, "B C h w"]:
-        """The noise predicted for each row, float32; computed in the precision of the weights."""
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """(noise, clean latent) estimated for each row, float32; computed in the precision of the weights."""
         dtype, added = self.unet.dtype, None
         if self.pooled_width is not None:
             condition, pooled = unpacked(condition, self.pooled_width)
@@ -60,4 +64,5 @@ class Denoiser:
             added = {"text_embeds": pooled.to(dtype), "time_ids": sizes.to(dtype)}
         condition = condition.to(dtype)
         output = self.unet(z_t.to(dtype), t, encoder_hidden_states=condition, added_cond_kwargs=added).sample.float()
-        return eps_from_model(output, z_t, self.schedule.alpha(t), self.schedule.sigma(t), self.prediction_type)
+        known = (output, z_t, self.schedule.alpha(t), self.schedule.sigma(t), self.prediction_type)
+        return eps_from_model(*known), x0_from_model(*known)

@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError
 from latent_prior.models.condition import Condition, predict
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
@@ -26,7 +25,7 @@ def directional_regulariser(
     1 - alpha_bar_t as published. Raises ValueError where `v_frozen` is not of v's shape.
     """
     if v_frozen.shape != v.shape:
-        raise OptionError.because(
+        raise ValueError(
             f"the source's latents have shape {tuple(v_frozen.shape)}; expected {tuple(v.shape)}, one for each scored"
         )
     schedule = prior.denoiser.schedule

@@ -3,7 +3,6 @@
 The names are threestudio's where it has the option.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,7 @@ from latent_prior.models.autoencoder import Autoencoder
 from latent_prior.models.denoiser import Denoiser
 
 
-@dataclass(frozen=True)
+@dataclass
 class Efficiency:
     """What to change in how a checkpoint's networks are run; but for token merging, not in what they compute."""
 
@@ -28,7 +27,7 @@ class Efficiency:
     # Diffusion"): faster at large sizes, approximate. Needs tomesd.
     token_merging: bool = False
     # Keywords of tomesd.apply_patch, such as ratio: 0.5.
-    token_merging_params: Mapping[str, Any] = field(default_factory=dict)
+    token_merging_params: dict[str, Any] = field(default_factory=dict)
     # Compile the denoiser with torch.compile: the first step takes minutes, the others less.
     enable_compile: bool = False
 
@@ -41,12 +40,12 @@ def make_efficient(denoiser: Denoiser, autoencoder: Autoencoder, options: Effici
     if options.enable_attention_slicing:
         denoiser.unet.set_attention_slice("auto")
     if options.enable_gradient_checkpointing:
-        autoencoder.checkpoint_activations()
+        autoencoder.vae.enable_gradient_checkpointing()
     if options.token_merging:
         try:
             import tomesd
         except ModuleNotFoundError as error:
-            raise OptionError.because("system.guidance.token_merging needs tomesd: pip install tomesd") from error
+            raise OptionError.because("needs tomesd: pip install tomesd", "token_merging") from error
         tomesd.apply_patch(denoiser.unet, **options.token_merging_params)
     if options.enable_compile:
         denoiser.unet.compile()

@@ -5,7 +5,7 @@ So the gradient is brought to one size where it enters the network, and back whe
 rounds nothing. A gradient scaler of the trainer is neither needed nor in the way.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,21 +28,22 @@ class _Enter(torch.autograd.Function):
 
 class _Leave(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y, scale):
-        ctx.dtype, ctx.scale = y.dtype, scale
-        return y.float()
+    def forward(ctx, scale, *ys):
+        ctx.dtype, ctx.scale = ys[0].dtype, scale
+        return tuple(y.float() for y in ys)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
-        scale = torch.exp2(torch.log2(PEAK / gradient.abs().amax()).round())
+    def backward(ctx, *gradients):
+        peak = torch.stack([gradient.abs().amax() for gradient in gradients]).amax()
+        scale = torch.exp2(torch.log2(PEAK / peak).round())
         ctx.scale[:] = [torch.where(scale.isfinite(), scale, 1.0)]
-        return (gradient * ctx.scale[0]).to(ctx.dtype), None
+        return None, *((gradient * ctx.scale[0]).to(ctx.dtype) for gradient in gradients)
 
 
-def in_precision(network: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
-    """network(x) in float32, computed in `dtype`; differentiable in x, once if `dtype` is a lower precision."""
+def in_precision(network: Callable[[Tensor], Sequence[Tensor]], x: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
+    """Outputs of network(x) in float32, computed in `dtype`; differentiable in x, once in a lower precision."""
     if dtype == torch.float32:
         return network(x.to(dtype))
-    scale: list[Tensor] = []  # set when the gradient enters, read when it leaves
-    return _Leave.apply(network(_Enter.apply(x, dtype, scale)), scale)
+    scale: list[Tensor] = []  # set when the gradients enter, read when theirs leaves
+    return _Leave.apply(scale, *network(_Enter.apply(x, dtype, scale)))

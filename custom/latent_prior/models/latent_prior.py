@@ -1,6 +1,6 @@
 """The library face: a pretrained latent diffusion model that says how pictures should change to fit a prompt.
 
-    prior = LatentPrior.from_pretrained("pocket", guidance_scale=10)
+    prior = LatentPrior.from_pretrained("pocket", guidance_scale=4.0)
     out = prior(images, prompt="a red mug", generator=torch.Generator().manual_seed(0))
     out.total({"sds": 1.0, "fm": 0.3, "kl": 0.1}).backward()
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.models.autoencoder import Autoencoder
-from latent_prior.models.checkpoint import resolve
+from latent_prior.models.checkpoint import KEY, Checkpoint, resolve
 from latent_prior.models.condition import Condition, predict, residual
 from latent_prior.models.denoiser import Denoiser
 from latent_prior.models.efficiency import Efficiency, make_efficient
@@ -38,8 +38,10 @@ from latent_prior.prior import (
     sample_timesteps,
     timestep_range,
     weighting,
-    x0_from_eps,
 )
+
+# Where a checkpoint says nothing: what score distillation of Stable Diffusion is used with (Poole et al. 2022).
+GUIDANCE_SCALE = 100.0
 
 
 class LatentPrior:
@@ -54,11 +56,14 @@ class LatentPrior:
         autoencoder: Autoencoder,
         text_encoder: TextEncoder,
         options: PriorOptions | None = None,
+        guidance_scale: float = GUIDANCE_SCALE,
     ):
+        """guidance_scale: the checkpoint's own, for options that name none."""
+        self.guidance_scale = guidance_scale
         self.denoiser = denoiser
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
-        self.options = options or PriorOptions()
+        self.options = self.complete(options or PriorOptions())
         autoencoder.check_layers(self.options.fm_layers)
 
     @classmethod
@@ -81,7 +86,8 @@ class LatentPrior:
         float32. cache_dir: folder for prompt embeddings, None keeps them in memory. textual_inversion, lora: files or hub
         ids to put on top; a LoRA may end in `:scale`, an inversion in `=word`. prediction_type: what the UNet predicts
         (epsilon, v_prediction or sample) over what the checkpoint says. efficiency: ways to spend less memory or time.
-        options: fields of PriorOptions.
+        options: fields of PriorOptions. The checkpoint's own guidance scale is that of `latent_prior.json` in its folder,
+        `{"guidance_scale": 3.0}`; 100 where there is none.
         Raises ValueError, in one line, for a checkpoint that is missing, corrupt or does not fit together.
         """
         chosen = PriorOptions(**options)
@@ -93,7 +99,12 @@ class LatentPrior:
         denoiser = Denoiser.from_checkpoint(checkpoint, device, dtype)
         autoencoder = Autoencoder.from_checkpoint(checkpoint, device, vae_dtype)
         make_efficient(denoiser, autoencoder, efficiency or Efficiency())
-        return cls(denoiser, autoencoder, TextEncoder(checkpoint, device, dtype, cache_dir), chosen)
+        text_encoder = TextEncoder(checkpoint, device, dtype, cache_dir)
+        return cls(denoiser, autoencoder, text_encoder, chosen, _guidance_scale(checkpoint))
+
+    def complete(self, options: PriorOptions) -> PriorOptions:
+        """The options with the checkpoint's own guidance scale where they name none."""
+        return options if options.guidance_scale is not None else replace(options, guidance_scale=self.guidance_scale)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -118,7 +129,7 @@ class LatentPrior:
         per picture. progress: fraction of an optimisation that is done, for timestep annealing. changes: fields of
         PriorOptions that differ from the prior's own for this call, such as `use_fm=False`.
         """
-        options = replace(self.options, **changes)
+        options = self.complete(replace(self.options, **changes))
         condition = self.condition(prompt, negative_prompt, len(images), options)
         v = self.to_latents(images, latents=latents, options=options, generator=generator)
         return self.score(v, condition, self.timestep_bounds(options, progress), options, generator)
@@ -126,18 +137,25 @@ class LatentPrior:
     def condition(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str], batch: int, options: PriorOptions
     ) -> Condition:
-        """Embed prompts for `batch` pictures. Raises ValueError for an empty prompt or a wrong number of them."""
+        """Embed prompts for `batch` pictures.
+
+        Raises ValueError for an empty prompt, a wrong number of them, and noise-free distillation without a negative one.
+        """
         given = {"prompt": prompt, "negative_prompt": negative_prompt}
         lists = {name: [text] * batch if isinstance(text, str) else list(text) for name, text in given.items()}
         for name, texts in lists.items():
             if len(texts) != batch:
                 raise OptionError.because(
-                    f"{name}: got {len(texts)} for {batch} pictures; expected one, or one per picture"
+                    f"got {len(texts)} for {batch} pictures; expected one, or one per picture", name
                 )
         if not all(text.strip() for text in lists["prompt"]):
             raise OptionError.because("prompt is empty; say what the pictures should show")
         null = self.text_encoder([""] * batch) if options.score == "nfsd" else None
-        return Condition(self.text_encoder(lists["prompt"]), self.text_encoder(lists["negative_prompt"]), null=null)
+        condition = Condition(
+            self.text_encoder(lists["prompt"]), self.text_encoder(lists["negative_prompt"]), null=null
+        )
+        self.check_condition(condition, options)
+        return condition
 
     def to_latents(
         self,
@@ -150,11 +168,8 @@ class LatentPrior:
         """Scaled latents of pictures, or of latents of any size, at the checkpoint's own size if it is to resize."""
         channels = self.autoencoder.latent_channels if latents else 3
         if images.ndim != 4 or images.shape[1] != channels:
-            what = "latents (rgb_as_latents)" if latents else "pictures"
-            raise OptionError.because(
-                f"got {what} of shape {tuple(images.shape)}; expected B {channels} H W: "
-                f"set system.geometry.n_feature_dims={channels}, or change between rgb and latent space"
-            )
+            what = "latents" if latents else "pictures"
+            raise OptionError.because(f"got {what} of shape {tuple(images.shape)}; expected B {channels} H W")
         images = images.float()
         size = self.denoiser.sample_size if latents else self.image_size
         if options.resize_input and images.shape[-2:] != size:
@@ -164,9 +179,20 @@ class LatentPrior:
         return self.autoencoder.encode(images, sample=options.sample_latents, generator=generator)
 
     def timestep_bounds(self, options: PriorOptions, progress: float = 0.0) -> tuple[int, int]:
-        """Lowest and highest timestep to draw once a fraction `progress` of an optimisation is done."""
+        """Lowest and highest timestep to draw once a fraction `progress` of an optimisation is done.
+
+        Raises ValueError where that includes timesteps without signal, of which the checkpoint knows nothing.
+        """
         schedule, end = self.denoiser.schedule, options.anneal_end_percent
         t_min, t_max = timestep_range(schedule.num_timesteps, options.min_step_percent, options.max_step_percent)
+        last = self.denoiser.last_timestep
+        if t_max > last:
+            raise OptionError(
+                "max_step_percent",
+                options.max_step_percent,
+                f"less than {(last + 1) / schedule.num_timesteps:g}: the checkpoint predicts the noise, which says nothing "
+                f"of the picture from timestep {last + 1} on, where its schedule leaves no signal",
+            )
         t_end = None if end is None else timestep_range(schedule.num_timesteps, options.min_step_percent, end)[1]
         return annealed_bounds(options.timestep_annealing, progress, t_min, t_max, t_end=t_end, schedule=schedule)
 
@@ -182,8 +208,7 @@ class LatentPrior:
 
         One call of the denoiser without graph. Only feature matching runs the decoder, up to its deepest layer.
         """
-        options = options or self.options
-        self._check(condition, options)
+        options = self.complete(options or self.options)
         schedule = self.denoiser.schedule
         t = sample_timesteps(len(v), *bounds, generator=generator, device=v.device)
         eps = draw_noise(v, generator)
@@ -191,31 +216,42 @@ class LatentPrior:
             z_t = schedule.add_noise(v, eps, t)
             prediction = predict(self.denoiser, z_t, t, condition, options)
             delta = residual(prediction, eps, t, schedule.num_timesteps, options)
-            x0_hat = x0_from_eps(z_t, prediction.eps_hat, schedule.alpha(t), schedule.sigma(t))
-        fm = kl = None
+        fm, kl, x0_hat = None, None, prediction.x0_hat
         lsd = lsd_loss(v, delta, weighting(options.weighting_strategy, schedule, t), options.grad_clip)
         if options.use_fm:
             features = partial(self.autoencoder.features, layers=options.fm_layers)
             fm = linearised(lambda moving: fm_loss(features, moving, delta, x0_hat, options.fm_target), v)
         if options.use_kl:
             kl = kl_loss(v, options.kl_form)
+        eps_hat = prediction.eps_hat
         return PriorLosses(
-            lsd=lsd, fm=fm, kl=kl, t=t, v=v, eps=eps, z_t=z_t, eps_hat=prediction.eps_hat, delta=delta, x0_hat=x0_hat
+            lsd=lsd, fm=fm, kl=kl, t=t, v=v, eps=eps, z_t=z_t, eps_hat=eps_hat, delta=delta, x0_hat=x0_hat
         )
 
-    def _check(self, condition: Condition, options: PriorOptions) -> None:
+    def check_condition(self, condition: Condition, options: PriorOptions) -> None:
+        """Raise ValueError where prompts do not fit the checkpoint or the score, naming the prompt processor's key."""
         width, expected = condition.cond.shape[-1], self.denoiser.condition_width
         if width != expected:
             raise OptionError.because(
-                f"prompt embeddings are {width} wide, but the denoiser expects {expected}: set "
-                "system.prompt_processor.pretrained_model_name_or_path to the guidance's"
+                f"prompt embeddings are {width} wide, but the denoiser expects {expected}: set it to the guidance's",
+                KEY,
             )
         if condition.negatives is not None and options.score != "sds":
-            raise OptionError.because(
-                f"system.guidance.score is {options.score!r}, which knows no perp-neg: set it to 'sds', or "
-                "system.prompt_processor.use_perp_neg=false"
+            raise OptionError("use_perp_neg", True, f"false: the score {options.score!r} knows no perp-neg")
+        if options.score == "nfsd" and torch.equal(condition.uncond, condition.null):
+            flaws = "'unrealistic, blurry, low quality'"
+            raise OptionError(
+                "negative_prompt",
+                "",
+                f"one that names flaws, such as {flaws}: without it the domain term of score 'nfsd' is zero at high noise",
             )
-        if condition.null is None and options.score == "nfsd":
-            raise OptionError.because(
-                "system.guidance.score 'nfsd' needs the empty prompt's embedding (Condition.null)"
-            )
+
+
+def _guidance_scale(checkpoint: Checkpoint) -> float:
+    scale = checkpoint.beside_parts("latent_prior.json").get("guidance_scale", GUIDANCE_SCALE)
+    if not isinstance(scale, int | float) or not 0 <= scale < float("inf"):
+        raise OptionError.because(
+            f"guidance_scale in the latent_prior.json of {checkpoint.source!r} is {scale!r}; expected a number >= 0",
+            KEY,
+        )
+    return scale

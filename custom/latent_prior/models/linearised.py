@@ -1,8 +1,7 @@
 """A loss whose gradient is computed at once, on the spot, and handed on when the caller runs backward.
 
-The decoder's graph is freed before the renderer's backward begins, the decoder is walked back once however many
-gradients are asked of the result, and a half-precision decoder gets its gradient scaled into half precision's range:
-feature maps of 512x512 pictures have 10^7 entries, and the gradient of their mean, 10^-7 per entry, would vanish.
+The decoder's graph is freed before the renderer's backward begins, and the decoder is walked back once however many
+gradients are asked of the result.
 """
 
 from collections.abc import Callable
@@ -11,8 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-GRADIENT_SCALE = 2.0**16  # a power of two, so that scaling forth and back rounds nothing
 
 
 class _KnownGradient(torch.autograd.Function):
@@ -38,5 +35,5 @@ def linearised(loss: Callable[[Tensor], Tensor], v: Float[Tensor, "*shape"]) -> 
             return loss(v)
     leaf = v.detach().requires_grad_()
     value = loss(leaf)
-    (gradient,) = torch.autograd.grad(value * GRADIENT_SCALE, leaf)
-    return _KnownGradient.apply(v, value.detach(), gradient / GRADIENT_SCALE)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    return _KnownGradient.apply(v, value.detach(), gradient)

@@ -1,46 +1,52 @@
-"""The knobs of the prior, checked where they are made, before anything is loaded.
+"""The options of the prior, checked where they are made, before anything is loaded.
 
 The names are the config keys of `latent-prior-guidance`, and where threestudio has a key of that meaning, threestudio's.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from latent_prior import OptionError
-from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, WEIGHTINGS
-from latent_prior.prior._checks import require_one_of
+from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, WEIGHTINGS, require_one_of
 
 SCORES = ("sds", "csd", "nfsd")
 
+# A number; the guidance's config also takes a schedule [v0, v1, end], ...
+Scheduled = Any
+# True or false; the guidance's config also takes a number or a schedule, such as the term's weight
+# ${system.loss.lambda_fm}, and the switch is on while that is above 0.
+Switch = Any
 
-@dataclass(frozen=True)
+
+@dataclass
 class PriorOptions:
-    """How latents are scored. Raises ValueError, naming the config key, for a value that means nothing."""
+    """How latents are scored. Raises ValueError, naming the option, for a value that means nothing."""
 
-    # Scale of classifier-free guidance in its standard form: 0 unconditional, 1 conditional. 100 is what score
-    # distillation of Stable Diffusion is used with; 2 to 4 suits the pocket prior.
-    guidance_scale: float = 100.0
+    # Scale of classifier-free guidance in its standard form: 0 unconditional, 1 conditional. None takes the checkpoint's,
+    # see `LatentPrior.guidance_scale`.
+    guidance_scale: Scheduled = None
     # phi in [0, 1]: how far the guided clean estimate is drawn back to the conditional's spread; 0 leaves it alone.
-    guidance_rescale: float = 0.0
-    # Noise residual: sds (guided prediction less the noise), csd (conditional less unconditional), nfsd (noise-free).
+    guidance_rescale: Scheduled = 0.0
+    # Noise residual: sds (guided prediction less the noise), csd (conditional less unconditional), or nfsd (noise-free),
+    # which needs a negative prompt that names flaws.
     score: str = "sds"
     # w(t) of score distillation: sds (1 - alpha_bar), uniform, fantasia3d (sqrt(alpha_bar) (1 - alpha_bar)).
     weighting_strategy: str = "sds"
     # Bound on every entry of w(t) times the residual; None does not clip. Feature matching is not clipped.
-    grad_clip: float | None = None
+    grad_clip: Scheduled = None
     # Compute the feature matching term. It alone needs the decoder: without it a step costs the denoiser only.
-    use_fm: bool = True
+    use_fm: Switch = True
     # What feature matching compares with: residual, paper or denoised, see latent_prior.prior.feature_matching.
     fm_target: str = "residual"
     # Decoder layers it compares in, of mid, up_0, up_1, ...; None takes the first three levels after the middle block.
-    fm_layers: Sequence[str] | None = None
+    fm_layers: list[str] | None = None
     # Compute the KL regulariser.
-    use_kl: bool = True
+    use_kl: Switch = True
     # standard or paper, see latent_prior.prior.kl.
     kl_form: str = "standard"
     # Timesteps are drawn between these fractions of the schedule's length, both ends included.
-    min_step_percent: float = 0.02
-    max_step_percent: float = 0.98
+    min_step_percent: Scheduled = 0.02
+    max_step_percent: Scheduled = 0.98
     # How that range narrows with progress: none, linear (its upper end falls), sqrt (HiFA), dreamtime.
     timestep_annealing: str = "none"
     # Where the upper end arrives under linear annealing, as a fraction of the schedule; None goes down to the minimum.
@@ -51,27 +57,21 @@ class PriorOptions:
     resize_input: bool = True
 
     def __post_init__(self):
-        require_one_of(self.score, SCORES, "system.guidance.score")
-        require_one_of(self.weighting_strategy, WEIGHTINGS, "system.guidance.weighting_strategy")
-        require_one_of(self.fm_target, FM_TARGETS, "system.guidance.fm_target")
-        require_one_of(self.kl_form, KL_FORMS, "system.guidance.kl_form")
-        require_one_of(self.timestep_annealing, ANNEALINGS, "system.guidance.timestep_annealing")
-        self._require(0 <= self.guidance_scale < float("inf"), "guidance_scale", "a finite number >= 0")
+        require_one_of(self.score, SCORES, "score")
+        require_one_of(self.weighting_strategy, WEIGHTINGS, "weighting_strategy")
+        require_one_of(self.fm_target, FM_TARGETS, "fm_target")
+        require_one_of(self.kl_form, KL_FORMS, "kl_form")
+        require_one_of(self.timestep_annealing, ANNEALINGS, "timestep_annealing")
+        scale, clip, end = self.guidance_scale, self.grad_clip, self.anneal_end_percent
+        low, high = self.min_step_percent, self.max_step_percent
+        self._require(scale is None or 0 <= scale < float("inf"), "guidance_scale", "a finite number >= 0, or None")
         self._require(0 <= self.guidance_rescale <= 1, "guidance_rescale", "a number in [0, 1]")
-        self._require(self.grad_clip is None or self.grad_clip >= 0, "grad_clip", "a number >= 0, or null")
-        self._require(0 <= self.min_step_percent <= 1, "min_step_percent", "a fraction in [0, 1]")
-        self._require(
-            self.min_step_percent <= self.max_step_percent <= 1,
-            "max_step_percent",
-            f"a fraction in [{self.min_step_percent}, 1], from min_step_percent on",
-        )
-        end = self.anneal_end_percent
-        self._require(
-            end is None or self.min_step_percent <= end <= self.max_step_percent,
-            "anneal_end_percent",
-            f"null or a fraction in [{self.min_step_percent}, {self.max_step_percent}], the range of timesteps",
-        )
+        self._require(clip is None or clip >= 0, "grad_clip", "a number >= 0, or None")
+        self._require(0 <= low <= 1, "min_step_percent", "a fraction in [0, 1]")
+        self._require(low <= high <= 1, "max_step_percent", f"a fraction in [{low}, 1], from min_step_percent on")
+        within = f"None or a fraction in [{low}, {high}], the range of timesteps"
+        self._require(end is None or low <= end <= high, "anneal_end_percent", within)
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
-            raise OptionError.because(f"system.guidance.{name} is {getattr(self, name)}; expected {expected}")
+            raise OptionError(name, getattr(self, name), expected)

@@ -1,7 +1,8 @@
 """Deterministic sampling, to look at what the prior makes of a noised latent.
 
-Symbols as in `latent_prior.prior`: z_t = alpha_t v + sigma_t eps. Each sample walks from its own timestep down to a clean
-latent in the same number of steps, so a batch of mixed timesteps needs no loop over samples.
+Symbols as in `latent_prior.prior`: z_t = alpha_t v + sigma_t eps. A step of DDIM with eta = 0 (Song et al. 2021, eq. 12)
+adds the predicted noise to the clean estimate at the lower timestep. Each sample walks from its own timestep down to a
+clean latent in the same number of steps, so a batch of mixed timesteps needs no loop over samples.
 """
 
 from collections.abc import Callable
@@ -10,34 +11,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_prior import OptionError
-from latent_prior.prior import NoiseSchedule, x0_from_eps
-
-
-def ddim_step(
-    z_t: Float[Tensor, "B C h w"],
-    eps_hat: Float[Tensor, "B C h w"],
-    t: Int[Tensor, "B"],
-    t_next: Int[Tensor, "B"],
-    schedule: NoiseSchedule,
-) -> Float[Tensor, "B C h w"]:
-    """The latent at the lower timestep `t_next` (Song et al. 2021, "DDIM", eq. 12 with eta = 0)."""
-    x0 = x0_from_eps(z_t, eps_hat, schedule.alpha(t), schedule.sigma(t))
-    return schedule.add_noise(x0, eps_hat, t_next)
+from latent_prior.prior import NoiseSchedule
 
 
 @torch.no_grad()
 def ddim(
-    denoise: Callable[[Tensor, Tensor], Tensor],
+    denoise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     schedule: NoiseSchedule,
     z_t: Float[Tensor, "B C h w"],
     t: Int[Tensor, "B"],
     steps: int,
 ) -> Float[Tensor, "B C h w"]:
-    """Clean latents from noised ones in `steps` calls of `denoise(z, t) → eps_hat`, timesteps evenly spaced below t."""
+    """Clean latents from noised ones in `steps` calls of `denoise(z, t) → (eps_hat, x0_hat)`, timesteps evenly spaced."""
     if steps < 1:
-        raise OptionError.because(f"steps is {steps}; expected at least 1")
-    grid = [t * (steps - step) // steps for step in range(steps)]
-    for now, after in zip(grid[:-1], grid[1:], strict=True):
-        z_t = ddim_step(z_t, denoise(z_t, now), now, after, schedule)
-    return x0_from_eps(z_t, denoise(z_t, grid[-1]), schedule.alpha(grid[-1]), schedule.sigma(grid[-1]))
+        raise ValueError(f"steps is {steps}; expected at least 1")
+    for step in range(steps):
+        eps_hat, x0_hat = denoise(z_t, t * (steps - step) // steps)
+        z_t = schedule.add_noise(x0_hat, eps_hat, t * (steps - step - 1) // steps)
+    return x0_hat

@@ -74,10 +74,16 @@ class TextEncoder:
         self._towers = None
 
     @cached_property
+    def _empty_is_zero(self) -> bool:
+        """Whether zeros stand for the empty prompt: in Stable Diffusion XL, unless the checkpoint says no."""
+        index = self.checkpoint.beside_parts("model_index.json") if self.checkpoint.is_xl else {}
+        return self.checkpoint.is_xl and index.get("force_zeros_for_empty_prompt", True)  # diffusers' default
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the contents of text towers, tokenizers and adapters."""
         # the number changes with how prompts are embedded
-        digest = hashlib.sha256(f"2 {self.dtype}".encode())
+        digest = hashlib.sha256(f"2 {self.dtype} {self._empty_is_zero}".encode())
         for part in text_towers(self.checkpoint):
             tower = self.checkpoint.part(part)
             tokenizer = self.checkpoint.part(part.replace("text_encoder", "tokenizer"))
@@ -108,7 +114,10 @@ class TextEncoder:
         if not xl:
             return outputs[0].last_hidden_state.float()
         hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        return packed(hidden.float(), outputs[1].text_embeds.float())
+        embeddings = packed(hidden.float(), outputs[1].text_embeds.float())
+        if self._empty_is_zero:
+            embeddings[[not prompt.strip() for prompt in prompts]] = 0
+        return embeddings
 
     def _tokens(self, tokenizer, model, prompts: list[str]) -> Tensor:
         words = self.checkpoint.adapters.textual_inversion

@@ -6,6 +6,7 @@ noise residual; `x0_hat` the clean estimate; `sg` stop-gradient. Random numbers 
 passed in (None: torch's global one). Importing this package registers nothing and imports neither diffusers nor a host.
 """
 
+from latent_prior.prior._checks import require_finite, require_one_of
 from latent_prior.prior.cfg import classifier_free_guidance, perp_neg, perpendicular_component, rescale_guidance
 from latent_prior.prior.clip_losses import directional_loss, spherical_distance, structure_loss
 from latent_prior.prior.directional import directional_distillation_loss
@@ -17,8 +18,8 @@ from latent_prior.prior.parameterization import (
     PREDICTION_TYPES,
     eps_from_model,
     eps_from_x0,
-    model_from_eps,
     x0_from_eps,
+    x0_from_model,
 )
 from latent_prior.prior.schedule import NoiseSchedule, draw_noise
 from latent_prior.prior.timesteps import (
@@ -53,10 +54,11 @@ __all__ = [
     "fm_loss",
     "kl_loss",
     "lsd_loss",
-    "model_from_eps",
     "nfsd_residual",
     "perp_neg",
     "perpendicular_component",
+    "require_finite",
+    "require_one_of",
     "rescale_guidance",
     "sample_timesteps",
     "sds_residual",
@@ -65,4 +67,5 @@ __all__ = [
     "timestep_range",
     "weighting",
     "x0_from_eps",
+    "x0_from_model",
 ]

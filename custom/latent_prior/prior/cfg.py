@@ -57,26 +57,16 @@ def perp_neg(
 
 
 def rescale_guidance(
-    eps_hat: Float[Tensor, "B C h w"],
-    eps_cond: Float[Tensor, "B C h w"],
-    z_t: Float[Tensor, "B C h w"],
-    alpha: Float[Tensor, "B 1 1 1"],
-    sigma: Float[Tensor, "B 1 1 1"],
-    phi: float,
+    x0_hat: Float[Tensor, "B C h w"], x0_cond: Float[Tensor, "B C h w"], phi: float
 ) -> Float[Tensor, "B C h w"]:
-    """`eps_hat` after its clean estimate x0 was drawn back to the spread of the conditional's; tames over-saturation.
+    """The guided clean estimate, drawn back to the spread of the conditional's; tames over-saturation.
 
-    x0' = phi (std(x0_cond) / std(x0)) x0 + (1 - phi) x0, the standard deviations taken over C h w of each sample.
-    phi in [0, 1]: 0 leaves eps_hat as it is, 1 matches the spread wholly. Raises ValueError outside that range.
+    phi (std(x0_cond) / std(x0_hat)) x0_hat + (1 - phi) x0_hat, the standard deviations taken over C h w of each sample.
+    phi in [0, 1]: 0 leaves x0_hat as it is, 1 matches the spread wholly. Raises ValueError outside that range.
     Source: Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", section 3.4, applied to x0
     as MVDream does (Shi et al. 2023), which takes the standard deviations over all views of one object.
     """
     if not 0.0 <= phi <= 1.0:
-        raise OptionError.because(f"system.guidance.guidance_rescale is {phi}; expected a number in [0, 1]")
-    if phi == 0.0:
-        return eps_hat
-    x0 = (z_t - sigma * eps_hat) / alpha
-    x0_cond = (z_t - sigma * eps_cond) / alpha
-    ratio = torch.std(x0_cond, dim=(1, 2, 3), keepdim=True) / torch.std(x0, dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
-    # Same as eps_from_x0(z_t, x0', ...), without subtracting two nearly equal numbers at low noise.
-    return eps_hat + phi * (1.0 - ratio) * (alpha / sigma) * x0
+        raise OptionError("guidance_rescale", phi, "a number in [0, 1]")
+    spread, wanted = (torch.std(x0, dim=(1, 2, 3), keepdim=True) for x0 in (x0_hat, x0_cond))
+    return (1.0 - phi + phi * wanted / spread.clamp_min(1e-8)) * x0_hat

@@ -60,9 +60,7 @@ def lsd_loss(
     are means: to carry weights tuned at n = C h w over to another size n', multiply lambda_sds by n / n'.
     """
     if clip is not None and clip < 0:
-        raise OptionError.because(
-            f"system.guidance.grad_clip is {clip}; expected a number >= 0, or null for no clipping"
-        )
+        raise OptionError("grad_clip", clip, "a number >= 0, or None for no clipping")
     gradient = (w * delta).detach()
     if clip is not None:
         gradient = gradient.clamp(-clip, clip)

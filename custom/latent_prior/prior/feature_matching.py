@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError
 from latent_prior.prior._checks import require_one_of
 
 FM_TARGETS = ("residual", "paper", "denoised")
@@ -36,7 +35,7 @@ def fm_loss(
     on the sizes of latent and maps; doubling the layers about doubles it. The gradient on one entry of v falls as
     1 / (B C h w), where that of LSD falls as 1 / B only (see `lsd_loss`).
     """
-    require_one_of(target, FM_TARGETS, "system.guidance.fm_target")
+    require_one_of(target, FM_TARGETS, "fm_target")
     delta = delta.detach()
     if target == "residual":
         moving, fixed = v, v - delta
@@ -44,15 +43,11 @@ def fm_loss(
         moving, fixed = v + delta, v
     else:
         if x0_hat is None:
-            raise OptionError.because(
-                "system.guidance.fm_target 'denoised' needs the clean estimate x0_hat; none was given"
-            )
+            raise ValueError("fm_target 'denoised' needs the clean estimate x0_hat; none was given")
         moving, fixed = v, x0_hat
     with torch.no_grad():
         fixed_maps = features(fixed.detach())
     moving_maps = features(moving)
     if len(moving_maps) == 0:
-        raise OptionError.because(
-            "system.guidance.fm_layers is empty; expected at least one decoder layer, or lambda_fm 0"
-        )
+        raise ValueError("`features` returned no maps; expected those of at least one decoder layer")
     return torch.stack([(a - b).abs().mean() for a, b in zip(moving_maps, fixed_maps, strict=True)]).sum()

@@ -25,7 +25,7 @@ def kl_loss(v: Float[Tensor, "B C h w"], form: str = "standard") -> Float[Tensor
     Reduction: mean over B and C of a function of moments, which are means themselves: the value does not depend on the
     latent's size. The gradient on one entry of v falls as 1 / (B C h w), as that of feature matching does.
     """
-    require_one_of(form, KL_FORMS, "system.guidance.kl_form")
+    require_one_of(form, KL_FORMS, "kl_form")
     mean = v.mean(dim=(2, 3))
     variance = v.var(dim=(2, 3), correction=0)
     log_variance = variance.clamp_min(_VARIANCE_FLOOR).log()

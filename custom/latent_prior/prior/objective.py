@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.prior._checks import require_one_of
+from latent_prior.prior._checks import require_finite, require_one_of
 
 # Name of the weight (system.loss.lambda_<name>) -> field of PriorLosses. threestudio calls our LSD "sds".
 TERMS = {"sds": "lsd", "fm": "fm", "kl": "kl"}
@@ -50,19 +50,14 @@ class PriorLosses:
         terms = self.terms()
         total = self.v.new_zeros(())
         for name, weight in weights.items():
-            require_one_of(name, TERMS, "the name of a prior's weight")
+            require_one_of(name, TERMS, "a weight's name")
             if not 0.0 <= weight < float("inf"):
-                raise OptionError.because(f"system.loss.lambda_{name} is {weight}; expected a finite number >= 0")
+                raise OptionError(f"the weight of {name!r}", weight, "a finite number >= 0")
             if weight == 0:
                 continue
             if name not in terms:
-                raise OptionError.because(
-                    f"system.loss.lambda_{name} is {weight}, but the prior did not compute that term"
-                )
-            if not bool(torch.isfinite(terms[name])):
-                raise OptionError.because(
-                    f"the prior's term {name!r} is {float(terms[name])}; the optimisation has diverged"
-                )
+                raise OptionError(f"the weight of {name!r}", weight, "0: the prior did not compute that term")
+            require_finite({name: terms[name]})
             total = total + weight * terms[name]
         return total
 

@@ -1,4 +1,4 @@
-"""What a denoiser may predict, and the way from each prediction to the noise `eps_hat` and back.
+"""What a denoiser may predict, and how each prediction gives the noise and the clean latent.
 
 All conversions follow from z_t = alpha x0 + sigma eps with alpha^2 + sigma^2 = 1; `x0` is a clean latent or its
 estimate. Names as in diffusers' `prediction_type`:
@@ -6,7 +6,9 @@ estimate. Names as in diffusers' `prediction_type`:
     v_prediction   the velocity alpha eps - sigma x0 (Salimans & Ho 2022, "Progressive Distillation", appendix D);
                    not to be confused with our latent `v`
     sample         the clean latent x0
-`alpha`, `sigma` have shape B 1 1 1. Divisions by alpha or sigma lose precision where that one is near zero.
+`alpha`, `sigma` have shape B 1 1 1. Divisions by alpha or sigma lose precision where that one is near zero; a velocity is
+turned into either estimate without one, so both are known at zero terminal SNR (alpha = 0), where noise alone says nothing
+of x0 (Lin et al. 2023, section 3.1).
 """
 
 from jaxtyping import Float
@@ -54,17 +56,17 @@ def eps_from_model(
     return eps_from_x0(z_t, output, alpha, sigma)
 
 
-def model_from_eps(
-    eps: Float[Tensor, "B C h w"],
+def x0_from_model(
+    output: Float[Tensor, "B C h w"],
     z_t: Float[Tensor, "B C h w"],
     alpha: Float[Tensor, "B 1 1 1"],
     sigma: Float[Tensor, "B 1 1 1"],
     prediction_type: str,
 ) -> Float[Tensor, "B C h w"]:
-    """Inverse of `eps_from_model`: the raw output that stands for `eps`. Raises ValueError likewise."""
+    """The clean estimate from a denoiser's raw output. Raises ValueError for an unknown prediction type."""
     require_one_of(prediction_type, PREDICTION_TYPES, _KEY)
     if prediction_type == "epsilon":
-        return eps
+        return x0_from_eps(z_t, output, alpha, sigma)
     if prediction_type == "v_prediction":
-        return (eps - sigma * z_t) / alpha
-    return x0_from_eps(z_t, eps, alpha, sigma)
+        return alpha * z_t - sigma * output
+    return output

@@ -20,9 +20,8 @@ def timestep_range(num_timesteps: int, min_percent: float, max_percent: float) -
     Raises ValueError unless 0 <= min_percent <= max_percent <= 1.
     """
     if not 0.0 <= min_percent <= max_percent <= 1.0:
-        raise OptionError.because(
-            f"system.guidance.min_step_percent is {min_percent} and system.guidance.max_step_percent is {max_percent}; "
-            "expected 0 <= min <= max <= 1"
+        raise OptionError(
+            "max_step_percent", max_percent, f"0 <= min_step_percent ({min_percent}) <= max_step_percent <= 1"
         )
     last = num_timesteps - 1
     return min(int(num_timesteps * min_percent), last), min(int(num_timesteps * max_percent), last)
@@ -41,10 +40,7 @@ def sample_timesteps(
     Raises ValueError for an empty range.
     """
     if not 0 <= t_min <= t_max:
-        raise OptionError.because(
-            f"timesteps {t_min}..{t_max} are an empty range; expected 0 <= t_min <= t_max "
-            "(system.guidance.min_step_percent, system.guidance.max_step_percent)"
-        )
+        raise ValueError(f"timesteps {t_min}..{t_max} are an empty range; expected 0 <= t_min <= t_max")
     drawn_on = device if generator is None else generator.device
     return torch.randint(t_min, t_max + 1, (batch,), generator=generator, dtype=torch.long, device=drawn_on).to(device)
 
@@ -67,25 +63,21 @@ def annealed_bounds(
     The last two leave nothing to chance: both bounds are equal.
     Raises ValueError for an unknown name, a progress outside [0, 1] or a t_end outside t_min..t_max.
     """
-    require_one_of(annealing, ANNEALINGS, "system.guidance.timestep_annealing")
+    require_one_of(annealing, ANNEALINGS, "timestep_annealing")
     if not 0.0 <= progress <= 1.0:
-        raise OptionError.because(f"progress is {progress}; expected a number in [0, 1] (is trainer.max_steps right?)")
+        raise OptionError("progress", progress, "a number in [0, 1]")
     if annealing == "none":
         return t_min, t_max
     if annealing == "linear":
         end = t_min if t_end is None else t_end
         if not t_min <= end <= t_max:
-            raise OptionError.because(
-                f"system.guidance.anneal_end_percent means timestep {end}; expected one in {t_min}..{t_max}"
-            )
+            raise OptionError.because(f"timestep {end}; expected one in {t_min}..{t_max}", "anneal_end_percent")
         return t_min, round(t_max - (t_max - end) * progress)
     if annealing == "sqrt":
         t = round(t_max - (t_max - t_min) * progress**0.5)
     else:
         if schedule is None:
-            raise OptionError.because(
-                "system.guidance.timestep_annealing 'dreamtime' needs the model's noise schedule; none was given"
-            )
+            raise ValueError("timestep_annealing 'dreamtime' needs the model's noise schedule; none was given")
         t = dreamtime_timestep(progress, t_min, t_max, schedule)
     return t, t
 
@@ -97,12 +89,14 @@ def dreamtime_weight(
 
     W = W_d W_p with W_d = sqrt((1 - alpha_bar) / alpha_bar) from the model and W_p = exp(-(t - centre)^2 / 2 width^2)
     from perception: mid timesteps shape the content. None: centre T/2 and width T/8, that is 500 and 125 for T = 1000.
-    In float64. Source: Huang et al. 2024, "DreamTime" (arXiv 2306.12422).
+    In float64. Where alpha_bar is 0 (zero terminal SNR) W_d would be infinite and no other timestep had a share, so the
+    least alpha_bar above 0 stands in. Source: Huang et al. 2024, "DreamTime" (arXiv 2306.12422).
     """
     num = schedule.num_timesteps
     centre = num / 2 if centre is None else centre
     width = num / 8 if width is None else width
     alpha_bar = schedule.alphas_cumprod.double()
+    alpha_bar = alpha_bar.clamp_min(alpha_bar[alpha_bar > 0].min())
     t = torch.arange(num, dtype=torch.float64, device=alpha_bar.device)
     return ((1.0 - alpha_bar) / alpha_bar).sqrt() * torch.exp(-((t - centre) ** 2) / (2.0 * width**2))
 

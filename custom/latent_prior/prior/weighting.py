@@ -23,5 +23,5 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def weighting(name: str, schedule: NoiseSchedule, t: Int[Tensor, " B"]) -> Float[Tensor, "B 1 1 1"]:
     """w(t) of the weighting `name`, one of WEIGHTINGS. Raises ValueError for another name."""
-    require_one_of(name, WEIGHTINGS, "system.guidance.weighting_strategy")
+    require_one_of(name, WEIGHTINGS, "weighting_strategy")
     return WEIGHTINGS[name](schedule.alpha_bar(t))

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from latent_prior import OptionError, host
+from latent_prior.host.embedded.scalars import C_max, knot_values
+from latent_prior.prior import require_finite
 
 # What the guidances of ours return, each with the switch in the guidance's config, if it has one.
 GUIDANCE_TERMS = {
@@ -16,18 +17,6 @@ GUIDANCE_TERMS = {
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def scheduled_values(weight: float | list[float]) -> list[float]:
-    """The values, not the moments, of a weight: a number, or a schedule as `C` reads it."""
-    numbers = weight if isinstance(weight, list) else [weight]
-    if len(numbers) < 3:  # a number; what else is so short, `C` refuses
-        return numbers
-    if len(numbers) == 3:  # [v0, v1, end]
-        return numbers[:2]
-    if len(numbers) == 4:  # [start, v0, v1, end]
-        return numbers[1:3]
-    return [numbers[1], *numbers[2::2]]  # [start, v0, v1, end1, v2, end2, ...]
 
 
 class LossWeights:
@@ -48,13 +37,14 @@ class LossWeights:
             if not key.startswith("lambda_"):
                 expected = " or ".join(["lambda_<term>", *self.loss_settings])
                 raise OptionError.because(f"system.loss.{key} is not a weight; expected {expected}")
-            numbers = value if isinstance(value, list) else [value]
-            if not all(is_number(n) for n in numbers):
-                raise OptionError.because(f"system.loss.{key} is {value!r}; expected a number or a schedule of numbers")
-            if any(v < 0 for v in scheduled_values(value)):
-                raise OptionError.because(
-                    f"system.loss.{key} is {value}; expected a weight >= 0 (a negative one would maximise)"
-                )
+            if not is_number(value) and not isinstance(value, list):
+                raise OptionError(f"system.loss.{key}", value, "a number or a schedule of numbers")
+            try:
+                values = knot_values(value)
+            except OptionError as error:
+                raise OptionError(f"system.loss.{key}", value, f"a number or a schedule: {error}") from error
+            if not all(0 <= v < float("inf") for v in values):
+                raise OptionError(f"system.loss.{key}", value, "a weight >= 0 (a negative one would maximise)")
 
     def check_terms_known(self, names: tuple[str, ...]) -> None:
         """Raise ValueError for a weight of a term that is not among `names`, so that none is read by nothing."""
@@ -85,7 +75,7 @@ class LossWeights:
             )
 
     def _highest_weight(self, term: str) -> float:
-        return max(scheduled_values(host.config_to_primitive(self.cfg.loss).get(f"lambda_{term}", 0)))
+        return C_max(self.cfg.loss.get(f"lambda_{term}", 0))
 
     def weight(self, term: str, required: bool = False) -> float:
         """A term's weight at this moment; 0 where there is none, unless it is `required`."""
@@ -105,7 +95,7 @@ class LossWeights:
             self.log(f"train/{prefix}{name}", value)
             if name.startswith("loss_"):
                 term = name.removeprefix("loss_")
-                require_finite(term, value)
+                require_finite({name: value})
                 total = total + value * self.weight(term, required=True)
         return total
 
@@ -115,7 +105,7 @@ class LossWeights:
         if weight == 0:
             return 0.0
         value = compute()
-        require_finite(term, value)
+        require_finite({f"loss_{term}": value})
         self.log(f"train/loss_{term}", value)
         return weight * value
 
@@ -123,11 +113,3 @@ class LossWeights:
         """Log every weight as it is at this moment."""
         for name, value in self.cfg.loss.items():
             self.log(f"train_params/{name}", self.C(value))
-
-
-def require_finite(name: str, value: Tensor) -> None:
-    """Raise ValueError naming a term that is not finite."""
-    if not torch.isfinite(value):
-        raise OptionError.because(
-            f"the optimisation has diverged: loss_{name} = {value.item()}; lower the learning rate"
-        )

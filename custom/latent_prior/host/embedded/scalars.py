@@ -10,6 +10,8 @@ the same on either host: the piece is always chosen by the step, and a piece's s
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
@@ -63,9 +65,31 @@ def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -
     return first + (last - first) * progress
 
 
+def knot_values(value: Any) -> list[float]:
+    """The values that a scheduled scalar takes at its knots; those between lie between them. Raises ValueError as `C`."""
+    if isinstance(value, int | float):
+        return [value]
+    schedule = _segments(value)
+    return [*schedule[1:3], *schedule[4::2]]
+
+
 def C_max(value: Any) -> float:
     """The largest value a scheduled scalar ever takes; tells whether a loss is in use at all."""
-    if isinstance(value, int | float):
-        return value
-    schedule = _segments(value)
-    return max(schedule[1:3] + schedule[4::2])
+    return max(knot_values(value))
+
+
+def knots(values: Iterable[Any]) -> Iterator[tuple[int, int]]:
+    """Moments (epoch, step) between which each of `values`, numbers or schedules, is linear: what holds of linear
+    conditions at all of them holds throughout. A jump counts twice, just before and after. Raises ValueError as `C`.
+    """
+    epochs, steps = {0}, {0}
+    for value in values:
+        if isinstance(value, int | float):
+            continue
+        schedule = _segments(value)
+        for moment in (schedule[0], *schedule[3::2]):
+            after = max(0, math.ceil(moment))
+            steps |= {after, max(0, after - 1)}  # every piece is chosen by the step, whatever its end counts
+            if any(isinstance(end, float) for end in schedule[3::2]):
+                epochs |= {after, max(0, after - 1)}
+    yield from product(sorted(epochs), sorted(steps))

@@ -58,6 +58,8 @@ def assemble(
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    # what score distillation of the pocket prior is used with: more gives dark rims and poisonous colours
+    (partial / "latent_prior.json").write_text(json.dumps({"guidance_scale": 3.0}, indent=2) + "\n")
     if (card := out / "README.md").exists():
         shutil.copyfile(card, partial / "README.md")
     shutil.rmtree(out, ignore_errors=True)
