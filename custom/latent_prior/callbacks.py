@@ -10,13 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from tqdm import tqdm
 
-
-class Interrupted(Exception):
-    """Ctrl-C was pressed or SIGTERM came; the run can go on from `checkpoint`."""
-
-    def __init__(self, checkpoint: Path):
-        super().__init__(str(checkpoint))
-        self.checkpoint = checkpoint
+from latent_prior.run_folder import Interrupted
 
 
 class Progress(pl.Callback):

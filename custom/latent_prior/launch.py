@@ -7,14 +7,17 @@ import argparse
 import importlib.util
 import logging
 import os
+import re
 import sys
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latent_prior import OptionError, host_arguments
+from latent_prior.run_folder import Interrupted
 
 MODES = ("train", "validate", "test", "export")
 WHOLE_JOB = ("train", "test", "export")
@@ -54,7 +57,7 @@ def run(
 
     import latent_prior
     from latent_prior import host, run_folder
-    from latent_prior.callbacks import Interrupted, OnFirstStep, Progress, SaveOnInterrupt
+    from latent_prior.callbacks import OnFirstStep, Progress, SaveOnInterrupt
     from latent_prior.host.resume import ExactResume
 
     latent_prior.register()
@@ -144,14 +147,26 @@ def run(
         raise
 
 
+def one_gpu(given: str) -> str:
+    """`--gpu` as CUDA_VISIBLE_DEVICES has it: a number (also as cuda:0), or the name of a GPU or of a part of one."""
+    found = re.fullmatch(r"(?:cuda:)?(\d+)|((?:GPU|MIG)-[\w/-]+)", given.strip())
+    if found is None and "," in given.strip(", "):
+        raise OptionError.because(
+            f"{given}: several GPUs in one run are not supported yet; start one run per GPU", "--gpu"
+        )
+    if found is None:
+        raise OptionError("--gpu", given, "the number of one GPU, such as 0")
+    return found[1] or found[2]
+
+
 def choose_gpus(gpu: str) -> int:
-    """Make only the GPUs of `--gpu` visible, and count them; CUDA_VISIBLE_DEVICES goes before, as in threestudio."""
+    """Make only the GPU of `--gpu` visible, and return how many a run uses: one.
+
+    CUDA_VISIBLE_DEVICES goes before, as in threestudio; of several the run uses the first.
+    """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        if not all(part.strip() for part in gpu.split(",")):
-            raise OptionError.because(f"--gpu: expected numbers with commas between, e.g. 0 or 0,1, got {gpu!r}")
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    return len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", one_gpu(gpu))
+    return 1
 
 
 def _check_fit(resume: str, system: Any) -> tuple[int, int]:
@@ -229,13 +244,17 @@ def report(folder: Path) -> None:
         print(f"  {path}")
 
 
-def guarded(action) -> int:
-    """Run `action()`; bad input becomes one line and exit code 2, Ctrl-C or SIGTERM exit code 130 with the way back."""
-    from latent_prior.callbacks import Interrupted
+def guarded(action: Callable[[], None], verbose: bool = False) -> int:
+    """Run `action()` and return the exit code.
 
+    Bad input becomes one line and 2 (after its traceback where `verbose` or LATENT_PRIOR_DEBUG=1 asks for it), Ctrl-C or
+    SIGTERM becomes 130 with what to do next. Anything else is a bug and keeps its traceback.
+    """
     try:
         action()
-    except ValueError as error:
+    except OptionError as error:
+        if verbose or os.environ.get("LATENT_PRIOR_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except Interrupted as stop:
@@ -255,18 +274,16 @@ def parser() -> argparse.ArgumentParser:
         epilog='example: python launch.py --config custom/latent_prior.yaml system.prompt_processor.prompt="a red mug"',
     )
     p.add_argument("--config", required=True, help="the experiment's YAML, e.g. custom/latent_prior.yaml")
-    p.add_argument("--gpu", default="0", help="GPUs to use, e.g. 0 or 0,1; without a GPU the CPU is used")
-    host_arguments.add_arguments(p)
+    host_arguments.add_run_arguments(p)
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--train", action="store_true", help="train, then render the turntable")
     mode.add_argument("--validate", action="store_true", help="render the validation views of resume=CHECKPOINT")
     mode.add_argument("--test", action="store_true", help="render the turntable of resume=CHECKPOINT")
     mode.add_argument("--export", action="store_true", help="write the mesh of resume=CHECKPOINT")
-    p.add_argument("--verbose", action="store_true", help="log at level DEBUG")
+    p.add_argument("--verbose", action="store_true", help="log at level DEBUG, and show where an error came from")
     p.add_argument(
         "--typecheck", action="store_true", help="check shapes at run time (slow; changes the random numbers)"
     )
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="config values to override")
     return p
 
 
@@ -288,4 +305,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             install_import_hook("latent_prior", "beartype.beartype")
         report(run([args.config], args.overrides, chosen, args.gpu).folder)
 
-    return guarded(action)
+    return guarded(action, args.verbose)

@@ -11,11 +11,21 @@ import platform
 import re
 import shutil
 import sys
+import unicodedata
 from pathlib import Path
 
+import latent_prior
 from latent_prior import OptionError, __version__
 
 PACKAGES = ("torch", "diffusers", "transformers", "pytorch-lightning", "omegaconf", "nerfacc", "trimesh", "numpy")
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed or SIGTERM came; the run can go on from `checkpoint`."""
+
+    def __init__(self, checkpoint: Path):
+        super().__init__(str(checkpoint))
+        self.checkpoint = checkpoint
 
 
 def versions() -> dict[str, str | None]:
@@ -93,3 +103,31 @@ def products(run: Path) -> list[Path]:
     ]
     files += sorted(save.glob("it*-test/panels-*.png"))[:1]
     return files + ([last_checkpoint(run)] if list((run / "ckpts").glob("*.ckpt")) else [])
+
+
+def config_path(name: str) -> Path:
+    """A config by path, or by the name of one that ships with the package (`latent_prior`, `pocket_dreamfusion`, ...)."""
+    if Path(name).is_file():
+        return Path(name)
+    package = Path(latent_prior.__file__).resolve().parent
+    stem = Path(name).name.removesuffix(".yaml")
+    # installed: copied into the package by setup.py; in a clone: where they are edited
+    for folder in (package / "configs", package.parent, package.parent.parent / "configs"):
+        if (found := folder / f"{stem}.yaml").is_file():
+            return found
+    raise OptionError.because(
+        f"--config: {name!r} is neither a file nor the name of a config that ships with latent_prior"
+    )
+
+
+def slug(text: str) -> str:
+    """A text, such as a prompt, as a short name for a file or folder: its words of any script, joined by underscores.
+
+    At most 60 characters and 180 bytes, cut between words where that is possible; "prompt" where no word is left.
+    """
+    text = re.sub("[\ufe00-\ufe0f]", "", unicodedata.normalize("NFC", text))  # they only choose how an emoji looks
+    words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
+    short = "_".join(words)[:61]  # one more, so that a word that ends at the limit is kept
+    while len(short) > 60 or len(short.encode()) > 180:
+        short = short.rpartition("_")[0] or short[:-1]
+    return short or "prompt"

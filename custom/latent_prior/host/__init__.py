@@ -67,6 +67,7 @@ NAME = _choose()
 
 if NAME == "threestudio":
     import threestudio
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from threestudio import debug, info, register, warn
     from threestudio.models.exporters.base import Exporter, ExporterOutput
@@ -79,11 +80,10 @@ if NAME == "threestudio":
         dump_config,
         parse_structured,
     )
-    from threestudio.utils.config import load_config as _load_config
     from threestudio.utils.misc import C, cleanup, get_device, get_rank
     from threestudio.utils.ops import chunk_batch, get_activation
-    from yaml import YAMLError
 
+    from latent_prior.host.embedded.config import merged  # registers `slug`, for threestudio's own launch.py too
     from latent_prior.host.embedded.misc import find_last_path, load_module_weights  # these say what is wrong
     from latent_prior.host.embedded.registry import lookup
 
@@ -91,12 +91,17 @@ if NAME == "threestudio":
         """threestudio's `find`, with an unknown name reported as the embedded host does."""
         return lookup(threestudio.__modules__, name, key)
 
-    def load_config(*yamls: str, **kwargs) -> ExperimentConfig:
-        """threestudio's `load_config`; what it refuses is a ValueError."""
+    def load_config(
+        *yamls: str, cli_args: list[str] | None = None, from_string: bool = False, **overrides
+    ) -> ExperimentConfig:
+        """As the embedded host's, into threestudio's ExperimentConfig; what that refuses is an OptionError."""
+        cfg = merged(yamls, cli_args, from_string, **overrides)
+        if "${" in OmegaConf.to_yaml(cfg):
+            raise OptionError.because("a prompt with ${ in it: threestudio reads that as a reference to a config key")
         try:
-            return _load_config(*yamls, **kwargs)
-        except (TypeError, OSError, OmegaConfBaseException, YAMLError) as error:
-            raise refusal(error) or ValueError(f"--config: {error}") from error
+            return parse_structured(ExperimentConfig, cfg)
+        except (TypeError, ValueError, OSError, OmegaConfBaseException) as error:
+            raise refusal(error) or OptionError.because(f"--config: {error}") from error
 
 else:
     # registered by being imported
