@@ -49,13 +49,13 @@ def generate(args: argparse.Namespace) -> None:
 
 def resume(args: argparse.Namespace) -> None:
     from latent_prior import launch
-    from latent_prior.run_folder import last_checkpoint
+    from latent_prior.run_folder import config_of, last_checkpoint
 
     host_arguments.choose(args)
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
-    parsed = str(folder / "configs" / "parsed.yaml")
-    run = launch.run([parsed], args.overrides, gpu=args.gpu, resume=str(checkpoint), **_in_place(folder))
+    config = str(config_of(folder))
+    run = launch.run([config], args.overrides, gpu=args.gpu, resume=str(checkpoint), **_in_place(folder))
     launch.report(run.folder)
 
 

@@ -39,9 +39,11 @@ __all__ = [
     "info",
     "load_config",
     "load_module_weights",
+    "merge_config",
     "parse_structured",
     "refusal",
     "register",
+    "resolve_config",
     "warn",
 ]
 
@@ -67,36 +69,29 @@ NAME = _choose()
 
 if NAME == "threestudio":
     import threestudio
-    from omegaconf.errors import OmegaConfBaseException
     from threestudio import debug, info, register, warn
     from threestudio.models.exporters.base import Exporter, ExporterOutput
     from threestudio.models.prompt_processors.base import PromptProcessor, PromptProcessorOutput, hash_prompt
     from threestudio.systems.base import BaseLift3DSystem, BaseSystem
     from threestudio.utils.base import BaseModule, BaseObject, Updateable
-    from threestudio.utils.config import (
-        ExperimentConfig,
-        config_to_primitive,
-        dump_config,
-        parse_structured,
-    )
-    from threestudio.utils.config import load_config as _load_config
+    from threestudio.utils.config import config_to_primitive, parse_structured
     from threestudio.utils.misc import C, cleanup, get_device, get_rank
     from threestudio.utils.ops import chunk_batch, get_activation
-    from yaml import YAMLError
 
-    from latent_prior.host.embedded.misc import find_last_path, load_module_weights  # these say what is wrong
+    # ours say what is wrong, and make no folder
+    from latent_prior.host.embedded.config import (
+        ExperimentConfig,
+        dump_config,
+        load_config,
+        merge_config,
+        resolve_config,
+    )
+    from latent_prior.host.embedded.misc import find_last_path, load_module_weights
     from latent_prior.host.embedded.registry import lookup
 
     def find(name: str, key: str = "") -> type:
         """threestudio's `find`, with an unknown name reported as the embedded host does."""
         return lookup(threestudio.__modules__, name, key)
-
-    def load_config(*yamls: str, **kwargs) -> ExperimentConfig:
-        """threestudio's `load_config`; what it refuses is a ValueError."""
-        try:
-            return _load_config(*yamls, **kwargs)
-        except (TypeError, OSError, OmegaConfBaseException, YAMLError) as error:
-            raise refusal(error) or ValueError(f"--config: {error}") from error
 
 else:
     # registered by being imported
@@ -110,7 +105,9 @@ else:
         config_to_primitive,
         dump_config,
         load_config,
+        merge_config,
         parse_structured,
+        resolve_config,
     )
     from latent_prior.host.embedded.exporters import Exporter, ExporterOutput
     from latent_prior.host.embedded.lift3d import BaseLift3DSystem

@@ -5,6 +5,7 @@ dataclass does not know, naming the full key (`system.geometry.radius`) and the 
 resolvers are threestudio's, so one YAML serves both hosts.
 """
 
+import copy
 import dataclasses
 import os
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
+from latent_prior.files import atomic_write, user_path
 from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import nearest
 from latent_prior.host.embedded.scalars import C_max
@@ -94,31 +96,50 @@ class ExperimentConfig:
                     warn("no timestamp with several GPUs (their clocks differ): give every trial a tag of its own")
                 else:
                     self.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S")
+        self.exp_root_dir = str(user_path(self.exp_root_dir))
+        self.resume = self.resume and str(user_path(self.resume))
         self.trial_name = f"{self.tag}{self.timestamp}"
         self.exp_dir = os.path.join(self.exp_root_dir, self.name)
         self.trial_dir = os.path.join(self.exp_dir, self.trial_name)
 
 
 def load_config(*yamls: str, cli_args: list[str] | None = None, from_string: bool = False, **overrides) -> Any:
-    """Read an experiment: YAML files (or strings) merged in order, then `key=value` arguments, then keyword overrides.
+    """Read an experiment, see `merge_config` and `resolve_config`."""
+    return resolve_config(merge_config(*yamls, cli_args=cli_args, from_string=from_string, **overrides))
 
-    Returns an ExperimentConfig as a DictConfig, interpolations resolved. Raises ValueError, in one line, for a missing
-    file, bad YAML, an interpolation that leads nowhere, or an unknown key.
+
+def merge_config(
+    *yamls: str | os.PathLike, cli_args: list[str] | None = None, from_string: bool = False, **overrides
+) -> DictConfig:
+    """YAML files (or strings) merged in order, then `key=value` arguments, then keyword overrides.
+
+    Interpolations stay as they are. Raises OptionError for a missing file or bad YAML.
     """
     cli_args = list(cli_args or [])
     for argument in cli_args:
         if "=" not in argument:
             raise OptionError.because(f"expected an override of the form key=value, got {argument!r}")
     try:
-        parts = [OmegaConf.create(text) if from_string else OmegaConf.load(text) for text in yamls]
+        parts = [OmegaConf.create(text) if from_string else OmegaConf.load(user_path(text)) for text in yamls]
         for source, part in zip(yamls, parts, strict=True):
             if not isinstance(part, DictConfig):
                 raise OptionError.because(f"a config is a mapping of keys, got a {type(part).__name__} from {source!r}")
-        cfg = OmegaConf.merge(*parts, OmegaConf.from_cli(cli_args), overrides)
-        OmegaConf.resolve(cfg)
+        return OmegaConf.merge(*parts, OmegaConf.from_cli(cli_args), overrides)
     except OSError as error:
         raise OptionError.because(f"cannot read config file {error.filename!r}: {error.strerror}") from error
     except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
+
+
+def resolve_config(merged: DictConfig) -> Any:
+    """An ExperimentConfig as a DictConfig, interpolations resolved; `merged` stays as it is.
+
+    Raises OptionError for an interpolation that leads nowhere or an unknown key.
+    """
+    cfg = copy.deepcopy(merged)
+    try:
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
         raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
     return parse_structured(ExperimentConfig, cfg)
 
@@ -128,10 +149,10 @@ def config_to_primitive(config: Any, resolve: bool = True) -> Any:
     return OmegaConf.to_container(config, resolve=resolve)
 
 
-def dump_config(path: str, config: Any) -> None:
-    """Write a config as YAML."""
-    with open(path, "w") as file:
-        OmegaConf.save(config=config, f=file)
+def dump_config(path: str | os.PathLike, config: Any) -> None:
+    """Write a config as YAML, interpolations as they are."""
+    with atomic_write(path) as beside:
+        OmegaConf.save(config=config, f=beside)
 
 
 def full_key(cfg: Any, key: str = "") -> str:

@@ -114,14 +114,14 @@ class _Changed(ModuleType):
         return getattr(self.__dict__["_module"], name)
 
 
-def refusal(error: BaseException) -> ValueError | None:
-    """What threestudio refuses, as a ValueError: a config key, which is a TypeError of the dataclass it would belong to,
+def refusal(error: BaseException) -> OptionError | None:
+    """What threestudio refuses, as an OptionError: a config key, which is a TypeError of the dataclass it would belong to,
     or the use of a package that is not installed."""
     if isinstance(error, stand_ins.MissingPackage):
-        return ValueError(str(error))
+        return OptionError.because(str(error))
     found = re.search(r"(?:(\w+)\.)?\w+\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not isinstance(error, TypeError) or found is None:
         return None
-    return ValueError(
+    return OptionError.because(
         f"unknown config key {found[2]!r} for {found[1] or 'the experiment'}; see its Config in threestudio"
     )
