@@ -440,3 +440,13 @@ def test_convert_stylegan(toy, tmp_path, capsys):
         assert message in error and error.count("\n") == 1
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.safetensors", "n.pkl", "ours.safetensors"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_written_generator_has_an_ordinary_mode(toy, tmp_path, suffix):
+    before = os.umask(0o022)
+    try:
+        save_generator(toy, tmp_path / f"generator{suffix}")
+    finally:
+        os.umask(before)
+    assert (tmp_path / f"generator{suffix}").stat().st_mode & 0o777 == 0o644

@@ -42,13 +42,13 @@ def notice_unknown_subject(config: str, overrides: list[str], settings: dict) ->
     from omegaconf import OmegaConf
 
     from latent_prior import host
-    from latent_prior.host.embedded.config import merged
     from latent_prior.pocket.captions import parse
 
-    cfg = merged([config], overrides, **settings)
-    if OmegaConf.select(cfg, "system.prompt_processor.pretrained_model_name_or_path") != "pocket":
+    cfg = host.merge_config(config, cli_args=overrides, **settings)
+    checkpoint = "system.prompt_processor.pretrained_model_name_or_path"
+    if OmegaConf.select(cfg, checkpoint, throw_on_resolution_failure=False) != "pocket":
         return
     try:
-        parse(cfg.system.prompt_processor.prompt)
+        parse(settings["system"]["prompt_processor"]["prompt"])
     except OptionError as error:
         host.warn(f"{error}. It will make something else")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from latent_prior import host_arguments, launch
-from latent_prior.run_folder import last_checkpoint
+from latent_prior.run_folder import config_of, last_checkpoint
 
 EXAMPLES = """examples:
   latent-prior resume outputs/latent_prior/a_red_mug@20260101-120000
@@ -25,8 +25,7 @@ def resume(args: argparse.Namespace) -> None:
     host_arguments.choose(args)
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
-    parsed = str(folder / "configs" / "parsed.yaml")
-    run = launch.run([parsed], args.overrides, gpu=args.gpu, resume=str(checkpoint), **in_place(folder))
+    run = launch.run([str(config_of(folder))], args.overrides, gpu=args.gpu, resume=str(checkpoint), **in_place(folder))
     launch.report(run.folder)
 
 

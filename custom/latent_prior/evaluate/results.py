@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from latent_prior.files import atomic_write
+
 Record = TypeVar("Record")
 
 
@@ -65,9 +67,8 @@ def read_record(cls: type[Record], path: Path) -> Record | None:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that a reader, or a kill, never finds half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(path.suffix + ".tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    with atomic_write(path) as beside:
+        beside.write_text(text)
 
 
 def notes_on(measured: int, planned: int, workers: int, rows: str = "runs") -> list[str]:

@@ -11,7 +11,6 @@ neither, and can be let go of with `unload`.
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files import atomic_write
 from latent_prior.models.adapters import lora_scale, with_all_vectors
 from latent_prior.models.checkpoint import WEIGHT_NAMES, Checkpoint, weight_files
 from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
@@ -135,7 +135,5 @@ class TextEncoder:
         if self.cache_dir is None:
             return
         self.cache_dir.mkdir(parents=True, exist_ok=True)
-        # written beside and moved, so that no reader ever sees half a file
-        beside = self._file(prompt).with_suffix(f".{os.getpid()}.tmp")
-        save_file({"embedding": embedding.cpu().contiguous()}, beside)
-        os.replace(beside, self._file(prompt))
+        with atomic_write(self._file(prompt)) as beside:
+            save_file({"embedding": embedding.cpu().contiguous()}, beside)

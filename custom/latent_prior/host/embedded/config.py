@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
+from latent_prior.files import atomic_write, user_path
 from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import nearest
 from latent_prior.host.embedded.scalars import C_max
@@ -99,6 +100,8 @@ class ExperimentConfig:
                     warn("no timestamp with several GPUs (their clocks differ): give every trial a tag of its own")
                 else:
                     self.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S")
+        self.exp_root_dir = str(user_path(self.exp_root_dir))
+        self.resume = self.resume and str(user_path(self.resume))
         self.trial_name = f"{self.tag}{self.timestamp}"
         self.exp_dir = os.path.join(self.exp_root_dir, self.name)
         self.trial_dir = os.path.join(self.exp_dir, self.trial_name)
@@ -134,37 +137,44 @@ def _override(argument: str) -> DictConfig:
     return cfg
 
 
-def merged(
-    yamls: Sequence[str], cli_args: Sequence[str] | None = None, from_string: bool = False, **overrides: Any
+def load_config(*yamls: str, cli_args: list[str] | None = None, from_string: bool = False, **overrides) -> Any:
+    """Read an experiment, see `merge_config` and `resolve_config`."""
+    return resolve_config(merge_config(*yamls, cli_args=cli_args, from_string=from_string, **overrides))
+
+
+def merge_config(
+    *yamls: str | os.PathLike, cli_args: Sequence[str] | None = None, from_string: bool = False, **overrides
 ) -> DictConfig:
     """YAML files (or strings) merged in order, then `key=value` arguments, then keyword overrides, whose strings are text.
 
-    Interpolations are resolved; a `${` that is left is text, and escaped. Raises OptionError for a missing file, bad YAML,
-    an interpolation that leads nowhere, and for what no run can have on either host.
+    Interpolations stay as they are. Raises OptionError for a missing file or bad YAML.
     """
     try:
-        parts = [OmegaConf.create(text) if from_string else OmegaConf.load(text) for text in yamls]
+        parts = [OmegaConf.create(text) if from_string else OmegaConf.load(user_path(text)) for text in yamls]
         for source, part in zip(yamls, parts, strict=True):
             if not isinstance(part, DictConfig):
                 raise OptionError.because(f"a config is a mapping of keys, got a {type(part).__name__} from {source!r}")
-        cfg = OmegaConf.merge(*parts, *map(_override, cli_args or []), escaped(overrides))
-        steps = OmegaConf.select(cfg, "trainer.max_steps", default=1)
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:  # before a schedule divides by it
-            raise OptionError("trainer.max_steps", steps, "a whole number of at least 1")
-        values = OmegaConf.to_container(cfg, resolve=True)
+        return OmegaConf.merge(*parts, *map(_override, cli_args or []), escaped(overrides))
     except OSError as error:
         raise OptionError.because(f"cannot read config file {error.filename!r}: {error.strerror}") from error
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
+
+
+def resolve_config(merged: DictConfig) -> Any:
+    """An ExperimentConfig as a DictConfig, interpolations resolved; a `${` that is left is text, and escaped.
+
+    `merged` stays as it is. Raises OptionError for an interpolation that leads nowhere, for an unknown key, and for a name
+    or tag that would leave its folder.
+    """
+    try:
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
     for key in ("name", "tag", "timestamp"):
         if re.search(r"[/\\\0]", name := str(values.get(key))) or name in (".", ".."):
             raise OptionError(key, name, "the name of one folder (in YAML, ${slug:TEXT} makes one of any text)")
-    return OmegaConf.create(escaped(values))
-
-
-def load_config(*yamls: str, cli_args: list[str] | None = None, from_string: bool = False, **overrides) -> Any:
-    """Read an experiment, as `merged` does, into an ExperimentConfig as a DictConfig; an unknown key is an OptionError."""
-    return parse_structured(ExperimentConfig, merged(yamls, cli_args, from_string, **overrides))
+    return parse_structured(ExperimentConfig, OmegaConf.create(escaped(values)))
 
 
 def config_to_primitive(config: Any, resolve: bool = True) -> Any:
@@ -172,10 +182,10 @@ def config_to_primitive(config: Any, resolve: bool = True) -> Any:
     return OmegaConf.to_container(config, resolve=resolve)
 
 
-def dump_config(path: str, config: Any) -> None:
-    """Write a config as YAML."""
-    with open(path, "w") as file:
-        OmegaConf.save(config=config, f=file)
+def dump_config(path: str | os.PathLike, config: Any) -> None:
+    """Write a config as YAML, interpolations as they are."""
+    with atomic_write(path) as beside:
+        OmegaConf.save(config=config, f=beside)
 
 
 def full_key(cfg: Any, key: str = "") -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from latent_prior import OptionError
+from latent_prior.files import atomic_write
 from latent_prior.host.embedded import pictures
 from latent_prior.host.embedded.pictures import to_numpy
 
@@ -71,7 +72,8 @@ class SaverMixin:
         self, filename: str, picture: np.ndarray, name: str | None = None, step: int | None = None
     ) -> str:
         path = self.get_save_path(filename)
-        Image.fromarray(picture).save(path)
+        with atomic_write(path) as beside:
+            Image.fromarray(picture).save(beside)
         self._to_wandb("Image", path, name, step)
         return path
 
@@ -162,12 +164,14 @@ class SaverMixin:
         names = [entry for _, entry in sorted(found, key=lambda pair: int(pair[0].group(1)))]
         frames = [np.asarray(Image.open(os.path.join(folder, entry)).convert("RGB")) for entry in names]
         path = self.get_save_path(filename if filename.endswith(save_format) else f"{filename}.{save_format}")
-        if save_format == "gif":
-            imageio.mimsave(path, frames, duration=1000 / fps, loop=0)
-        else:
-            # H.264 with 4:2:0 colour wants even sides; odd ones get a repeated last row or column
-            pad = [(0, side % 2) for side in frames[0].shape[:2]] + [(0, 0)]
-            imageio.mimsave(path, [np.pad(frame, pad, mode="edge") for frame in frames], fps=fps, macro_block_size=1)
+        with atomic_write(path) as beside:
+            if save_format == "gif":
+                imageio.mimsave(beside, frames, duration=1000 / fps, loop=0)
+            else:
+                # H.264 with 4:2:0 colour wants even sides; odd ones get a repeated last row or column
+                pad = [(0, side % 2) for side in frames[0].shape[:2]] + [(0, 0)]
+                frames = [np.pad(frame, pad, mode="edge") for frame in frames]
+                imageio.mimsave(beside, frames, fps=fps, macro_block_size=1)
         self._to_wandb("Video", path, name, step, format=save_format)
         return path
 
@@ -180,7 +184,8 @@ class SaverMixin:
     def save_file(self, filename: str, src_path: str) -> str:
         """Copy a file."""
         path = self.get_save_path(filename)
-        shutil.copyfile(src_path, path)
+        with atomic_write(path) as beside:
+            shutil.copyfile(src_path, beside)
         return path
 
     def save_json(self, filename: str, payload: Any) -> str:
