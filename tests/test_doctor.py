@@ -6,14 +6,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from latent_prior import doctor
-from latent_prior.doctor import BROKEN, MISSING, OK, OLD, Row, package_row, report
+from latent_prior.cli import doctor
+from latent_prior.cli.doctor import BROKEN, MISSING, OK, OLD, Row, package_row, report
 
 
 def package(**fields):
-    return doctor._Package(
-        **{"module": "trimesh", "distribution": "trimesh", "least": "4.5", "needed_for": "meshes"} | fields
-    )
+    return doctor._Package(**{"module": "trimesh", "distribution": "trimesh", "needed_for": "meshes"} | fields)
+
+
+@pytest.fixture(autouse=True)
+def asked_for(monkeypatch):
+    """What setup.py asks for, as an installed package says it."""
+    lines = ["trimesh>=4.5", 'no-such-thing>=4.5; extra == "dev"']
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: lines)
+    doctor.requirements.cache_clear()
+    yield lines
+    doctor.requirements.cache_clear()
 
 
 def test_a_package_that_is_there():
@@ -21,15 +29,32 @@ def test_a_package_that_is_there():
     assert row.state == OK and row.found and not row.mend
 
 
-def test_a_package_that_is_missing_too_old_or_broken(tmp_path, monkeypatch):
+def test_a_package_that_is_missing_too_old_or_broken(tmp_path, monkeypatch, asked_for):
     row = package_row(package(module="no_such_module", distribution="no-such-thing"))
     assert (row.state, row.mend) == (MISSING, 'pip install "no-such-thing>=4.5"')
-    row = package_row(package(least="9999"))
-    assert row.state == OLD and row.found
+    row = package_row(package(module="no_such_module", distribution="nobody-asks-for-it"))
+    assert (row.state, row.mend) == (MISSING, "pip install nobody-asks-for-it")
+    asked_for[0] = "trimesh>=9999"
+    doctor.requirements.cache_clear()
+    row = package_row(package())
+    assert (row.state, row.mend) == (OLD, 'pip install "trimesh>=9999"') and row.found
     (tmp_path / "broken_module.py").write_text("raise OSError('no driver')")
     monkeypatch.syspath_prepend(str(tmp_path))
     row = package_row(package(module="broken_module"))
     assert row.state == BROKEN and "no driver" in row.found
+
+
+def test_what_is_asked_for_is_setup_pys(monkeypatch):
+    """One list of versions: every package of the report but tomesd, which no extra has, is in setup.py."""
+    monkeypatch.undo()
+    doctor.requirements.cache_clear()
+    text = (Path(__file__).parents[1] / "setup.py").read_text()
+    for name, requirement in doctor.requirements().items():
+        assert f'"{name}{requirement.specifier}' in text or f'"{name}"' in text, name
+    assert {p.distribution for p in doctor.OURS} - set(doctor.requirements()) in (
+        {"tomesd"},
+        {p.distribution for p in doctor.OURS},  # a clone that is not installed
+    )
 
 
 def test_the_report_names_what_mends_each_row():
@@ -40,7 +65,7 @@ def test_the_report_names_what_mends_each_row():
 
 
 def run(*arguments, **environment):
-    package_root = str(Path(doctor.__file__).parents[1])
+    package_root = str(Path(doctor.__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": package_root, **environment}
     return subprocess.run(
         [sys.executable, "-m", "latent_prior", "doctor", *arguments], env=env, capture_output=True, text=True

@@ -185,8 +185,8 @@ def test_a_finished_run_resumed_in_a_new_folder_is_a_run(finished, tiny_prior, t
 
 def test_gpus_are_chosen_by_the_flag_unless_the_environment_has(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert launch.choose_gpus("2,3") == 2 and os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
-    assert launch.choose_gpus("0") == 2 and os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert launch.choose_gpus("2") == 1 and os.environ["CUDA_VISIBLE_DEVICES"] == "2"
+    assert launch.choose_gpus("0") == 1 and os.environ["CUDA_VISIBLE_DEVICES"] == "2"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     with pytest.raises(ValueError, match="--gpu"):
         launch.choose_gpus("0,")

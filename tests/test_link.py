@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from latent_prior import cli
-from latent_prior.link import PACKAGE, link, unlink
+from latent_prior.cli.link import PACKAGE, link, unlink
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_link_of_a_clone_that_moved_is_replaced(checkout, tmp_path):
 
 def test_a_folder_that_is_no_threestudio_is_refused_in_one_line(tmp_path, capsys):
     assert cli.main(["link", str(tmp_path)]) == 2
-    assert "no checkout of threestudio" in capsys.readouterr().err
+    assert "not threestudio's checkout" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,67 +8,74 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from tqdm import tqdm
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, convert_inf
+
+from latent_prior.run_folder import Interrupted
 
 
-class Interrupted(Exception):
-    """Ctrl-C was pressed or SIGTERM came; the run can go on from `checkpoint`."""
+class Progress(TQDMProgressBar):
+    """One bar for training, with steps per second and time left, and one for the test; none for validation and export."""
 
-    def __init__(self, checkpoint: Path):
-        super().__init__(str(checkpoint))
-        self.checkpoint = checkpoint
-
-
-class Progress(pl.Callback):
-    """One bar for training, with steps per second and time left, and one for the turntable."""
-
-    def __init__(self) -> None:
-        self.bar: tqdm | None = None
-
-    def _open(self, label: str, total: int | None, done: int = 0, unit: str = "step") -> None:
-        self._close()
-        self.bar = tqdm(
-            total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True, mininterval=0.5, file=sys.stderr
+    def _bar(self, label: str, total: float | None, unit: str, done: int = 0) -> Tqdm:
+        return Tqdm(
+            total=convert_inf(total),
+            initial=done,
+            desc=label,
+            unit=unit,
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=self.is_disabled,
+            file=sys.stderr,
         )
 
-    def _close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+    def init_train_tqdm(self) -> Tqdm:
+        steps = self.trainer.max_steps
+        return self._bar("train", steps if steps > 0 else None, "step", self.trainer.global_step)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._open("train", trainer.max_steps if trainer.max_steps > 0 else None, trainer.global_step)
+    def init_test_tqdm(self) -> Tqdm:
+        label, unit = getattr(self.trainer.lightning_module, "test_progress", ("turntable", "view"))
+        return self._bar(label, sum(self.trainer.num_test_batches), unit)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        self.bar.update(trainer.global_step - self.bar.n)
-        if "train/loss" in trainer.callback_metrics and trainer.global_step % 10 == 0:
-            self.bar.set_postfix(loss=f"{trainer.callback_metrics['train/loss'].item():.3g}", refresh=False)
+    def init_validation_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._close()
+    init_sanity_tqdm = init_predict_tqdm = init_validation_tqdm
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        label, unit = getattr(pl_module, "test_progress", ("turntable", "view"))
-        self._open(label, sum(trainer.num_test_batches), unit=unit)
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """The bar goes over all steps, whatever an epoch is."""
 
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self.bar.update()
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n)
+        if trainer.global_step % 10 == 0:  # seldom, since it waits for the GPU
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._close()
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
+        loss = trainer.callback_metrics.get("train/loss")
+        return {} if loss is None else {"loss": f"{loss.item():.3g}"}
+
+    def on_test_batch_start(self, *_: Any, **__: Any) -> None:
+        """The bar is ready."""
+
+    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
+        self.test_progress_bar.update()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._close()
+        for bar in (self._train_progress_bar, self._test_progress_bar):
+            if bar is not None:
+                bar.close()
 
 
-class OnFirstStep(pl.Callback):
-    """Calls `action` when training begins: everything has been built and checked by then."""
+class AfterFirstStep(pl.Callback):
+    """Calls `action` once, after the first step of training: everything has been built, checked and run by then."""
 
     def __init__(self, action: Callable[[], None]):
-        self._action = action
+        self._action: Callable[[], None] | None = action
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._action()
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if self._action is not None:
+            action, self._action = self._action, None
+            action()
 
 
 class SaveOnInterrupt(pl.Callback):

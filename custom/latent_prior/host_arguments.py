@@ -1,10 +1,19 @@
-"""The flags that choose the host: `--host` and `--threestudio`, for every command that runs an experiment."""
+"""The flags of every command that runs an experiment: its overrides, its GPU and its host."""
 
 import argparse
 import os
 import sys
 
 from latent_prior import OptionError
+
+GPU_HELP = "number of the one GPU to use (default: 0); without a GPU the CPU is used"
+
+
+def add_run_arguments(p: argparse.ArgumentParser) -> None:
+    """Overrides, `--gpu` and the host's flags."""
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="config values to override")
+    p.add_argument("--gpu", default="0", help=GPU_HELP)
+    add_arguments(p)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

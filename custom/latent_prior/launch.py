@@ -7,14 +7,19 @@ import argparse
 import importlib.util
 import logging
 import os
+import re
 import sys
-import warnings
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latent_prior import OptionError, host_arguments
+from latent_prior.files import user_path
+from latent_prior.run_folder import Interrupted
+from latent_prior.runs.quiet import quiet
 
 MODES = ("train", "validate", "test", "export")
 WHOLE_JOB = ("train", "test", "export")
@@ -38,138 +43,286 @@ def run(
     """Run an experiment.
 
     configs: YAML files, merged in order; overrides: `key=value`; settings: nested values that override both (a prompt
-    needs no quoting here). Raises ValueError for bad input, before anything is written. Ctrl-C and SIGTERM raise
+    needs no quoting here). Raises OptionError for bad input, before anything is written. Ctrl-C and SIGTERM raise
     `Interrupted` where there is a checkpoint to go on from, else KeyboardInterrupt.
     """
     for mode in modes:
         if mode not in MODES:
             raise OptionError.because(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
-    _quieten()
     n_gpus = choose_gpus(gpu)  # before anything looks for GPUs
-    import pytorch_lightning as pl
+    with quiet():
+        experiment = _prepared(configs, overrides, modes, n_gpus, settings)
+        with _in_our_words(experiment):
+            _build(experiment)
+            if "train" in modes:
+                _train(experiment)
+            for mode in modes:
+                if mode != "train":
+                    _evaluate(experiment, mode)
+    return Run(experiment.folder, experiment.system)
+
+
+@dataclass
+class _Experiment:
+    """A run on its way."""
+
+    sources: Sequence[str]  # YAML files
+    unresolved: Any  # the merged config, with its interpolations
+    cfg: Any  # the same, as an ExperimentConfig
+    modes: Sequence[str]
+    on_gpu: bool
+    saved: Any  # the runs.checkpoint.Saved to go on from, or None
+    claim: Any  # run_folder.Claim
+    began: bool = False  # a step of training is done, or none was left to do
+    trained: bool = False
+    system: Any = None
+    data: Any = None
+    trainer: Any = None
+
+    @property
+    def folder(self) -> Path:
+        return self.claim.folder
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.folder / "ckpts" / "last.ckpt"
+
+    def begin(self) -> None:
+        """Write down what the run is made from."""
+        from latent_prior import run_folder
+
+        self.began = True
+        run_folder.write_origin(self.folder, self.cfg, self.unresolved, self.sources)
+
+
+def _prepared(
+    configs: Sequence[str], overrides: Sequence[str], modes: Sequence[str], n_gpus: int, settings: dict[str, Any]
+) -> _Experiment:
+    """Read the config and the checkpoint, if any, and claim the run's folder."""
     import torch
-    from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     import latent_prior
     from latent_prior import host, run_folder
-    from latent_prior.callbacks import Interrupted, OnFirstStep, Progress, SaveOnInterrupt
-    from latent_prior.host.resume import ExactResume
+    from latent_prior.runs import checkpoint
 
     latent_prior.register()
     on_gpu = torch.cuda.is_available() and host.get_device().type == "cuda"
-    n_gpus = n_gpus if on_gpu else 1
-    cfg = host.load_config(*configs, cli_args=list(overrides), n_gpus=n_gpus, **settings)
-    folder = Path(cfg.trial_dir)
-    last = folder / "ckpts" / "last.ckpt"
-    new, started = run_folder.claim(folder), []
+    settings = settings | {"n_gpus": n_gpus if on_gpu else 1}
+    unresolved = host.merge_config(*configs, cli_args=list(overrides), **settings)
+    trains = "train" in modes
+    if trains:
+        _check_max_steps(unresolved)
+    cfg = host.resolve_config(unresolved)
+    cfg.resume = host.find_last_path(cfg.resume)
+    if not trains and cfg.resume is None:
+        raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
+    saved = None if cfg.resume is None else checkpoint.read(cfg.resume)
+    claim = run_folder.claim(Path(cfg.trial_dir), saved and saved.path, numbered=bool(cfg.timestamp))
+    if claim.folder != Path(cfg.trial_dir):
+        cfg.timestamp += claim.folder.name.removeprefix(cfg.trial_name)
+        cfg.trial_name, cfg.trial_dir = claim.folder.name, str(claim.folder)
+    experiment = _Experiment(configs, unresolved, cfg, modes, on_gpu, saved, claim)
+    if trains and saved is not None:
+        with _in_our_words(experiment):
+            _check_order(experiment)
+    return experiment
 
-    def begin() -> None:
-        started.append(True)
-        run_folder.write_origin(folder, cfg, list(configs))
 
+def _check_max_steps(unresolved: Any) -> None:
+    """OptionError for a number of steps that cannot be trained: what is computed from it would fail in other words."""
+    from omegaconf import OmegaConf
+
+    steps = OmegaConf.select(unresolved, "trainer.max_steps", throw_on_resolution_failure=False)
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise OptionError("trainer.max_steps", steps, "a whole number of at least 1")
+
+
+def _check_order(experiment: _Experiment) -> None:
+    """OptionError where training would end at an earlier step than there is; a notice where schedules stay behind."""
+    from omegaconf import OmegaConf
+
+    from latent_prior import host, run_folder
+
+    saved, steps = experiment.saved, experiment.cfg.trainer.get("max_steps")
+    if steps is not None and steps < saved.step:
+        raise OptionError("trainer.max_steps", steps, f"at least {saved.step}, the step of {saved.path}")
+    if not experiment.claim.made and (reached := run_folder.last_step(experiment.folder)) > saved.step:
+        raise OptionError.because(
+            f"{saved.path} is of step {saved.step}, and its run has reached step {reached}, which would be overwritten; "
+            "resume from that one, or set another tag",
+            "resume",
+        )
+    for source in experiment.sources:
+        if Path(source).name == run_folder.PARSED:
+            made_for = OmegaConf.select(OmegaConf.load(user_path(source)), "trainer.max_steps")
+            if made_for != steps:
+                host.warn(f"{source} holds schedules for trainer.max_steps={made_for}, and they stay so under {steps}")
+
+
+@contextmanager
+def _in_our_words(experiment: _Experiment) -> Iterator[None]:
+    """However a run ends early: refusals as OptionErrors, signals as Interrupted or KeyboardInterrupt.
+
+    A run that took no step leaves no folder behind.
+    """
+    trains = "train" in experiment.modes
     try:
-        cfg.resume = host.find_last_path(cfg.resume)
-        if cfg.resume is not None and not Path(cfg.resume).is_file():
-            raise OptionError.because(
-                f"resume: {cfg.resume!r} is no checkpoint file; expected ckpts/last.ckpt of a run"
-            )
-        if "train" not in modes and cfg.resume is None:
-            raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
-        pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
-        dm = host.find(cfg.data_type, "data_type")(cfg.data)
-        system = host.find(cfg.system_type, "system_type")(cfg.system, resumed=cfg.resume is not None)
-        system.set_save_dir(str(folder / "save"))
-        moment = None if cfg.resume is None else _check_fit(cfg.resume, system)
-        given = _trainer_arguments(cfg.trainer, on_gpu)
-        callbacks, loggers = [Progress()] if given.pop("enable_progress_bar", True) else [], []
-        if "train" in modes:
-            callbacks += [
-                OnFirstStep(begin),
-                ExactResume(),
-                # with the counter a resumed run would write `last-v1.ckpt` beside a `last.ckpt` that grows old
-                _built(
-                    ModelCheckpoint,
-                    "checkpoint",
-                    {"dirpath": str(folder / "ckpts")},
-                    {"enable_version_counter": False} | host.config_to_primitive(cfg.checkpoint),
-                ),
-                LearningRateMonitor(logging_interval="step"),
-                SaveOnInterrupt(folder / "ckpts"),
-            ]
-            loggers = [
-                TensorBoardLogger(str(folder), name="tb_logs"),
-                CSVLogger(str(folder), name="csv_logs", flush_logs_every_n_steps=1),
-                *system.get_loggers(),
-            ]
-        ours = {
-            "callbacks": callbacks,
-            "logger": loggers or False,
-            "accelerator": "gpu" if on_gpu else "cpu",
-            "devices": n_gpus,
-            "inference_mode": False,
-            "enable_progress_bar": False,
-        }
-        trainer = _built(pl.Trainer, "trainer", ours, {"enable_model_summary": False} | given)
-        checkpoint = cfg.resume
-        if "train" in modes:
-            trainer.fit(system, datamodule=dm, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-            if not started:  # resumed from the end of a finished run
-                begin()
-            trainer.save_checkpoint(last)  # max_steps need not be a multiple of the interval
-            checkpoint = None  # what follows works on the trained system as it stands
-        else:
-            system.set_resume_status(*moment)
-        steps = {"validate": trainer.validate, "test": trainer.test, "export": trainer.predict}
-        for mode in modes:
-            if mode in steps:
-                quiet = {"return_predictions": False} if mode == "export" else {"verbose": False}
-                steps[mode](
-                    system, datamodule=dm, ckpt_path=checkpoint, weights_only=True if checkpoint else None, **quiet
-                )
-        return Run(folder, system)
-    except BaseException as error:
-        refusal = error if isinstance(error, ValueError) else host.refusal(error)
-        if isinstance(error, MisconfigurationException):
-            refusal = ValueError(f"trainer: {error}")
-        if new and not started and ("train" in modes or refusal):
-            run_folder.remove_unused(folder)
-        if refusal and refusal is not error:
-            raise refusal from error
-        if isinstance(error, KeyboardInterrupt | SystemExit):  # Lightning leaves by SystemExit on either signal
-            if started and last.is_file():
-                raise Interrupted(last) from None
-            raise KeyboardInterrupt from None
-        raise
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning leaves by SystemExit on either signal
+        if experiment.began and experiment.last.is_file():
+            raise Interrupted(experiment.last) from None
+        if trains and not experiment.began:
+            experiment.claim.release()
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        refusal = _refusal(error)
+        if not experiment.began and (trains or refusal):
+            experiment.claim.release()
+        if refusal is None or refusal is error:
+            raise
+        raise refusal from error
+
+
+def _refusal(error: Exception) -> OptionError | None:
+    """What our code, Lightning or threestudio refuses; None for any other error."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from latent_prior import host
+
+    if isinstance(error, OptionError):
+        return error
+    if isinstance(error, MisconfigurationException):
+        return OptionError.because(str(error), "trainer")
+    return host.refusal(error)
+
+
+def _build(experiment: _Experiment) -> None:
+    """The data, the system and the trainer."""
+    import pytorch_lightning as pl
+
+    from latent_prior import host
+    from latent_prior.callbacks import Progress
+    from latent_prior.runs import checkpoint
+
+    cfg, saved = experiment.cfg, experiment.saved
+    pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
+    experiment.data = host.find(cfg.data_type, "data_type")(cfg.data)
+    system = host.find(cfg.system_type, "system_type")(cfg.system, resumed=saved is not None)
+    system.set_save_dir(str(experiment.folder / "save"))
+    experiment.system = system
+    if saved is not None:
+        checkpoint.check_fit(saved, system)
+    given = _trainer_arguments(cfg.trainer, experiment.on_gpu)
+    shown = given.pop("enable_progress_bar", True)
+    callbacks, loggers = [Progress()] if shown else [], []
+    if "train" in experiment.modes:
+        callbacks += _callbacks(experiment)
+        loggers = _loggers(experiment)
+    ours = {
+        "callbacks": callbacks,
+        "logger": loggers or False,
+        "accelerator": "gpu" if experiment.on_gpu else "cpu",
+        "devices": cfg.n_gpus,
+        "plugins": [checkpoint.WholeCheckpoints()],
+        "inference_mode": False,
+        "enable_progress_bar": bool(shown),
+    }
+    experiment.trainer = _built(pl.Trainer, "trainer", ours, {"enable_model_summary": False} | given)
+
+
+def _callbacks(experiment: _Experiment) -> list[Any]:
+    from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+
+    from latent_prior import host
+    from latent_prior.callbacks import AfterFirstStep, SaveOnInterrupt
+    from latent_prior.host.resume import ExactResume
+
+    folder = experiment.last.parent
+    return [
+        AfterFirstStep(experiment.begin),
+        ExactResume(),
+        # with the counter a resumed run would write `last-v1.ckpt` beside a `last.ckpt` that grows old
+        _built(
+            ModelCheckpoint,
+            "checkpoint",
+            {"dirpath": str(folder)},
+            {"enable_version_counter": False} | host.config_to_primitive(experiment.cfg.checkpoint),
+        ),
+        LearningRateMonitor(logging_interval="step"),
+        SaveOnInterrupt(folder),
+    ]
+
+
+def _loggers(experiment: _Experiment) -> list[Any]:
+    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+    folder = str(experiment.folder)
+    return [
+        TensorBoardLogger(folder, name="tb_logs"),
+        CSVLogger(folder, name="csv_logs", flush_logs_every_n_steps=1),
+        *experiment.system.get_loggers(),
+    ]
+
+
+def _train(experiment: _Experiment) -> None:
+    """Train to the last step, and save there: `max_steps` need not be a multiple of the checkpoint's interval."""
+    trainer, checkpoint = experiment.trainer, experiment.cfg.resume
+    trainer.fit(experiment.system, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=checkpoint and True)
+    if not experiment.began:  # resumed from the end of a finished run
+        experiment.begin()
+    trainer.save_checkpoint(experiment.last)
+    experiment.trained = True
+
+
+def _evaluate(experiment: _Experiment, mode: str) -> None:
+    """Validate, test or export the trained system as it stands, or else the checkpoint's."""
+    from latent_prior import host
+
+    trainer, checkpoint = experiment.trainer, None if experiment.trained else experiment.cfg.resume
+    if checkpoint:
+        experiment.system.set_resume_status(experiment.saved.epoch, experiment.saved.step)
+    step = {"validate": trainer.validate, "test": trainer.test, "export": trainer.predict}[mode]
+    quiet = {"return_predictions": False} if mode == "export" else {"verbose": False}
+    try:
+        step(
+            experiment.system,
+            datamodule=experiment.data,
+            ckpt_path=checkpoint,
+            weights_only=checkpoint and True,
+            **quiet,
+        )
+    except Exception as error:
+        if not experiment.trained:
+            raise
+        command = f"latent-prior {'export' if mode == 'export' else 'resume'} {experiment.folder}"
+        kept = f"the run is trained and saved, only its {mode} failed; again by: {command}"
+        if (refusal := _refusal(error)) is None:
+            host.warn(kept)
+            raise
+        raise OptionError.because(f"{refusal} ({kept})") from error
+
+
+def one_gpu(given: str) -> str:
+    """`--gpu` as CUDA_VISIBLE_DEVICES has it: a number (also as cuda:0), or the name of a GPU or of a part of one."""
+    found = re.fullmatch(r"(?:cuda:)?(\d+)|((?:GPU|MIG)-[\w/-]+)", given.strip())
+    if found is None and "," in given.strip(", "):
+        raise OptionError.because(
+            f"{given}: several GPUs in one run are not supported yet; start one run per GPU", "--gpu"
+        )
+    if found is None:
+        raise OptionError("--gpu", given, "the number of one GPU, such as 0")
+    return found[1] or found[2]
 
 
 def choose_gpus(gpu: str) -> int:
-    """Make only the GPUs of `--gpu` visible, and count them; CUDA_VISIBLE_DEVICES goes before, as in threestudio."""
+    """Make only the GPU of `--gpu` visible, and return how many a run uses: one.
+
+    CUDA_VISIBLE_DEVICES goes before, as in threestudio; of several the run uses the first.
+    """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        if not all(part.strip() for part in gpu.split(",")):
-            raise OptionError.because(f"--gpu: expected numbers with commas between, e.g. 0 or 0,1, got {gpu!r}")
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    return len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
-
-
-def _check_fit(resume: str, system: Any) -> tuple[int, int]:
-    """The (epoch, step) of a checkpoint. ValueError unless its tensors have the names and shapes of the system's."""
-    from latent_prior import host
-
-    try:
-        state, epoch, step = host.load_module_weights(resume, map_location="cpu")
-    except ValueError as error:
-        raise OptionError.because(f"resume: {error}") from error
-    there, here = ({name: tuple(value.shape) for name, value in s.items()} for s in (state, system.state_dict()))
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            raise OptionError.because(
-                f"resume: {resume!r} was written under another config: its {name} has shape "
-                f"{there.get(name, 'none')}, this config's {here.get(name, 'none')}"
-            )
-    return epoch, step
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", one_gpu(gpu))
+    return 1
 
 
 def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> Any:
@@ -197,29 +350,6 @@ def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
     return arguments
 
 
-def _quieten() -> None:
-    """Silence what Lightning says about choices that are ours: workers, sizes of datasets, hardware that is there."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*`IterableDataset` has `__len__`.*",
-        ".*isinstance.treespec.*",
-        "predict returned None.*",
-        ".*exists and is not empty.*",
-        ".*callbacks used to create the checkpoint.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-    for category in (DeprecationWarning, FutureWarning):
-        warnings.filterwarnings("ignore", category=category)
-    # loading a checkpoint takes less time than its progress bars take lines
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    said = ("GPU available", "TPU available", "HPU available", "💡", "`weights_only`")
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
-        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(said))
-
-
 def report(folder: Path) -> None:
     """Say what a run made."""
     from latent_prior.run_folder import products
@@ -229,13 +359,17 @@ def report(folder: Path) -> None:
         print(f"  {path}")
 
 
-def guarded(action) -> int:
-    """Run `action()`; bad input becomes one line and exit code 2, Ctrl-C or SIGTERM exit code 130 with the way back."""
-    from latent_prior.callbacks import Interrupted
+def guarded(action: Callable[[], None], verbose: bool = False) -> int:
+    """Run `action()` and return the exit code.
 
+    Bad input becomes one line and 2 (after its traceback where `verbose` or LATENT_PRIOR_DEBUG=1 asks for it), Ctrl-C or
+    SIGTERM becomes 130 with what to do next. Anything else is a bug and keeps its traceback.
+    """
     try:
         action()
-    except ValueError as error:
+    except OptionError as error:
+        if verbose or os.environ.get("LATENT_PRIOR_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except Interrupted as stop:
@@ -255,18 +389,16 @@ def parser() -> argparse.ArgumentParser:
         epilog='example: python launch.py --config custom/latent_prior.yaml system.prompt_processor.prompt="a red mug"',
     )
     p.add_argument("--config", required=True, help="the experiment's YAML, e.g. custom/latent_prior.yaml")
-    p.add_argument("--gpu", default="0", help="GPUs to use, e.g. 0 or 0,1; without a GPU the CPU is used")
-    host_arguments.add_arguments(p)
+    host_arguments.add_run_arguments(p)
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--train", action="store_true", help="train, then render the turntable")
     mode.add_argument("--validate", action="store_true", help="render the validation views of resume=CHECKPOINT")
     mode.add_argument("--test", action="store_true", help="render the turntable of resume=CHECKPOINT")
     mode.add_argument("--export", action="store_true", help="write the mesh of resume=CHECKPOINT")
-    p.add_argument("--verbose", action="store_true", help="log at level DEBUG")
+    p.add_argument("--verbose", action="store_true", help="log at level DEBUG, and show where an error came from")
     p.add_argument(
         "--typecheck", action="store_true", help="check shapes at run time (slow; changes the random numbers)"
     )
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="config values to override")
     return p
 
 
@@ -288,4 +420,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             install_import_hook("latent_prior", "beartype.beartype")
         report(run([args.config], args.overrides, chosen, args.gpu).folder)
 
-    return guarded(action)
+    return guarded(action, args.verbose)

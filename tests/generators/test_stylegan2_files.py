@@ -448,3 +448,13 @@ def test_home_is_understood_in_the_path_of_a_pretrained_generator(monkeypatch, t
     generator = StyleGAN2(StyleGAN2Config.of_size(8, z_dim=4, w_dim=4, mapping_layers=1, base=32))
     save_generator(generator, tmp_path / "mine.safetensors")
     assert load_pretrained("~/mine.safetensors").cfg == generator.cfg
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_written_generator_has_an_ordinary_mode(toy, tmp_path, suffix):
+    before = os.umask(0o022)
+    try:
+        save_generator(toy, tmp_path / f"generator{suffix}")
+    finally:
+        os.umask(before)
+    assert (tmp_path / f"generator{suffix}").stat().st_mode & 0o777 == 0o644

@@ -40,14 +40,14 @@ def cameras():
     )
 
 
-def fit(system, folder, exact, seed, ckpt_path=None, validate=True, max_steps=STEPS):
+def fit(system, folder, exact, seed, ckpt_path=None, validate=True, max_steps=STEPS, more=()):
     pl.seed_everything(seed, verbose=False)
     callbacks = [ModelCheckpoint(dirpath=folder, every_n_train_steps=SAVE_EVERY, save_top_k=-1, filename="{step}")]
     trainer = pl.Trainer(
         max_steps=max_steps,
         accelerator="cpu",
         logger=False,
-        callbacks=callbacks + ([ExactResume()] if exact else []),
+        callbacks=[*callbacks, *more, *([ExactResume()] if exact else [])],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -88,6 +88,49 @@ def test_a_finished_run_can_be_made_longer(toy_system, tmp_path):
         toy_system(resumed=True), tmp_path / "long", True, seed=9, ckpt_path=str(tmp_path / "short" / "end.ckpt")
     )
     assert short.history + rest.history == whole.history
+
+
+def schedule_for(steps: int) -> dict:
+    """Constant for the first half, then down to a tenth: the schedule of the main job."""
+    parts = [
+        {"name": "ConstantLR", "args": {"factor": 1.0, "total_iters": steps // 2}},
+        {"name": "ExponentialLR", "args": {"gamma": 0.1 ** (2 / steps)}},
+    ]
+    return {"name": "SequentialLR", "interval": "step", "milestones": [steps // 2], "schedulers": parts}
+
+
+class Rates(pl.Callback):
+    """The learning rate of every step."""
+
+    def __init__(self):
+        self.found = {}
+
+    def on_train_batch_start(self, trainer, system, batch, batch_idx):
+        self.found[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+
+
+def chained_for(steps: int) -> dict:
+    parts = schedule_for(steps)["schedulers"]
+    return {"name": "ChainedScheduler", "interval": "step", "schedulers": parts}
+
+
+@pytest.mark.parametrize("schedule", [schedule_for, chained_for])
+def test_a_run_made_longer_has_the_learning_rates_of_a_run_of_that_length(toy_system, tmp_path, schedule):
+    whole, rest = Rates(), Rates()
+    fit(toy_system(scheduler=schedule(16)), tmp_path / "whole", True, seed=0, max_steps=16, more=[whole])
+    fit(toy_system(scheduler=schedule(8)), tmp_path / "short", True, seed=0, max_steps=8)
+    longer = toy_system(resumed=True, scheduler=schedule(16))
+    fit(longer, tmp_path / "long", True, 9, str(tmp_path / "short" / "end.ckpt"), max_steps=16, more=[rest])
+    assert rest.found == {step: whole.found[step] for step in range(8, 16)}  # to the last bit
+    assert whole.found[8] > 2 * whole.found[15]  # the short run had ended near the latter
+
+
+def test_a_changed_learning_rate_counts_from_the_checkpoint_on(toy_system, tmp_path):
+    rates = Rates()
+    fit(toy_system(scheduler=None), tmp_path / "a", True, seed=0, max_steps=4)
+    changed = toy_system(resumed=True, scheduler=None, optimizer={"name": "Adam", "args": {"lr": 0.25}})
+    fit(changed, tmp_path / "b", True, 0, str(tmp_path / "a" / "end.ckpt"), max_steps=6, more=[rates])
+    assert rates.found == {4: 0.25, 5: 0.25}
 
 
 def test_without_the_callback_it_is_not(toy_system, tmp_path):

@@ -7,7 +7,6 @@ No reader runs code that a file brings. A file may lack the resampling filters (
 (estimated), and the constant noise where its strength is 0; all else has to be there, and nothing more.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files import atomic_write
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_nvidia import MAX_BYTES, read_nvidia
 from latent_prior.generators.stylegan2_ops import smoothing_filter
@@ -57,17 +57,14 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
     if path.suffix not in WRITES:
         raise OptionError.because(f"{path}: {path.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
     state = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        if path.suffix == ".safetensors":
-            save_file(state, partial, metadata={"format": "pt"})
-        else:
-            torch.save(to_rosinality(state), partial)
-        partial.replace(path)
+        with atomic_write(path) as beside:
+            if path.suffix == ".safetensors":
+                save_file(state, beside, metadata={"format": "pt"})
+            else:
+                torch.save(to_rosinality(state), beside)
     except (ValueError, OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk, for instance
         raise OptionError.because(f"{path}: not written: {' '.join(str(error).split())}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def convert(source: Path | str, target: Path | str) -> str:

@@ -7,6 +7,9 @@ imported already, when THREESTUDIO_ROOT names its checkout, or when it can be im
 
 import os
 import warnings
+from typing import Any
+
+from omegaconf import DictConfig
 
 from latent_prior import OptionError
 from latent_prior.host import threestudio as threestudio_host
@@ -32,9 +35,11 @@ __all__ = [
     "info",
     "load_config",
     "load_module_weights",
+    "merge_config",
     "parse_structured",
     "refusal",
     "register",
+    "resolve_config",
     "warn",
 ]
 
@@ -60,30 +65,34 @@ NAME = _choose()
 
 if NAME == "threestudio":
     import threestudio
-    from omegaconf.errors import OmegaConfBaseException
     from threestudio import info, register, warn
     from threestudio.models.exporters.base import Exporter, ExporterOutput
     from threestudio.models.prompt_processors.base import PromptProcessor
     from threestudio.systems.base import BaseLift3DSystem, BaseSystem
     from threestudio.utils.base import BaseModule, BaseObject, Updateable
-    from threestudio.utils.config import ExperimentConfig, config_to_primitive, dump_config, parse_structured
-    from threestudio.utils.config import load_config as _load_config
+    from threestudio.utils.config import config_to_primitive, parse_structured
     from threestudio.utils.misc import C, get_device, get_rank
-    from yaml import YAMLError
 
-    from latent_prior.host.embedded.misc import find_last_path, load_module_weights  # these say what is wrong
+    # ours say what is wrong, and make no folder; they bring the resolver `slug` to threestudio's own launch.py too
+    from latent_prior.host.embedded import config as _config
+    from latent_prior.host.embedded.config import dump_config, merge_config
+    from latent_prior.host.embedded.misc import find_last_path, load_module_weights
     from latent_prior.host.embedded.registry import lookup
 
     def find(name: str, key: str = "") -> type:
         """threestudio's `find`, with an unknown name reported as the embedded host does."""
         return lookup(threestudio.__modules__, name, key)
 
-    def load_config(*yamls: str, **kwargs) -> ExperimentConfig:
-        """threestudio's `load_config`; what it refuses is an OptionError."""
-        try:
-            return _load_config(*yamls, **kwargs)
-        except (TypeError, OSError, OmegaConfBaseException, YAMLError) as error:
-            raise refusal(error) or OptionError.because(str(error), "--config") from error
+    def resolve_config(merged: DictConfig) -> Any:
+        """As the embedded host's, with text escaped twice: threestudio's `parse_structured` reads it once more."""
+        cfg = _config.resolve_config(merged)
+        for part in ("data", "system"):
+            cfg[part] = _config.escaped(config_to_primitive(cfg[part], resolve=False))
+        return cfg
+
+    def load_config(*yamls: str, **kwargs) -> Any:
+        """Read an experiment, see `merge_config` and `resolve_config`."""
+        return resolve_config(merge_config(*yamls, **kwargs))
 
 else:
     # registered by being imported
@@ -92,7 +101,14 @@ else:
     import latent_prior.host.embedded.geometry
     import latent_prior.host.embedded.materials  # noqa: F401
     from latent_prior.host.embedded.base import BaseModule, BaseObject, Updateable
-    from latent_prior.host.embedded.config import config_to_primitive, dump_config, load_config, parse_structured
+    from latent_prior.host.embedded.config import (
+        config_to_primitive,
+        dump_config,
+        load_config,
+        merge_config,
+        parse_structured,
+        resolve_config,
+    )
     from latent_prior.host.embedded.exporters import Exporter, ExporterOutput
     from latent_prior.host.embedded.lift3d import BaseLift3DSystem
     from latent_prior.host.embedded.logs import get_rank, info, warn

@@ -7,6 +7,10 @@ What Lightning leaves out of a checkpoint, and what therefore goes into ours, un
   random numbers are used up, before step k runs. Resuming would draw a batch anew from states that are past that draw;
 * the moment of the last update of the dataset, since the batch after that one is drawn before the next update.
 
+What Lightning brings back although it should not are the learning rate and its schedule: they are those of the config,
+as a run that had it from the beginning would have them at this step. Under the same config that changes nothing; with
+another `trainer.max_steps` the schedule is that of so many steps, and another learning rate counts from here on.
+
 Validation also runs between a checkpoint and the next step, and a resumed run leaves it out. So random numbers used for
 validation in the course of training are given back: the trajectory does not depend on how often one looks.
 
@@ -14,11 +18,13 @@ Everything saved is plain containers and tensors, readable with `weights_only=Tr
 """
 
 import random
+import warnings
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 KEY = "latent_prior_resume"
 
@@ -49,6 +55,35 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(cuda_state.cpu(), device)
 
 
+def renew_schedules(trainer: pl.Trainer, system: pl.LightningModule) -> None:
+    """Give optimisers and schedules the settings of the system's config, as far along as they are.
+
+    A system with more than one optimiser, or a schedule that follows a metric, keeps what its checkpoint brought.
+    """
+    fresh = system.configure_optimizers()
+    if not isinstance(fresh, dict) or len(trainer.optimizers) != 1:
+        return
+    schedule = fresh.get("lr_scheduler")
+    if isinstance(schedule, dict):
+        schedule = schedule["scheduler"]
+    if schedule is not None and len(trainer.lr_scheduler_configs) == 1:
+        restored = trainer.lr_scheduler_configs[0].scheduler
+        if isinstance(restored, ReduceLROnPlateau):
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the optimiser takes no steps between those of its schedule
+            for _ in range(_steps_of(restored)):
+                schedule.step()
+        restored.load_state_dict(schedule.state_dict())
+    for group, renewed in zip(trainer.optimizers[0].param_groups, fresh["optimizer"].param_groups, strict=True):
+        group.update({key: value for key, value in renewed.items() if key != "params"})
+
+
+def _steps_of(schedule: Any) -> int:
+    """How often a schedule was stepped; one that is made of others counts by its parts."""
+    return schedule.last_epoch if hasattr(schedule, "last_epoch") else _steps_of(schedule._schedulers[0])
+
+
 class ExactResume(pl.Callback):
     """Writes what resuming needs into every checkpoint, and restores it around the first step of a resumed run.
 
@@ -58,6 +93,7 @@ class ExactResume(pl.Callback):
     """
 
     def __init__(self) -> None:
+        self._resumed = False
         # outside of training: what a checkpoint brought, or where training ended
         self._saved: dict[str, Any] | None = None
         self._updated_at: tuple[int, int] | None = None
@@ -71,9 +107,11 @@ class ExactResume(pl.Callback):
         checkpoint[KEY] = self._saved or self._snapshot(trainer)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        self._saved = checkpoint.get(KEY)
+        self._resumed, self._saved = True, checkpoint.get(KEY)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._resumed:
+            renew_schedules(trainer, pl_module)
         if self._saved is None:
             return
         if self._saved["waiting"]:

@@ -242,7 +242,8 @@ def _inferred_configs(path: Path, shapes: dict[str, list[int]]) -> str:
 
 def _fetched(hub_id: str, part: str, weights: bool, source: str) -> Path:
     """The snapshot folder of a hub repository with the files of one part in it."""
-    patterns, what = ["model_index.json", "latent_prior.json", f"{part}/*.json", f"{part}/*.txt"], f"{part!r} of {source!r} ({hub_id})"
+    patterns = ["model_index.json", "latent_prior.json", f"{part}/*.json", f"{part}/*.txt"]
+    what = f"{part!r} of {source!r} ({hub_id})"
     if not weights:
         return hub.snapshot(hub_id, patterns, KEY, what)
     for variant in VARIANTS:

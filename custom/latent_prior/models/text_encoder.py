@@ -12,7 +12,6 @@ neither, and can be let go of with `unload`.
 
 import hashlib
 import logging
-import os
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latent_prior.files import atomic_write
 from latent_prior.models.adapters import with_all_vectors
 from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
@@ -155,12 +155,10 @@ class TextEncoder:
     def _store(self, prompt: str, embedding: Tensor) -> None:
         if self.cache_dir is None:
             return
-        # written beside and moved, so that no reader ever sees half a file
-        beside = self._file(prompt).with_suffix(f".{os.getpid()}.tmp")
         try:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
-            save_file({"embedding": embedding.cpu().contiguous()}, beside)
-            os.replace(beside, self._file(prompt))
+            with atomic_write(self._file(prompt)) as beside:
+                save_file({"embedding": embedding.cpu().contiguous()}, beside)
         except (OSError, SafetensorError) as error:
             logger.warning("prompt embeddings are not kept: cannot write to %s: %s", self.cache_dir, error)
             self.cache_dir = None

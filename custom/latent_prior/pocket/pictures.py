@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from latent_prior.files import atomic_write
 from latent_prior.pocket import cameras
 from latent_prior.pocket.captions import Subject, is_held_out, view_word
 from latent_prior.pocket.palette import COLOURS
@@ -94,9 +95,8 @@ def picture_set(
 
 def _write(path: Path, shard: PictureSet) -> None:
     subjects: Sequence = [(s.kind, s.colour, s.surface) for s in shard.subjects]
-    partial = path.with_suffix(".partial")
-    save_file({"images": shard.images}, partial, {"labels": json.dumps([subjects, shard.views])})
-    partial.rename(path)  # a killed run leaves no half shard behind
+    with atomic_write(path) as beside:
+        save_file({"images": shard.images}, beside, {"labels": json.dumps([subjects, shard.views])})
 
 
 def _read(path: Path) -> PictureSet:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latent_prior import OptionError, host, options_under
 from latent_prior.data.picture_files import to_picture
+from latent_prior.files import atomic_write
 from latent_prior.generators.layer import Layer, LayerGenerator, LayerGeneratorConfig, scales_for
 from latent_prior.models.clip import Clip
 from latent_prior.prior import structure_loss
@@ -159,10 +160,12 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
             "screen": layer.over(original.new_tensor(SCREENS["green"]).view(1, 3, 1, 1)),
         }
         for name, pixels in pictures.items():
-            to_picture(pixels[0]).save(self.get_save_path(f"{name}.png"))
+            with atomic_write(self.get_save_path(f"{name}.png")) as beside:
+                to_picture(pixels[0]).save(beside)
         paper = torch.ones_like(original)
         shown = Layer(original, alpha).over(paper) if alpha.shape[1] else original
-        self._panels(layer, shown).save(self.get_save_path("before_after.png"))
+        with atomic_write(self.get_save_path("before_after.png")) as beside:
+            self._panels(layer, shown).save(beside)
 
     def on_test_epoch_end(self) -> None:
         training_curves.draw(Path(self.get_save_dir()).parent / "csv_logs", Path(self.get_save_path("curves.png")))

@@ -4,6 +4,8 @@ import csv
 import math
 from pathlib import Path
 
+from latent_prior.files import atomic_write
+
 SMOOTHING = 0.9  # weight of the past in the running mean
 
 
@@ -49,4 +51,5 @@ def draw(folder: Path, picture: Path) -> None:
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, dpi=110)
+    with atomic_write(picture) as beside:
+        figure.savefig(beside, dpi=110)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from latent_prior import cli, host
+from latent_prior import OptionError, cli, host
 from latent_prior.evaluate.bench import jobs
 from latent_prior.evaluate.bench.jobs import Task
 from latent_prior.evaluate.stylegan.evaluation import StyleGANVariant, source_file
@@ -34,7 +34,7 @@ def test_the_planned_command_makes_the_planned_run(tmp_path, monkeypatch):
 
     def record(configs, overrides, gpu, **settings):
         asked["cfg"] = host.load_config(*configs, cli_args=list(overrides), **settings)
-        raise ValueError("recorded")
+        raise OptionError.because("recorded")
 
     monkeypatch.setattr("latent_prior.launch.run", record)
     assert list(job.command[1:4]) == ["-m", "latent_prior", "generate"]

@@ -51,6 +51,5 @@ class Result:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that a reader, or a kill, never finds half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(path.suffix + ".tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    with atomic_write(path) as beside:
+        beside.write_text(text)

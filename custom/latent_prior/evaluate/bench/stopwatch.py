@@ -1,9 +1,9 @@
 """Run a command, and write down its seconds, its peak memory and its exit code: `stopwatch.py REPORT COMMAND ...`.
 
-A process of its own, of the standard library alone, because on Linux a process's peak memory starts with that of the
-one it was started from: asked for from the evaluation, which holds torch, a run would never look smaller than that. The
-command and what it started are stopped with the stopwatch (SIGINT, SIGTERM) and with the evaluation, even if that is
-killed, so that a second evaluation does not find them at work.
+A process of its own, with little more than the standard library in it, because on Linux a process's peak memory starts
+with that of the one it was started from: asked for from the evaluation, which holds torch, a run would never look smaller
+than that. The command and what it started are stopped with the stopwatch (SIGINT, SIGTERM) and with the evaluation, even
+if that is killed, so that a second evaluation does not find them at work.
 """
 
 import json
@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+from latent_prior.files import atomic_write
 
 POLL_SECONDS = 0.5  # between two looks for the evaluation
 INTERRUPTED = 130
@@ -37,9 +39,8 @@ def main(report: Path, command: list[str]) -> int:
         "peak_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),  # bytes there, KiB elsewhere
         "exit_code": os.waitstatus_to_exitcode(status),
     }
-    unfinished = report.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(figures))
-    unfinished.replace(report)
+    with atomic_write(report) as beside:
+        beside.write_text(json.dumps(figures))
     return 0
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from latent_prior import OptionError
 from latent_prior.evaluate.bench.jobs import slug
+from latent_prior.files import atomic_write
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.mug_scenes import SCENE_ENTRIES, truth
 
@@ -55,8 +56,8 @@ def rendered(folder: Path, subject: Subject, count: int, z_dim: int, size: int) 
                 bar.update(len(part))
         pictures = torch.cat(parts)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"domain": pictures[:count], "paired": pictures[count:]}, path.with_suffix(".partial"))
-        path.with_suffix(".partial").replace(path)  # a killed evaluation leaves no half file behind
+        with atomic_write(path) as beside:
+            save_file({"domain": pictures[:count], "paired": pictures[count:]}, beside)
     kept = load_file(path)
     return kept["domain"], kept["paired"]
 

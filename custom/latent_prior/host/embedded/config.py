@@ -2,11 +2,14 @@
 
 Every part of a run owns a dataclass of its knobs; `parse_structured` turns a piece of YAML into it and refuses what the
 dataclass does not know, naming the full key (`system.geometry.radius`) and the nearest valid one. The keys and the
-resolvers are threestudio's, so one YAML serves both hosts.
+resolvers are threestudio's (and `slug`), so one YAML serves both hosts.
 """
 
+import contextlib
 import dataclasses
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,9 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
+from latent_prior.files import atomic_write, user_path
 from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import nearest
 from latent_prior.host.embedded.scalars import C_max
+from latent_prior.run_folder import slug
 
 _RESOLVERS = {
     "calc_exp_lr_decay_rate": lambda factor, n: factor ** (1.0 / n),
@@ -29,6 +34,7 @@ _RESOLVERS = {
     "div": lambda a, b: a / b,
     "idiv": lambda a, b: a // b,
     "basename": lambda path: os.path.basename(path),
+    "slug": lambda text: slug(str(text)),
     "rmspace": lambda text, substitute: str(text).replace(" ", substitute),
     "tuple2": lambda value: [float(value), float(value)],
     "gt0": lambda value: value > 0,
@@ -39,7 +45,7 @@ _RESOLVERS = {
 
 
 def register_resolvers() -> None:
-    """Give OmegaConf threestudio's resolvers; those that are there already (from threestudio itself) stay."""
+    """Give OmegaConf threestudio's resolvers and `slug`; those that are there already (from threestudio itself) stay."""
     # OmegaConf 2.4 renamed the function; in older versions the new name means something else
     renamed = tuple(int(part) for part in omegaconf.__version__.split(".")[:2]) >= (2, 4)
     add = OmegaConf.register_resolver if renamed else OmegaConf.register_new_resolver
@@ -94,33 +100,81 @@ class ExperimentConfig:
                     warn("no timestamp with several GPUs (their clocks differ): give every trial a tag of its own")
                 else:
                     self.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S")
+        self.exp_root_dir = str(user_path(self.exp_root_dir))
+        self.resume = self.resume and str(user_path(self.resume))
         self.trial_name = f"{self.tag}{self.timestamp}"
         self.exp_dir = os.path.join(self.exp_root_dir, self.name)
         self.trial_dir = os.path.join(self.exp_dir, self.trial_name)
 
 
-def load_config(*yamls: str, cli_args: list[str] | None = None, from_string: bool = False, **overrides) -> Any:
-    """Read an experiment: YAML files (or strings) merged in order, then `key=value` arguments, then keyword overrides.
+_PROMPT_KEY = re.compile(r"(\w+_)?prompt|prompt_(front|side|back|overhead)")
 
-    Returns an ExperimentConfig as a DictConfig, interpolations resolved. Raises ValueError, in one line, for a missing
-    file, bad YAML, an interpolation that leads nowhere, or an unknown key.
+
+def escaped(value: Any) -> Any:
+    """`value` with `${` in its strings escaped, so that OmegaConf reads them as the text they are."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, dict):
+        return {key: escaped(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(escaped(entry) for entry in value)
+    return value
+
+
+def _override(argument: str) -> DictConfig:
+    """`key=value` as a config. A prompt is taken as it stands, unless all of it is one quoted YAML string."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        raise OptionError.because(f"expected an override of the form key=value, got {argument!r}")
+    if not _PROMPT_KEY.fullmatch(key.rpartition(".")[2]):
+        return OmegaConf.from_dotlist([argument])
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        with contextlib.suppress(yaml.YAMLError):
+            quoted = yaml.safe_load(value)
+            value = quoted if isinstance(quoted, str) else value
+    cfg = OmegaConf.create()
+    OmegaConf.update(cfg, key, escaped(value))
+    return cfg
+
+
+def load_config(*yamls: str, cli_args: list[str] | None = None, from_string: bool = False, **overrides) -> Any:
+    """Read an experiment, see `merge_config` and `resolve_config`."""
+    return resolve_config(merge_config(*yamls, cli_args=cli_args, from_string=from_string, **overrides))
+
+
+def merge_config(
+    *yamls: str | os.PathLike, cli_args: Sequence[str] | None = None, from_string: bool = False, **overrides
+) -> DictConfig:
+    """YAML files (or strings) merged in order, then `key=value` arguments, then keyword overrides, whose strings are text.
+
+    Interpolations stay as they are. Raises OptionError for a missing file or bad YAML.
     """
-    cli_args = list(cli_args or [])
-    for argument in cli_args:
-        if "=" not in argument:
-            raise OptionError.because(f"expected an override of the form key=value, got {argument!r}")
     try:
-        parts = [OmegaConf.create(text) if from_string else OmegaConf.load(text) for text in yamls]
+        parts = [OmegaConf.create(text) if from_string else OmegaConf.load(user_path(text)) for text in yamls]
         for source, part in zip(yamls, parts, strict=True):
             if not isinstance(part, DictConfig):
                 raise OptionError.because(f"a config is a mapping of keys, got a {type(part).__name__} from {source!r}")
-        cfg = OmegaConf.merge(*parts, OmegaConf.from_cli(cli_args), overrides)
-        OmegaConf.resolve(cfg)
+        return OmegaConf.merge(*parts, *map(_override, cli_args or []), escaped(overrides))
     except OSError as error:
         raise OptionError.because(f"cannot read config file {error.filename!r}: {error.strerror}") from error
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
-    return parse_structured(ExperimentConfig, cfg)
+
+
+def resolve_config(merged: DictConfig) -> Any:
+    """An ExperimentConfig as a DictConfig, interpolations resolved; a `${` that is left is text, and escaped.
+
+    `merged` stays as it is. Raises OptionError for an interpolation that leads nowhere, for an unknown key, and for a name
+    or tag that would leave its folder.
+    """
+    try:
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
+    for key in ("name", "tag", "timestamp"):
+        if re.search(r"[/\\\0]", name := str(values.get(key))) or name in (".", ".."):
+            raise OptionError(key, name, "the name of one folder (in YAML, ${slug:TEXT} makes one of any text)")
+    return parse_structured(ExperimentConfig, OmegaConf.create(escaped(values)))
 
 
 def config_to_primitive(config: Any, resolve: bool = True) -> Any:
@@ -128,10 +182,10 @@ def config_to_primitive(config: Any, resolve: bool = True) -> Any:
     return OmegaConf.to_container(config, resolve=resolve)
 
 
-def dump_config(path: str, config: Any) -> None:
-    """Write a config as YAML."""
-    with open(path, "w") as file:
-        OmegaConf.save(config=config, f=file)
+def dump_config(path: str | os.PathLike, config: Any) -> None:
+    """Write a config as YAML, interpolations as they are."""
+    with atomic_write(path) as beside:
+        OmegaConf.save(config=config, f=beside)
 
 
 def full_key(cfg: Any, key: str = "") -> str:
@@ -162,11 +216,14 @@ def parse_structured(fields: type, cfg: Any = None) -> Any:
     structured = OmegaConf.structured(fields)
     for key, value in cfg.items():
         try:
-            structured[key] = value
+            structured[key] = escaped(value)
         except OmegaConfBaseException as error:
             raise OptionError.because(f"{full_key(cfg, key)}: {str(error).splitlines()[0]} (got {value!r})") from error
     if hasattr(fields, "__post_init__"):
-        structured = OmegaConf.structured(OmegaConf.to_object(structured))
+        parsed = OmegaConf.to_object(structured)
+        for name in valid:
+            setattr(parsed, name, escaped(getattr(parsed, name)))
+        structured = OmegaConf.structured(parsed)
     if isinstance(cfg, DictConfig):
         structured._set_key(full_key(cfg) or None)  # so that parts parsed from this one still know their full key
     return structured

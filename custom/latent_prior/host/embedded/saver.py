@@ -12,6 +12,7 @@ from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from latent_prior import OptionError
+from latent_prior.files import atomic_write
 from latent_prior.host.embedded import pictures
 
 
@@ -68,7 +69,8 @@ class SaverMixin:
         self, filename: str, picture: np.ndarray, name: str | None = None, step: int | None = None
     ) -> str:
         path = self.get_save_path(filename)
-        Image.fromarray(picture).save(path)
+        with atomic_write(path) as beside:
+            Image.fromarray(picture).save(beside)
         self._to_wandb("Image", path, name, step)
         return path
 
@@ -108,12 +110,14 @@ class SaverMixin:
         path = self.get_save_path(filename if filename.endswith(".mp4") else f"{filename}.mp4")
         # H.264 with 4:2:0 colour wants even sides; odd ones get a repeated last row or column
         pad = [(0, side % 2) for side in frames[0].shape[:2]] + [(0, 0)]
-        imageio.mimsave(path, [np.pad(frame, pad, mode="edge") for frame in frames], fps=fps, macro_block_size=1)
+        with atomic_write(path) as beside:
+            imageio.mimsave(beside, [np.pad(frame, pad, mode="edge") for frame in frames], fps=fps, macro_block_size=1)
         self._to_wandb("Video", path, name, step, format="mp4")
         return path
 
     def save_file(self, filename: str, src_path: str) -> str:
         """Copy a file."""
         path = self.get_save_path(filename)
-        shutil.copyfile(src_path, path)
+        with atomic_write(path) as beside:
+            shutil.copyfile(src_path, beside)
         return path

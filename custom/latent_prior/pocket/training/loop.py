@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from latent_prior.files import atomic_write
+
 SAVE_EVERY = 120.0  # seconds between states
 LOG_EVERY = 50  # steps between rows of the log
 
@@ -72,8 +74,8 @@ def train(
             "rng": generator.get_state(),
             "ema": ema.state_dict() if ema is not None else None,
         }
-        torch.save(state, state_file.with_suffix(".partial"))
-        state_file.with_suffix(".partial").rename(state_file)
+        with atomic_write(state_file) as beside:
+            torch.save(state, beside)
 
     saved = started = time.monotonic()
     model.train()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from latent_prior.files import atomic_write
 from latent_prior.generators.stylegan2 import FullyConnected, Mapping, StyleGAN2, StyleGAN2Config
 from latent_prior.metrics import psnr
 from latent_prior.pocket.mug_scenes import scenes, truth
@@ -88,8 +89,8 @@ def true_pictures(folder: Path, count: int, seed: int = PICTURES_SEED) -> tuple[
         zs.append(codes(seed + k, SHARD))
         if not path.exists():
             rendered = (truth(zs[-1], size=SHAPE.resolution) * 255).round().byte()
-            save_file({"images": rendered}, path.with_suffix(".partial"))
-            path.with_suffix(".partial").rename(path)  # a killed run leaves no half shard behind
+            with atomic_write(path) as beside:
+                save_file({"images": rendered}, beside)
         images.append(load_file(path)["images"])
     return torch.cat(zs), torch.cat(images)
 

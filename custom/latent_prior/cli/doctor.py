@@ -1,13 +1,33 @@
 """`latent-prior doctor [THREESTUDIO_DIR]`: what is installed, which host would be used, what is missing for what."""
 
+import argparse
 import importlib
 import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+
+from packaging.requirements import Requirement
+
+from latent_prior import OptionError, host_arguments
 
 OK, MISSING, OLD, BROKEN = "ok", "missing", "too old", "broken"
+
+EXAMPLES = """examples:
+  latent-prior doctor
+  latent-prior doctor ~/threestudio
+  latent-prior doctor --host embedded
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    p.set_defaults(action=doctor)
+    p.epilog = EXAMPLES
+    p.add_argument("threestudio", metavar="THREESTUDIO_DIR", nargs="?", help="threestudio's checkout")
+    p.add_argument("--host", choices=("auto", "embedded", "threestudio"), help="the host to examine (default: auto)")
 
 
 @dataclass(frozen=True)
@@ -26,49 +46,46 @@ class Row:
 class _Package:
     module: str
     distribution: str
-    least: str
     needed_for: str
     required: bool = True
-    install: str = ""
 
 
 OURS = (
-    _Package("torch", "torch", "2.6", "everything"),
-    _Package("diffusers", "diffusers", "0.32", "checkpoints"),
-    _Package("transformers", "transformers", "4.48", "text encoders and CLIP"),
-    _Package("accelerate", "accelerate", "1.0", "loading checkpoints"),
-    _Package("pytorch_lightning", "pytorch-lightning", "2.6", "launch.py and latent-prior"),
-    _Package("omegaconf", "omegaconf", "2.3", "configs"),
-    _Package("nerfacc", "nerfacc", "0.5.3", "volume rendering"),
-    _Package("trimesh", "trimesh", "4.5", "meshes"),
-    _Package("skimage", "scikit-image", "0.24", "marching cubes"),
-    _Package("fast_simplification", "fast-simplification", "0.1.9", "exporter.max_faces"),
-    _Package("imageio_ffmpeg", "imageio-ffmpeg", "0.5", "turntable videos"),
-    _Package("tensorboard", "tensorboard", "2.16", "TensorBoard logs"),
-    _Package("xatlas", "xatlas", "0.0.9", "baked textures", False),
-    _Package("wandb", "wandb", "0.16", "logs at Weights & Biases", False),
-    _Package("beartype", "beartype", "0.19", "--typecheck", False),
-    _Package("peft", "peft", "0.13", "guidance.lora", False),
-    _Package("tomesd", "tomesd", "0.1.3", "guidance.token_merging", False),
+    _Package("torch", "torch", "everything"),
+    _Package("diffusers", "diffusers", "checkpoints"),
+    _Package("transformers", "transformers", "text encoders and CLIP"),
+    _Package("accelerate", "accelerate", "loading checkpoints"),
+    _Package("pytorch_lightning", "pytorch-lightning", "launch.py and latent-prior"),
+    _Package("omegaconf", "omegaconf", "configs"),
+    _Package("nerfacc", "nerfacc", "volume rendering"),
+    _Package("trimesh", "trimesh", "meshes"),
+    _Package("skimage", "scikit-image", "marching cubes"),
+    _Package("fast_simplification", "fast-simplification", "exporter.max_faces"),
+    _Package("imageio_ffmpeg", "imageio-ffmpeg", "turntable videos"),
+    _Package("tensorboard", "tensorboard", "TensorBoard logs"),
+    _Package("xatlas", "xatlas", "baked textures", False),
+    _Package("wandb", "wandb", "logs at Weights & Biases", False),
+    _Package("beartype", "beartype", "--typecheck", False),
+    _Package("peft", "peft", "guidance.lora", False),
+    _Package("tomesd", "tomesd", "guidance.token_merging", False),
 )
 
 
-def _version(distribution: str) -> str:
+@cache
+def requirements() -> dict[str, Requirement]:
+    """What setup.py asks for, its extras too, by distribution. Empty in a clone that is not installed."""
     try:
-        return importlib.metadata.version(distribution)
+        found = importlib.metadata.requires("latent_prior") or []
     except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _is_older(version: str, least: str) -> bool:
-    from packaging.version import Version
-
-    return Version(version) < Version(least)
+        return {}
+    return {requirement.name: requirement for requirement in map(Requirement, found)}
 
 
 def package_row(package: _Package) -> Row:
     """Import a package and judge its version."""
-    mend = package.install or f'pip install "{package.distribution}>={package.least}"'
+    wanted = requirements().get(package.distribution, Requirement(package.distribution))
+    spec = f"{wanted.name}{wanted.specifier}"
+    mend = f'pip install "{spec}"' if wanted.specifier else f"pip install {spec}"
     row = {"what": package.distribution, "needed_for": package.needed_for, "required": package.required}
     try:
         importlib.import_module(package.module)
@@ -76,8 +93,11 @@ def package_row(package: _Package) -> Row:
         return Row(state=MISSING, found="", mend=mend, **row)
     except Exception as error:  # a package built for another torch or without its driver
         return Row(state=BROKEN, found=f"{type(error).__name__}: {error}", mend=mend, **row)
-    version = _version(package.distribution)
-    if version and _is_older(version, package.least):
+    try:
+        version = importlib.metadata.version(package.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    if version and not wanted.specifier.contains(version, prereleases=True):
         return Row(state=OLD, found=version, mend=mend, **row)
     return Row(state=OK, found=version, **row)
 
@@ -116,7 +136,7 @@ def examine() -> tuple[str, list[Row]]:
             warnings.simplefilter("always", UserWarning)
             from latent_prior import host
         name = host.NAME
-    except ValueError as error:
+    except OptionError as error:
         rows.append(Row("threestudio", BROKEN, str(error), "host threestudio", "--host embedded", True))
         return "none", rows
     if name == "threestudio":
@@ -147,12 +167,9 @@ def report(name: str, rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def doctor() -> int:
-    """Print the report. Returns 1 if the chosen host cannot run, else 0."""
+def doctor(args: argparse.Namespace) -> None:
+    """The command; exit code 1 if the chosen host cannot run."""
+    host_arguments.choose(args)
     name, rows = examine()
     print(report(name, rows))
-    return 1 if name.startswith("none") else 0
-
-
-if __name__ == "__main__":
-    sys.exit(doctor())
+    sys.exit(1 if name.startswith("none") else 0)

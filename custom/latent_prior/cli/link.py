@@ -4,23 +4,55 @@ threestudio imports every folder in `custom/` under its own name, so the package
 config as `latent_prior.yaml`. Only what is ours is ever replaced or removed.
 """
 
+import argparse
 import filecmp
 import shutil
 from pathlib import Path
 
+import latent_prior
 from latent_prior import OptionError
+from latent_prior.run_folder import config_path
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(latent_prior.__file__).resolve().parent
 MARKER = ".copied_by_latent_prior_link"  # in a copied package, so that it is known again
+
+EXAMPLES = """examples:
+  latent-prior link ~/threestudio
+  latent-prior link ~/threestudio --copy
+  latent-prior link ~/threestudio --remove
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    p.set_defaults(action=run)
+    p.epilog = EXAMPLES
+    p.add_argument("threestudio", metavar="THREESTUDIO_DIR", help="threestudio's checkout")
+    how = p.add_mutually_exclusive_group()
+    how.add_argument("--copy", action="store_true", help="copy instead of linking")
+    how.add_argument("--remove", action="store_true", help="take it out again")
+
+
+def run(args: argparse.Namespace) -> None:
+    """The command."""
+    folder = Path(args.threestudio).expanduser()
+    if args.remove:
+        done = unlink(folder)
+        print("\n".join(f"removed {path}" for path in done) or f"nothing of ours in {folder / 'custom'}")
+        return
+    done = link(folder, args.copy)
+    print("\n".join(f"{'copied to' if args.copy else 'linked'} {path}" for path in done))
+    print(
+        f"Now: cd {folder} && python launch.py --config custom/latent_prior.yaml --train --gpu 0 "
+        'system.prompt_processor.prompt="a red mug"'
+    )
 
 
 def targets(threestudio: Path) -> dict[Path, Path]:
     """{where in threestudio: what of ours}. Raises ValueError if the folder is no threestudio."""
-    from latent_prior.cli import config_path
-
     if not (threestudio / "launch.py").is_file() or not (threestudio / "threestudio" / "__init__.py").is_file():
         raise OptionError.because(
-            f"link: {str(threestudio)!r} is no checkout of threestudio; expected a folder with launch.py and threestudio/"
+            f"link: {str(threestudio)!r} is not threestudio's checkout; expected a folder with launch.py and threestudio/"
         )
     custom = threestudio.resolve() / "custom"
     return {custom / "latent_prior": PACKAGE, custom / "latent_prior.yaml": config_path("latent_prior").resolve()}

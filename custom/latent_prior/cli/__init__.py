@@ -1,0 +1,85 @@
+"""The console script `latent-prior` (also `python -m latent_prior`): one file a command.
+
+Only the chosen command's file is imported, and its flags need neither torch nor a host: `--help` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from latent_prior.launch import guarded, one_gpu
+from latent_prior.run_folder import config_path
+
+__all__ = ["config_path", "main", "parser"]
+
+# name: (its file, with `add_arguments`, which sets the parser's `action`; its line in the list of commands)
+COMMANDS = {
+    "generate": ("latent_prior.cli.generate", "make a mesh from a prompt"),
+    "resume": ("latent_prior.cli.resume", "go on with a run that was interrupted, in its own folder"),
+    "export": ("latent_prior.cli.export", "write what a run made again: its mesh in other formats or resolutions"),
+    "edit-masked": ("latent_prior.edit_masked", "edit a picture inside a mask (blended latent diffusion)"),
+    "evaluate": ("latent_prior.cli.evaluate", "measure runs against the truth of the pocket world"),
+    "link": ("latent_prior.cli.link", "put the plugin into threestudio's custom/ folder"),
+    "doctor": ("latent_prior.cli.doctor", "say what is installed, which host would be used, and what is missing"),
+    "convert-stylegan": ("latent_prior.cli.convert_stylegan", "convert a StyleGAN2 generator between file formats"),
+    "train-pocket": ("latent_prior.cli.train_pocket", "train the pocket prior from nothing (resumable)"),
+    "train-pocket-stylegan": (
+        "latent_prior.cli.train_pocket_stylegan",
+        "train the pocket StyleGAN from nothing (resumable)",
+    ),
+}
+
+EXAMPLES = """examples:
+  latent-prior generate "a red mug"
+  latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
+  latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
+  latent-prior doctor
+
+`latent-prior COMMAND --help` has more of each.
+"""
+
+
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser, with the flags of the command that `argv` names."""
+    p = argparse.ArgumentParser(
+        prog="latent-prior",
+        description="Text to 3D under a latent diffusion prior, from pip alone.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = p.add_subparsers(dest="command", required=True, metavar="command")
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, (module, line) in COMMANDS.items():
+        c = commands.add_parser(name, help=line, description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == chosen:
+            importlib.import_module(module).add_arguments(c)
+            add_verbose(c)
+    return p
+
+
+def add_verbose(p: argparse.ArgumentParser) -> None:
+    """`--verbose`, which every command has, to `p` or to the commands below it."""
+    below = [action for action in p._actions if isinstance(action, argparse._SubParsersAction)]
+    for each in below[0].choices.values() if below else [p]:
+        each.add_argument(
+            "--verbose", action="store_true", help="show where an error came from (also: LATENT_PRIOR_DEBUG=1)"
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 for bad input, 130 after Ctrl-C. A bug is raised."""
+    argv = sys.argv[1:] if argv is None else argv
+    p = parser(argv)
+    args, rest = p.parse_known_args(argv)
+    # argparse gives up on overrides that follow a flag; they are taken wherever they stand
+    if rest and not (hasattr(args, "overrides") and all("=" in r and not r.startswith("-") for r in rest)):
+        p.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+
+    def action() -> None:
+        one_gpu(getattr(args, "gpu", "0"))
+        args.action(args)
+
+    return guarded(action, args.verbose)

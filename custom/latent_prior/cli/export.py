@@ -1,0 +1,58 @@
+"""`latent-prior export RUN_DIR`: write what a finished run made again, from its newest checkpoint."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from latent_prior import OptionError, host_arguments, launch
+from latent_prior.cli.resume import in_place
+from latent_prior.run_folder import last_checkpoint
+
+EXAMPLES = """examples:
+  latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
+  latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 system.geometry.isosurface_resolution=256
+  latent-prior export outputs/pocket_stylegan/a_golden_mug@20260101-120000
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    p.set_defaults(action=export)
+    p.epilog = EXAMPLES
+    p.add_argument("run", metavar="RUN_DIR", help="folder of a run, e.g. outputs/<name>/<tag>@<time>")
+    p.add_argument("--format", help="of the mesh: glb, obj, ply, or several with commas (default: the run's)")
+    host_arguments.add_run_arguments(p)
+
+
+def export(args: argparse.Namespace) -> None:
+    """The command."""
+    host_arguments.choose(args)
+    launch.choose_gpus(args.gpu)
+    folder = Path(args.run)
+    checkpoint = last_checkpoint(folder)
+    parsed = str(folder / "configs" / "parsed.yaml")
+    settings: dict[str, Any] = dict(in_place(folder))
+    if args.format is not None:
+        settings["system"] = {"exporter": {"fmt": checked_formats(args.format, parsed)}}
+    run = launch.run([parsed], args.overrides, ("export",), args.gpu, resume=str(checkpoint), **settings)
+    launch.report(run.folder)
+
+
+def checked_formats(given: str, parsed: str) -> str:
+    """`--format` as the exporter takes it. OptionError for an unknown one, or for a run that exports no mesh."""
+    from omegaconf import OmegaConf
+
+    import latent_prior
+    from latent_prior import host
+    from latent_prior.generators.mesh_io import FORMATS
+
+    formats = [name.strip().lower().removeprefix(".") for name in given.split(",")]
+    if not set(formats) <= set(FORMATS):
+        raise OptionError("--format", given, f"some of {', '.join(FORMATS)}")
+    latent_prior.register()
+    system_type = OmegaConf.load(parsed).system_type
+    system = host.find(system_type, "system_type")
+    if "exporter" not in {field.name for field in dataclasses.fields(system.Config)}:
+        raise OptionError.because(f"a run of {system_type} exports no mesh: leave it out", "--format")
+    return ",".join(formats)

@@ -1,0 +1,54 @@
+"""`latent-prior generate PROMPT`: run a config for a prompt."""
+
+import argparse
+
+from latent_prior import OptionError, host_arguments, launch
+from latent_prior.run_folder import config_path
+
+EXAMPLES = """examples:
+  latent-prior generate "a red mug"
+  latent-prior generate "a golden duck" trainer.max_steps=800 seed=1
+  latent-prior generate "a red mug" --config pocket_dreamfusion
+  latent-prior generate "a golden mug" --config pocket_layered_editing data.image=photo.png
+  latent-prior generate "a pineapple" --config sd_dreamfusion --negative-prompt "blurry, low quality" --gpu 1
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    p.set_defaults(action=generate)
+    p.epilog = EXAMPLES
+    p.add_argument("prompt", help='what to make; the pocket prior knows e.g. "a striped red mug", "a golden duck"')
+    p.add_argument("--negative-prompt", metavar="TEXT", help="what not to make (default: the config's)")
+    p.add_argument("--config", default="latent_prior", help="YAML file, or the name of a shipped config")
+    host_arguments.add_run_arguments(p)
+
+
+def generate(args: argparse.Namespace) -> None:
+    """The command."""
+    host_arguments.choose(args)
+    launch.choose_gpus(args.gpu)
+    config = str(config_path(args.config))
+    prompts = {"prompt": args.prompt}
+    if args.negative_prompt is not None:
+        prompts["negative_prompt"] = args.negative_prompt
+    settings = {"system": {"prompt_processor": prompts}}
+    notice_unknown_subject(config, args.overrides, settings)
+    launch.report(launch.run([config], args.overrides, gpu=args.gpu, **settings).folder)
+
+
+def notice_unknown_subject(config: str, overrides: list[str], settings: dict) -> None:
+    """Say so where the pocket prior is asked for what it never saw."""
+    from omegaconf import OmegaConf
+
+    from latent_prior import host
+    from latent_prior.pocket.captions import parse
+
+    cfg = host.merge_config(config, cli_args=overrides, **settings)
+    checkpoint = "system.prompt_processor.pretrained_model_name_or_path"
+    if OmegaConf.select(cfg, checkpoint, throw_on_resolution_failure=False) != "pocket":
+        return
+    try:
+        parse(settings["system"]["prompt_processor"]["prompt"])
+    except OptionError as error:
+        host.warn(f"{error}. It will make something else")

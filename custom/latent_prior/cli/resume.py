@@ -1,0 +1,35 @@
+"""`latent-prior resume RUN_DIR`: go on with a run that was interrupted."""
+
+import argparse
+from pathlib import Path
+
+from latent_prior import host_arguments, launch
+from latent_prior.run_folder import config_of, last_checkpoint
+
+EXAMPLES = """examples:
+  latent-prior resume outputs/latent_prior/a_red_mug@20260101-120000
+  latent-prior resume outputs/latent_prior/a_red_mug@20260101-120000 trainer.max_steps=500
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    p.set_defaults(action=resume)
+    p.epilog = EXAMPLES
+    p.add_argument("run", metavar="RUN_DIR", help="folder of a run, e.g. outputs/<name>/<tag>@<time>")
+    host_arguments.add_run_arguments(p)
+
+
+def resume(args: argparse.Namespace) -> None:
+    """The command."""
+    host_arguments.choose(args)
+    folder = Path(args.run)
+    checkpoint = last_checkpoint(folder)
+    run = launch.run([str(config_of(folder))], args.overrides, gpu=args.gpu, resume=str(checkpoint), **in_place(folder))
+    launch.report(run.folder)
+
+
+def in_place(folder: Path) -> dict[str, str]:
+    """Settings that make a run go on in `folder`, wherever that was moved to."""
+    folder = folder.resolve()
+    return {"exp_root_dir": str(folder.parent.parent), "name": folder.parent.name, "tag": folder.name, "timestamp": ""}

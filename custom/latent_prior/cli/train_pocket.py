@@ -1,0 +1,36 @@
+"""`latent-prior train-pocket`: train the pocket prior from nothing."""
+
+import argparse
+from pathlib import Path
+
+QUICK = "a few steps of everything: shows that it runs, trains nothing"
+
+EXAMPLES = """examples:
+  latent-prior train-pocket --quick --work outputs/pocket_quick --out outputs/pocket_quick/weights
+  latent-prior train-pocket
+  latent-prior train-pocket --start-from pocket
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    p.set_defaults(action=train_pocket)
+    p.epilog = EXAMPLES
+    p.add_argument("--work", default="outputs/pocket", help="folder for pictures, states and logs")
+    p.add_argument("--out", default="outputs/pocket/weights", help="folder for the finished checkpoint")
+    p.add_argument(
+        "--start-from",
+        metavar="FOLDER",
+        help="go on from a finished checkpoint (pocket: the shipped one): its autoencoder is kept, its text encoder too "
+        "but for the view words, the rest is trained further",
+    )
+    p.add_argument("--quick", action="store_true", help=QUICK)
+
+
+def train_pocket(args: argparse.Namespace) -> None:
+    """The command."""
+    from latent_prior.models.checkpoint import POCKET_FOLDER
+    from latent_prior.pocket.training.everything import train_everything
+
+    start_from = args.start_from and (POCKET_FOLDER if args.start_from == "pocket" else Path(args.start_from))
+    train_everything(Path(args.work), Path(args.out), args.quick, start_from)

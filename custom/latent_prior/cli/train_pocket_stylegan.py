@@ -1,0 +1,32 @@
+"""`latent-prior train-pocket-stylegan`: train the pocket StyleGAN from nothing."""
+
+import argparse
+from pathlib import Path
+
+from latent_prior.cli.train_pocket import QUICK
+
+EXAMPLES = """examples:
+  latent-prior train-pocket-stylegan --quick --work outputs/stylegan_quick --out outputs/stylegan_quick/weights
+  latent-prior train-pocket-stylegan
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    p.set_defaults(action=train_pocket_stylegan)
+    p.epilog = EXAMPLES
+    p.add_argument("--work", default="outputs/pocket_stylegan_training", help="folder for pictures, states and logs")
+    p.add_argument(
+        "--out", default="outputs/pocket_stylegan_training/weights", help="folder for the generator and its figures"
+    )
+    p.add_argument(
+        "--path-weight", type=float, default=0.0, help="of path length regularisation in the GAN's stage (default: 0)"
+    )
+    p.add_argument("--quick", action="store_true", help=QUICK)
+
+
+def train_pocket_stylegan(args: argparse.Namespace) -> None:
+    """The command."""
+    from latent_prior.pocket.training.stylegan_everything import train_stylegan
+
+    train_stylegan(Path(args.work), Path(args.out), args.quick, args.path_weight)

@@ -1,0 +1,36 @@
+"""Files that are whole or not there, and paths as users write them. Standard library only."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["atomic_write", "user_path"]
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`, of the same suffix, that takes its place once the block has ended well.
+
+    The bytes are on the disk before that, so neither a kill nor a power cut leaves half a file, and an error leaves what
+    was there. The file's mode follows the umask, whatever the writer makes of it (safetensors and Lightning write
+    through temporary files that only their owner may read).
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.stem[:100]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
+    try:
+        with beside.open("wb"):
+            mode = beside.stat().st_mode & 0o777
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.chmod(mode)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def user_path(path: str | os.PathLike) -> Path:
+    """A path from a config or a flag, with `~` expanded; that of an unknown user stays as it is."""
+    return Path(os.path.expanduser(path))

@@ -1,0 +1,1 @@
+"""A run: its checkpoints, and what it keeps quiet."""

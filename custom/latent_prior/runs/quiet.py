@@ -1,0 +1,55 @@
+"""Lightning and transformers, kept quiet for the time of a run."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+NOISE = (
+    ".*does not have many workers.*",
+    ".*`IterableDataset` has `__len__`.*",
+    ".*isinstance.treespec.*",
+    "predict returned None.*",
+    ".*exists and is not empty.*",
+    ".*callbacks used to create the checkpoint.*",
+)
+NOISY_LOGGERS = (
+    "pytorch_lightning.utilities.rank_zero",
+    "pytorch_lightning.trainer.connectors.checkpoint_connector",
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Lightning says about choices that are ours: workers, sizes of datasets, hardware that is there.
+
+    For the time of a run alone: a program that calls `run` keeps its own filters.
+    """
+    # loading a checkpoint takes less time than its progress bars take lines
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]
+    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    with warnings.catch_warnings():
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message)
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=category)
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        for logger in loggers:
+            logger.addFilter(_not_noise)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(_not_noise)
+            transformers_logging.set_verbosity(verbosity)
+            if bars:
+                transformers_logging.enable_progress_bar()
+
+
+def _not_noise(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(
+        ("GPU available", "TPU available", "HPU available", "💡", "`weights_only`")
+    )
