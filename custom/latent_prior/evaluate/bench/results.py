@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latent_prior.files import atomic_write
+
 
 @dataclass(frozen=True)
 class Result:
