@@ -147,3 +147,20 @@ def test_half_precision_passes_gradients_of_any_size(autoencoder, images, sample
 def test_pictures_of_another_precision_than_the_weights(autoencoder, images):
     assert_close(autoencoder.encode(images.double()), autoencoder.encode(images))
     assert autoencoder.encode(images.half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("power", [-24, -12, 20])
+def test_half_precision_passes_the_gradients_of_features(autoencoder, geometry, power):
+    """As of pictures: the gradient of a map's mean is below float16's least number, and comes through to the last bit."""
+    autoencoder.vae.half()
+    v = torch.randn(1, 4, geometry.latent_size, geometry.latent_size, generator=torch.Generator().manual_seed(3))
+    v.requires_grad_()
+    maps = autoencoder.features(v, ["up_0", "mid"])
+    assert all(feature.dtype == torch.float32 for feature in maps)
+    weights = [torch.randn(feature.shape, generator=torch.Generator().manual_seed(4)) for feature in maps]
+    plain, scaled = (
+        torch.autograd.grad(sum((f * w * s).sum() for f, w in zip(maps, weights, strict=True)), v, retain_graph=True)[0]
+        for s in (1.0, 2.0**power)
+    )
+    assert plain.norm() > 0
+    assert torch.equal(scaled, plain * 2.0**power)

@@ -4,7 +4,7 @@ from latent_prior.models.checkpoint import resolve
 from latent_prior.models.condition import Condition, predict, residual
 from latent_prior.models.denoiser import Denoiser
 from latent_prior.models.options import PriorOptions
-from latent_prior.prior import perp_neg
+from latent_prior.prior import perp_neg, x0_from_eps
 from torch.testing import assert_close
 
 BATCH = 3
@@ -40,7 +40,7 @@ def count_calls(denoiser):
 
 def one_by_one(denoiser, z_t, t, rows):
     with torch.no_grad():
-        return torch.cat([denoiser(z_t[[b]], t[[b]], rows[[b]]) for b in range(len(z_t))])
+        return torch.cat([denoiser(z_t[[b]], t[[b]], rows[[b]])[0] for b in range(len(z_t))])
 
 
 def test_plain_guidance(denoiser, inputs, geometry):
@@ -51,6 +51,9 @@ def test_plain_guidance(denoiser, inputs, geometry):
     cond, uncond = (one_by_one(denoiser, *inputs, rows) for rows in (condition.cond, condition.uncond))
     close(found.eps_hat, uncond + 7.0 * (cond - uncond))
     close(found.eps_cond, cond)
+    z_t, t = inputs
+    alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+    close(found.x0_hat, x0_from_eps(z_t, found.eps_hat, alpha, sigma))
     close(found.eps_uncond, uncond)
     assert not found.eps_hat.requires_grad
 
@@ -72,6 +75,8 @@ def test_perp_neg_and_null_rows(denoiser, inputs, geometry):
     )
     negatives = torch.stack([one_by_one(denoiser, *inputs, condition.negatives[:, i]) for i in range(2)], dim=1)
     close(found.eps_hat, perp_neg(cond, uncond, negatives, weights, 5.0))
+    schedule, (z_t, t) = denoiser.schedule, inputs
+    close(found.x0_hat, x0_from_eps(z_t, found.eps_hat, schedule.alpha(t), schedule.sigma(t)))
     close(found.eps_null, null)
 
 

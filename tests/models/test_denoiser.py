@@ -19,13 +19,13 @@ def test_clean_estimate_agrees_with_diffusers(denoiser, folder, geometry):
     condition = torch.randn(3, geometry.max_length, geometry.text_width)
     t = torch.tensor([5, 400, 950])
     with torch.no_grad():
-        eps = denoiser(z_t, t, condition)
+        eps, x0 = denoiser(z_t, t, condition)
         output = denoiser.unet(z_t, t, encoder_hidden_states=condition).sample
-    found = x0_from_eps(z_t, eps, denoiser.schedule.alpha(t), denoiser.schedule.sigma(t))
+    implied = x0_from_eps(z_t, eps, denoiser.schedule.alpha(t), denoiser.schedule.sigma(t))
     for row, step in enumerate(t):
         expected = scheduler.step(output[row : row + 1], int(step), z_t[row : row + 1]).pred_original_sample
-        # float32, divided by alpha = 0.08 at t = 950
-        assert_close(found[row : row + 1], expected, rtol=1e-4, atol=1e-4)
+        assert_close(x0[row : row + 1], expected, rtol=1e-4, atol=1e-4)
+        assert_close(implied[row : row + 1], expected, rtol=1e-4, atol=1e-4)  # divided by alpha = 0.08 at t = 950
 
 
 def test_sizes_come_from_the_checkpoint(denoiser, geometry):
@@ -39,9 +39,10 @@ def test_rows_are_independent(denoiser, geometry):
     condition = torch.randn(2, geometry.max_length, geometry.text_width)
     t = torch.tensor([100, 700])
     with torch.no_grad():
-        both = denoiser(z_t, t, condition)
+        both, _ = denoiser(z_t, t, condition)
         for row in range(2):
-            assert_close(both[row : row + 1], denoiser(z_t[[row]], t[[row]], condition[[row]]), rtol=1e-4, atol=1e-5)
+            alone, _ = denoiser(z_t[[row]], t[[row]], condition[[row]])
+            assert_close(both[row : row + 1], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_unknown_prediction_type(denoiser):

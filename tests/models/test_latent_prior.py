@@ -1,6 +1,13 @@
+import json
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
+from latent_prior import OptionError
+from latent_prior.guidance.evaluation import guidance_pictures
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
 from latent_prior.prior import fm_loss, kl_loss
@@ -183,7 +190,7 @@ def test_other_sizes_are_kept(prior, geometry):
 
 @pytest.mark.parametrize(("shape", "as_latents"), [((1, 4, 8, 8), False), ((1, 3, 8, 8), True)])
 def test_wrong_channels(prior, shape, as_latents):
-    with pytest.raises(ValueError, match="n_feature_dims"):
+    with pytest.raises(ValueError, match="expected B [34] H W"):
         prior(torch.rand(shape), PROMPT, latents=as_latents)
 
 
@@ -257,3 +264,96 @@ def test_annealing_that_ends_where_it_began_is_allowed(prior):
     options = PriorOptions(max_step_percent=1.0, timestep_annealing="linear", anneal_end_percent=1.0)
     last = prior.denoiser.schedule.num_timesteps - 1
     assert prior.timestep_bounds(options, 0.0)[1] == prior.timestep_bounds(options, 1.0)[1] == last
+
+
+def test_the_checkpoints_guidance_scale(tmp_path, pocket_like):
+    folder = tmp_path / "prior"
+    shutil.copytree(pocket_like, folder)
+    assert LatentPrior.from_pretrained(str(folder), device="cpu").options.guidance_scale == 100.0
+    (folder / "latent_prior.json").write_text('{"guidance_scale": 2.5}')
+    prior = LatentPrior.from_pretrained(str(folder), device="cpu")
+    assert prior.options.guidance_scale == prior.complete(PriorOptions()).guidance_scale == 2.5
+    assert LatentPrior.from_pretrained(str(folder), device="cpu", guidance_scale=7.0).options.guidance_scale == 7.0
+    x = torch.rand(1, 4, 16, 16)
+    scores = [prior(x, PROMPT, latents=True, generator=seeded(), guidance_scale=s).delta for s in (None, 2.5, 7.0)]
+    assert torch.equal(scores[0], scores[1]) and not torch.equal(scores[0], scores[2])
+    StableDiffusionPipeline.from_pretrained(folder)  # which takes no notice of the file
+
+
+@pytest.mark.parametrize("wrong", ['"high"', "-1", "NaN", "null"])
+def test_a_guidance_scale_that_is_none(tmp_path, pocket_like, wrong):
+    folder = tmp_path / "prior"
+    shutil.copytree(pocket_like, folder)
+    (folder / "latent_prior.json").write_text(f'{{"guidance_scale": {wrong}}}')
+    with pytest.raises(OptionError, match=r"guidance_scale in the latent_prior\.json"):
+        LatentPrior.from_pretrained(str(folder), device="cpu")
+
+
+def test_the_readmes_example_has_the_pockets_scale():
+    """The noise residual of the pocket prior: rms 1.1 at its own scale of 3, 20.9 at Stable Diffusion's 100."""
+    prior = LatentPrior.from_pretrained("pocket", device="cpu")
+    images = torch.rand(2, 3, 64, 64, generator=seeded(), requires_grad=True)
+    out = prior(images, prompt="a red mug", generator=seeded())
+    out.total({"sds": 0.01, "fm": 0.3, "kl": 0.01}).backward()
+    assert out.delta.square().mean().sqrt() < 2.0
+
+
+def test_noise_free_distillation_needs_a_negative_prompt(pocket_like):
+    prior = LatentPrior.from_pretrained(str(pocket_like), device="cpu", score="nfsd")
+    with pytest.raises(OptionError, match="^negative_prompt is ''; expected one that names flaws"):
+        prior(torch.rand(1, 4, 16, 16), PROMPT, latents=True)
+
+
+@pytest.fixture
+def without_signal(tmp_path):
+    """Builds checkpoints of zero terminal SNR: at the last timestep there is nothing but noise."""
+
+    def build(geometry):
+        folder = write_checkpoint(tmp_path / geometry, GEOMETRIES[geometry])
+        path = folder / "scheduler" / "scheduler_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_betas_zero_snr": True}))
+        return LatentPrior.from_pretrained(str(folder), device="cpu", max_step_percent=1.0, min_step_percent=1.0)
+
+    return build
+
+
+@pytest.mark.parametrize("geometry", ["pocket", "single_level"])  # which predict v and the clean latent
+@pytest.mark.parametrize("changes", [{}, {"guidance_rescale": 0.7}, {"fm_target": "denoised"}])
+def test_zero_terminal_snr_is_scored_by_what_the_model_knows(without_signal, geometry, changes):
+    prior = without_signal(geometry)
+    shape = (1, 4, *prior.denoiser.sample_size)
+    v = torch.randn(shape, generator=seeded(), requires_grad=True)
+    out = prior(v, PROMPT, latents=True, generator=seeded(), guidance_scale=4.0, **changes)
+    assert out.t.item() == 999 and prior.denoiser.schedule.alpha(out.t) == 0
+    assert_close(out.z_t, out.eps, rtol=0, atol=0)
+    with torch.no_grad():
+        x0 = []
+        for text in (PROMPT, ""):
+            condition = prior.text_encoder([text])
+            output = prior.denoiser.unet(out.z_t, out.t, encoder_hidden_states=condition).sample
+            x0.append(-output if geometry == "pocket" else output)
+    expected = x0[1] + 4.0 * (x0[0] - x0[1])
+    if phi := changes.get("guidance_rescale"):
+        expected = expected * (phi * x0[0].std() / expected.std() + 1 - phi)
+    assert_close(out.x0_hat, expected, rtol=1e-4, atol=1e-5)
+    assert_close(out.delta, torch.zeros_like(out.delta))  # all is noise, and is taken for it
+    out.total({"sds": 1.0, "fm": 1.0, "kl": 1.0}).backward()
+    assert v.grad.isfinite().all()
+
+
+def test_a_model_of_noise_is_refused_where_there_is_nothing_else(without_signal):
+    prior = without_signal("stable")
+    with pytest.raises(
+        OptionError, match=r"max_step_percent is 1\.0; expected less than 0\.999: .* predicts the noise"
+    ):
+        prior(torch.rand(1, 4, 8, 8), PROMPT, latents=True)
+    options = replace(prior.options, min_step_percent=0.02, max_step_percent=0.998)
+    assert prior.timestep_bounds(options) == (20, 998)
+
+
+def test_sampling_from_pure_noise(without_signal):
+    prior = without_signal("pocket")
+    out = prior(torch.rand(1, 4, 16, 16), PROMPT, latents=True, use_fm=False, generator=seeded(), guidance_scale=2.0)
+    condition = prior.condition(PROMPT, "", 1, prior.options)
+    pictures = guidance_pictures(prior, out, condition, prior.options, [torch.zeros(1)] * 3, 1)
+    assert all(pictures[f"imgs_{name}"].isfinite().all() for name in ("noisy", "1step", "1orig", "final"))

@@ -1,15 +1,19 @@
 """Stable Diffusion XL's architecture: two text encoders, a pooled embedding, sizes; against diffusers' own pipeline."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from latent_prior import host, register
 from latent_prior.models.latent_prior import LatentPrior
+from latent_prior.models.options import PriorOptions
 from latent_prior.models.packing import packed, unpacked
 from tiny_checkpoints import write_xl_checkpoint
 
 PROMPT = "a red mug"
+register()
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,30 @@ def test_embeddings_are_the_pipelines(prior, pipeline):
     torch.testing.assert_close(ours[1], pooled)
 
 
+@pytest.mark.parametrize("zeros", [True, False, None])
+def test_the_empty_prompt_is_the_pipelines(folder, tmp_path, monkeypatch, zeros):
+    """In the library, in noise-free distillation's null, and through the prompt processor; None: the key is missing."""
+    shutil.copytree(folder, copy := tmp_path / "prior")
+    index = json.loads((copy / "model_index.json").read_text()) | {"force_zeros_for_empty_prompt": zeros}
+    if zeros is None:
+        index.pop("force_zeros_for_empty_prompt")
+    (copy / "model_index.json").write_text(json.dumps(index))
+    pipeline = StableDiffusionXLPipeline.from_pretrained(copy, torch_dtype=torch.float32)
+    encoded = pipeline.encode_prompt(PROMPT, device="cpu", do_classifier_free_guidance=True)
+    expected = packed(encoded[1], encoded[3])
+    assert bool((expected == 0).all()) == (zeros is not False)
+    prior = LatentPrior.from_pretrained(str(copy), device="cpu")
+    torch.testing.assert_close(prior.condition(PROMPT, "", 1, prior.options).uncond, expected)
+    nfsd = prior.condition(PROMPT, "ugly", 1, PriorOptions(score="nfsd"))
+    torch.testing.assert_close(nfsd.null, expected)
+    assert nfsd.uncond.abs().max() > 0
+    monkeypatch.chdir(tmp_path)  # where the processor's cache lies
+    for _ in range(2):  # the second time from the cache
+        settings = {"pretrained_model_name_or_path": str(copy), "prompt": PROMPT}
+        utils = host.find("latent-prior-prompt-processor")(settings)()
+        torch.testing.assert_close(utils.uncond_text_embeddings, expected)
+
+
 def test_the_denoiser_is_told_what_the_pipeline_tells_it(prior, pipeline):
     z, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 700])
     hidden, _, pooled, _ = pipeline.encode_prompt(PROMPT, device="cpu", do_classifier_free_guidance=True)
@@ -52,7 +80,7 @@ def test_the_denoiser_is_told_what_the_pipeline_tells_it(prior, pipeline):
             encoder_hidden_states=hidden.expand(2, -1, -1),
             added_cond_kwargs={"text_embeds": pooled.expand(2, -1), "time_ids": sizes.expand(2, -1)},
         ).sample
-        ours = prior.denoiser(z, t, prior.text_encoder([PROMPT] * 2))
+        ours, _ = prior.denoiser(z, t, prior.text_encoder([PROMPT] * 2))
     schedule = prior.denoiser.schedule
     expected = schedule.alpha(t) * v + schedule.sigma(t) * z  # the tiny checkpoint predicts v
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

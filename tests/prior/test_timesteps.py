@@ -4,6 +4,7 @@ import pytest
 import torch
 from latent_prior.prior import (
     ANNEALINGS,
+    NoiseSchedule,
     annealed_bounds,
     dreamtime_timestep,
     dreamtime_weight,
@@ -118,3 +119,12 @@ def test_bad_annealing_is_named(schedule):
         annealed_bounds("linear", 0.5, 20, 980, t_end=10)
     with pytest.raises(ValueError, match="noise schedule"):
         annealed_bounds("dreamtime", 0.5, 20, 980)
+
+
+def test_dreamtime_moves_on_where_the_last_timestep_has_no_signal(schedule):
+    """Its weight would be infinite there; every other timestep's share is that of the schedule without it."""
+    table = schedule.alphas_cumprod.clone()
+    table[-1] = 0.0
+    t = [dreamtime_timestep(progress / 10, 20, 999, NoiseSchedule(table)) for progress in range(11)]
+    assert (t[0], t[-1]) == (999, 20) and all(a > b for a, b in zip(t, t[1:], strict=False))
+    assert t == pytest.approx([dreamtime_timestep(p / 10, 20, 999, schedule) for p in range(11)], abs=1)
