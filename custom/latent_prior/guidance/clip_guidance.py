@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError, host
+from latent_prior import OptionError, host, options_under
 from latent_prior.guidance.augmented_views import draw_views, seen_from
 from latent_prior.guidance.schedules import switched_on
 from latent_prior.models.clip import Clip
@@ -51,7 +51,8 @@ class ClipGuidance(host.BaseObject):
             raise OptionError.because(f"system.guidance.views is {self.cfg.views}; expected at least 1")
         if _ever_on(self.cfg.use_directional):
             self._check_source_prompt()
-        self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
+        with options_under("system.guidance."):
+            self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
         self._texts: dict[str, Tensor] = {}  # embedded, by prompt
         self.source_text = self.clip.embed_texts([self.cfg.source_prompt])
         # None draws from torch's global generator; set another to draw the views apart from the run's numbers
