@@ -1,3 +1,5 @@
+import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,29 @@ def test_the_cache_lies_where_threestudios_does(make_processor):
     assert any((Path.cwd() / ".threestudio_cache" / "text_embeddings").iterdir())
 
 
+def test_a_working_folder_that_cannot_be_written_is_done_without(make_processor, folder, monkeypatch, caplog):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    for target, call in ((Path, "mkdir"), (os, "makedirs"), (os, "mkdir")):
+        monkeypatch.setattr(target, call, refused)
+    with caplog.at_level(logging.WARNING, "latent_prior.models.text_encoder"):
+        out = make_processor(prompt="a mug")()
+    assert_close(out.text_embeddings, embed(folder, "a mug"))
+    assert sum("cannot write to .threestudio_cache" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_long_prompt_keeps_its_view_words(make_processor, folder, geometry):
+    words = [letter for letter in "abcdefghijklmnopqrstuvwxyz" * 8][:200]
+    out = make_processor(prompt=" ".join(words))()
+    names = ("side", "front", "back", "overhead")
+    # a letter is a token here; the two ends, the comma and "view" are seven
+    cut = [f"{' '.join(words[: geometry.max_length - 7 - len(name)])}, {name} view" for name in names]
+    assert_close(out.text_embeddings_vd, embed(folder, *cut))
+    for row in range(4):
+        assert all((out.text_embeddings_vd[row] - out.text_embeddings_vd[i]).abs().max() > 1e-3 for i in range(row))
+
+
 def test_no_cache(make_processor):
     make_processor(use_cache=False)
     assert not (Path.cwd() / ".threestudio_cache").exists()
@@ -72,7 +97,13 @@ def test_no_cache(make_processor):
         ({"prompt": ""}, r"system\.prompt_processor\.prompt is empty"),
         ({"prompt": "   "}, r"system\.prompt_processor\.prompt is empty"),
         ({"spawn": True}, r"system\.prompt_processor\.spawn"),
-        ({"pretrained_model_name_or_path": "./missing"}, "pretrained_model_name_or_path.*does not exist"),
+        (
+            {"pretrained_model_name_or_path": "./missing"},
+            r"system\.prompt_processor\.pretrained_model_name_or_path: .*does not exist",
+        ),
+        ({"lora": ["missing.safetensors"]}, r"system\.prompt_processor\.lora: .*does not exist"),
+        ({"lora": ["a.safetensors:nan"]}, r"system\.prompt_processor\.lora is .*a finite scale"),
+        ({"textual_inversion": ["~/missing"]}, r"system\.prompt_processor\.textual_inversion: .*does not exist"),
     ],
 )
 def test_bad_config_leaves_nothing_behind(make_processor, wrong, match):

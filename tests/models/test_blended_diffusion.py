@@ -140,5 +140,5 @@ def test_inpainting_checkpoints_are_refused_in_words(tmp_path):
     from tiny_checkpoints import GEOMETRIES, write_checkpoint
 
     folder = write_checkpoint(tmp_path / "nine", GEOMETRIES["pocket"], in_channels=9)
-    with pytest.raises(ValueError, match="does not fit its autoencoder: channels {'UNet in': 9"):
+    with pytest.raises(ValueError, match="is an inpainting model: its UNet takes 9 channels"):
         BlendedDiffusion.from_pretrained(str(folder))

@@ -449,6 +449,14 @@ def test_what_the_user_says_counts_above_what_a_checkpoint_says(said, marked, po
         assert loading.load_scheduler(resolve(name, prediction_type=said)).config.prediction_type == said
 
 
+def test_the_guidance_hands_on_what_the_user_says(pocket_like):
+    from latent_prior.guidance.latent_prior import LatentPriorGuidance
+
+    for said, found in (("sample", "sample"), (None, "v_prediction")):
+        guidance = LatentPriorGuidance({"pretrained_model_name_or_path": str(pocket_like), "prediction_type": said})
+        assert guidance.prior.denoiser.prediction_type == found
+
+
 def test_a_prediction_type_that_is_none(pocket_like):
     with pytest.raises(OptionError, match="^prediction_type is 'v'; expected null or one of epsilon, v_prediction"):
         resolve(str(pocket_like), prediction_type="v")

@@ -44,7 +44,7 @@ class ClipGuidance(host.BaseObject):
     def configure(self) -> None:
         with options_under("system.guidance."):  # first: a missing one should not cost the loading of a model
             self._check_options()
-        self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
+            self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
         self._texts: dict[str, Tensor] = {}  # embedded, by prompt
         self.source_text = self.clip.embed_texts([self.cfg.source_prompt])
         # None draws from torch's global generator; set another to draw the views apart from the run's numbers
