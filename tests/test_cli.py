@@ -286,6 +286,34 @@ def test_a_prompt_is_text_wherever_it_comes_from_and_reads_back(tmp_path, text):
             cfg = host.load_config(str(tmp_path / "parsed.yaml"))
 
 
+THREESTUDIO_CODE = """
+import sys
+from latent_prior import host, register
+register()
+assert host.NAME == "threestudio"
+for text in sys.argv[2:]:
+    overrides = [f"system.prompt_processor.prompt={text}", f"system.source_prompt={text}"]
+    cfg = host.load_config(sys.argv[1], cli_args=overrides)
+    system = host.parse_structured(host.find(cfg.system_type).Config, cfg.system)
+    prompts = host.parse_structured(host.find(cfg.system.prompt_processor_type).Config, system.prompt_processor)
+    guidance = host.parse_structured(host.find(cfg.system.guidance_type).Config, system.guidance)
+    found = prompts.prompt, guidance.prompt, guidance.source_prompt, system.source_prompt
+    assert found == (text,) * 4, found
+from threestudio.utils.config import load_config  # as threestudio's own launch.py calls it
+cfg = load_config(sys.argv[1], cli_args=["system.prompt_processor.prompt=../../x y"], n_gpus=1)
+assert cfg.trial_dir.startswith("outputs/pocket_layered_editing_clip/x_y@"), cfg.trial_dir
+"""
+
+
+@pytest.mark.skipif(not os.environ.get("THREESTUDIO_ROOT"), reason="THREESTUDIO_ROOT names no checkout of threestudio")
+def test_prompts_under_threestudio(tmp_path):
+    environment = {"PYTHONPATH": str(ROOT / "custom"), "LATENT_PRIOR_HOST": "threestudio"}
+    config = str(cli.config_path("pocket_layered_editing_clip"))
+    command = [sys.executable, "-c", THREESTUDIO_CODE, config, *TEXTS]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "override, value",
     [

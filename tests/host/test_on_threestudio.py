@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from latent_prior.cli.link import link
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_files import save_generator
-from latent_prior.link import link
 from latent_prior.pocket import edits
 from omegaconf import OmegaConf
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
