@@ -458,3 +458,12 @@ def test_a_written_generator_has_an_ordinary_mode(toy, tmp_path, suffix):
     finally:
         os.umask(before)
     assert (tmp_path / f"generator{suffix}").stat().st_mode & 0o777 == 0o644
+
+
+def test_files_below_home_are_found(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_generator(toy, "~/generator.safetensors")
+    assert (tmp_path / "generator.safetensors").is_file()
+    assert load_pretrained("~/generator.safetensors").cfg == toy.cfg
+    stylegan2_files.convert("~/generator.safetensors", "~/generator.pt")
+    assert load_generator("~/generator.pt").cfg == toy.cfg

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.data import pixel_formats
+from latent_prior.files import user_path
 
 SMALLEST = 16  # pixels a side of a picture that there is something to edit in
 LARGEST = 80_000_000  # pixels; more would take gigabytes before it could be made smaller
@@ -123,7 +124,7 @@ def to_picture(pixels: Float[Tensor, "C H W"]) -> Image.Image:
 
 def _opened(path: str | Path, key: str) -> Image.Image:
     """The file's first picture, turned as EXIF says, in 8 bits of whatever colour space and mode it is of."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not os.path.isfile(path):  # which takes names that are too long, unlike Path's
         raise OptionError.because(f"{key}: there is no file {path}")
     limit = Image.MAX_IMAGE_PIXELS

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files import user_path
 from latent_prior.host.embedded.logs import get_rank
 
 
@@ -34,8 +35,10 @@ def find_last_path(path: str | None) -> str | None:
     or to what there is, come back as they are.
     Raises OptionError when there is no such trial or the trial lacks the file.
     """
-    path = None if path is None else os.path.expanduser(path)
-    if path is None or "LAST" not in path or os.path.exists(path):
+    if path is None:
+        return None
+    path = str(user_path(path))
+    if "LAST" not in path or os.path.exists(path):
         return path
     before, after = path.split("LAST", 1)
     folder, prefix = os.path.split(before)
@@ -60,6 +63,7 @@ def load_module_weights(
     ignore_modules: leave these modules out; map_location: as torch.load's. Only tensors and plain containers are read,
     never code. Raises OptionError when the file is missing or is not a checkpoint.
     """
+    path = str(user_path(path))
     if not os.path.isfile(path):
         raise OptionError.because(f"no checkpoint at {path!r}; expected a .ckpt file written by a training run")
     try:
