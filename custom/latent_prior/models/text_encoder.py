@@ -12,6 +12,7 @@ neither, and can be let go of with `unload`.
 
 import hashlib
 import logging
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
