@@ -62,5 +62,7 @@ def assemble(
     (partial / "latent_prior.json").write_text(json.dumps({"guidance_scale": 3.0}, indent=2) + "\n")
     if (card := out / "README.md").exists():
         shutil.copyfile(card, partial / "README.md")
+    for weights in partial.rglob("*.safetensors"):  # safetensors writes files that only their owner may read
+        weights.chmod(partial.stat().st_mode & 0o666)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
