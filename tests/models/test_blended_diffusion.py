@@ -113,6 +113,19 @@ def test_edits_are_ddim_with_the_outside_put_back(editor, thin, monkeypatch):
         assert not torch.allclose(found, unshrunk, atol=1e-3)
 
 
+@torch.no_grad()
+def test_pale_pictures_are_pictures_like_others(editor):
+    """No pixel below 0.5, as in a product photo: in [-1, 1] that looks like [0, 1]."""
+    picture = 0.5 + 0.5 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 12:40] = 1
+    options = SamplerOptions(steps=4, strength=0.8, guidance_scale=3.0)
+    expected = reference(editor, picture, [latent_mask(mask, 4)] * 3, "a cat", 5, options)
+    torch.testing.assert_close(
+        editor.edit(picture, mask, "a cat", seed=5, options=options), expected, rtol=1e-4, atol=1e-4
+    )
+
+
 def test_outside_the_mask_the_latent_is_the_sources_for_every_seed(editor):
     picture = torch.rand(1, 3, 64, 64)
     mask = torch.zeros(1, 1, 64, 64)

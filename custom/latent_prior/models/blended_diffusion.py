@@ -152,7 +152,7 @@ class BlendedDiffusion:
         out = self.pipeline(
             prompt_embeds=embeddings[:1],
             negative_prompt_embeds=embeddings[1:],
-            image=picture.to(device) * 2 - 1,
+            image=picture.to(device),  # the pipeline takes what has no value below 0 for [0, 1], so a pale picture too
             mask_image=first,
             height=picture.shape[2],
             width=picture.shape[3],
