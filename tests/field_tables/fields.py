@@ -1,0 +1,287 @@
+"""Geometries, materials, backgrounds, the renderer and the exporter, on small fields."""
+
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import torch
+from config_fields import Fixed, Idle, Refused, Table, To
+from latent_prior import host
+from latent_prior.generators.mesh_exporter import VertexColorMeshExporter
+from latent_prior.generators.volume_renderer import DenseVolumeRenderer
+from latent_prior.host.embedded.backgrounds import (
+    NeuralEnvironmentMapBackground,
+    SolidColorBackground,
+    TexturedBackground,
+)
+from latent_prior.host.embedded.geometry import ImplicitVolume, VolumeGrid
+from latent_prior.host.embedded.materials import NoMaterial
+from latent_prior.systems.latent_material import LatentColourMaterial
+
+GRID = {"otype": "HashGrid", "n_levels": 2, "n_features_per_level": 2, "log2_hashmap_size": 8, "base_resolution": 4}
+GRID |= {"per_level_scale": 1.5}
+MLP = {"otype": "VanillaMLP", "activation": "ReLU", "output_activation": "none", "n_neurons": 8, "n_hidden_layers": 1}
+
+
+def volume(settings=None) -> VolumeGrid:
+    """A ball with a smaller one beside it."""
+    small = {"grid_size": [9, 9, 9], "density_bias": 0.0, "isosurface_resolution": 16, "isosurface_threshold": 8.0}
+    geometry = VolumeGrid(small | (settings or {}))
+    torch.nn.init.normal_(geometry.grid, generator=torch.Generator().manual_seed(0))
+    points = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, n) for n in geometry.grid.shape[2:]], indexing="ij"))
+    balls = [((points - torch.tensor(centre).view(3, 1, 1, 1)).norm(dim=0), r) for centre, r in BALLS]
+    geometry.grid.data[0, 0] = torch.stack([(r - distance) * 40 for distance, r in balls]).amax(0)
+    if hasattr(geometry, "normal_grid"):
+        torch.nn.init.normal_(geometry.normal_grid)
+    return geometry
+
+
+BALLS = [((-0.3, 0.0, 0.0), 0.45), ((0.6, 0.5, 0.5), 0.22)]
+
+
+def parts(geometry=None):
+    channels = 3 if geometry is None else geometry.cfg.n_feature_dims
+    return {
+        "geometry": volume() if geometry is None else geometry,
+        "material": NoMaterial({"n_output_dims": channels}),
+        "background": SolidColorBackground({"n_output_dims": channels}),
+    }
+
+
+def export(geometry, settings=None, material=None):
+    """The mesh's tensors, the files, the most points asked for at once, and whether a video is made."""
+    asked, density = [], geometry.forward_density
+    geometry.forward_density = lambda points: asked.append(points.shape[:-1].numel()) or density(points)
+    own = parts(geometry) | ({"material": material} if material else {})
+    exporter = VertexColorMeshExporter({"isosurface_threshold": None, "fmt": "ply"} | (settings or {}), **own)
+    files = {out.save_name: open(out.params["src_path"], "rb").read() for out in exporter()}
+    system = SimpleNamespace(exporter=exporter, test_step=lambda *_: videos.append(True))
+    videos = []
+    host.BaseLift3DSystem.predict_step(system, {}, 0)
+    return {"files": files, "most": max(asked), "videos": videos}
+
+
+def see_geometry(geometry):
+    points = (torch.rand(40, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1) * 0.8
+    normals = geometry.cfg.normal_type is not None
+    field = geometry(points, output_normal=normals)
+    flat = geometry.cfg.n_feature_dims != 3
+    return {"field": field, "mesh": None if flat else export(geometry, {"min_component_fraction": 0.3})}
+
+
+def see_volume(settings, given):
+    return see_geometry(volume(settings))
+
+
+def see_implicit(settings, given):
+    small = {"pos_encoding_config": GRID, "mlp_network_config": MLP, "isosurface_resolution": 12}
+    small |= {"isosurface_threshold": 2.0, "density_blob_scale": 12.0}
+    return see_geometry(ImplicitVolume(small | settings))
+
+
+def rays(count=2, side=6):
+    settings = {"batch_size": count, "height": side, "width": side, "camera_distance_range": [2.0, 2.0]}
+    data = host.find("random-camera-datamodule")(settings)
+    data.setup("fit")
+    return data.train_dataset.collate(None)
+
+
+def see_renderer(settings, given):
+    batch, own = rays(), parts()
+    renderer = DenseVolumeRenderer({"num_samples_per_ray": 6} | settings, **own)
+    chunks, density = [], own["geometry"].forward_density
+    own["geometry"].forward_density = lambda points: chunks.append(points.shape[:-1].numel()) or density(points)
+    out = {"train": renderer(**batch)}
+    renderer.update_step(0, 16)
+    out["later"] = renderer(**batch)
+    renderer.eval()
+    for background in own.values():
+        background.eval()
+    with torch.no_grad():
+        chunks.clear()
+        return out | {"shown": renderer(**batch), "chunks": [max(chunks), len(chunks)]}
+
+
+def see_exporter(settings, given):
+    geometry = volume({"n_feature_dims": 4} if "latent_to_rgb" in settings else {"isosurface_threshold": 6.0})
+    textures = {}
+    if settings.get("texture"):
+        textures = {"fmt": "obj", "max_faces": 60}
+    return export(geometry, textures | settings)
+
+
+def see_material(material, features):
+    points = torch.randn(5, features, generator=torch.Generator().manual_seed(0))
+    wants = (material.requires_normal, material.requires_tangent)
+    return {"colour": material(features=points), "wants": wants, "weights": material.state_dict()}
+
+
+def see_no_material(settings, given):
+    features = settings.get("input_feature_dims") or settings.get("n_output_dims", 3)
+    return see_material(NoMaterial(settings), features)
+
+
+def see_latent_material(settings, given):
+    small = {"LEVELS": 2, "LATENT_SIDE": 4}  # fewer colours to fit, on smaller pictures
+    with patch.multiple("latent_prior.models.latent_colours", **small):
+        material = LatentColourMaterial({"pretrained_model_name_or_path": str(given.prior)} | settings)
+    return see_material(material, 4)
+
+
+def see_background(cls):
+    def see(settings, given):
+        background, directions = cls(settings), rays()["rays_d"]
+        trained = {name: parameter.requires_grad for name, parameter in background.named_parameters()}
+        drawn = [background(directions) for _ in range(4)]
+        return {"drawn": drawn, "shown": background.eval()(directions), "trained": trained}
+
+    return see
+
+
+ISOSURFACE = {
+    "radius": 0.8,
+    "isosurface": Refused(False, "isosurface is false"),
+    "isosurface_method": Idle("mc-cpu", "the exporter does marching cubes for either"),
+    "isosurface_resolution": 24,
+    "isosurface_threshold": 4.0,
+    "isosurface_chunk": 100,
+    "isosurface_coarse_to_fine": False,
+    "isosurface_deformable_grid": Refused(True, "fixed grids only"),
+    "isosurface_outlier_n_faces_threshold": Idle(0.5, "ours goes by volume: exporter.min_component_fraction"),
+}
+TABLES = [
+    Table(
+        VolumeGrid.Config,
+        see_volume,
+        ISOSURFACE
+        | {
+            "weights": lambda given: f"{given.checkpoint}:volume",
+            "isosurface_remove_outliers": False,
+            "grid_size": [8, 9, 10],
+            "n_feature_dims": 4,
+            "density_activation": "exp",
+            "density_bias": 1.0,
+            "density_blob_scale": To(3.0, {"density_bias": "blob"}),
+            "density_blob_std": To(0.3, {"density_bias": "blob"}),
+            "normal_type": "pred",
+        },
+    ),
+    Table(
+        ImplicitVolume.Config,
+        see_implicit,
+        ISOSURFACE
+        | {
+            "weights": lambda given: f"{given.checkpoint}:implicit",
+            "isosurface_remove_outliers": Idle(False, "this field is of one piece; volume-grid's probe has two"),
+            "n_input_dims": Fixed("points have three coordinates"),
+            "n_feature_dims": 4,
+            "density_activation": "exp",
+            "density_bias": "blob_dreamfusion",
+            "density_blob_scale": 8.0,
+            "density_blob_std": 0.3,
+            "pos_encoding_config": GRID | {"n_levels": 3},
+            "mlp_network_config": MLP | {"n_neurons": 6},
+            "normal_type": "analytic",
+            "finite_difference_normal_eps": 0.2,
+        },
+    ),
+    Table(
+        NoMaterial.Config,
+        see_no_material,
+        {
+            "weights": To(
+                lambda given: f"{given.checkpoint}:material", {"input_feature_dims": 3, "mlp_network_config": MLP}
+            ),
+            "n_output_dims": 4,
+            "color_activation": "none",
+            "input_feature_dims": To(5, {"mlp_network_config": MLP}),
+            "mlp_network_config": To(MLP, {"input_feature_dims": 3}),
+            "requires_normal": True,
+        },
+    ),
+    Table(
+        LatentColourMaterial.Config,
+        see_latent_material,
+        {
+            "weights": lambda given: f"{given.checkpoint}:latent_material",
+            "pretrained_model_name_or_path": lambda given: str(given.other_prior),
+        },
+    ),
+    Table(
+        SolidColorBackground.Config,
+        see_background(SolidColorBackground),
+        {
+            "weights": lambda given: f"{given.checkpoint}:solid",
+            "n_output_dims": To(1, {"color": [0.5]}),
+            "color": [0.1, 0.2, 0.3],
+            "learned": True,
+            "random_aug": True,
+            "random_aug_prob": To(1.0, {"random_aug": True}),
+        },
+    ),
+    Table(
+        TexturedBackground.Config,
+        see_background(TexturedBackground),
+        {
+            "weights": To(lambda given: f"{given.checkpoint}:textured", {"height": 4, "width": 4}),
+            "n_output_dims": 4,
+            "height": 8,
+            "width": 8,
+            "color_activation": "none",
+        },
+    ),
+    Table(
+        NeuralEnvironmentMapBackground.Config,
+        see_background(NeuralEnvironmentMapBackground),
+        {
+            "weights": lambda given: f"{given.checkpoint}:neural",
+            "n_output_dims": 4,
+            "color_activation": "none",
+            "dir_encoding_config": {"otype": "SphericalHarmonics", "degree": 2},
+            "mlp_network_config": MLP,
+            "random_aug": True,
+            "random_aug_prob": To(1.0, {"random_aug": True}),
+            "eval_color": [0.1, 0.2, 0.3],
+        },
+    ),
+    Table(
+        DenseVolumeRenderer.Config,
+        see_renderer,
+        {
+            "weights": lambda given: f"{given.checkpoint}:renderer",
+            "radius": 0.8,
+            "bounds": "sphere",
+            "num_samples_per_ray": 7,
+            "near_plane": 1.5,
+            "far_plane": 2.0,
+            "randomized": False,
+            "eval_chunk_size": 60,
+            "return_comp_normal": True,
+            "return_eval_normal": False,
+            "return_normal_perturb": True,
+            "grid_prune": True,
+            "prune_alpha": To(0.9, {"grid_prune": True}),
+            "prune_resolution": To(4, {"grid_prune": True}),
+            "prune_every": To(17, {"grid_prune": True}),
+        },
+    ),
+    Table(
+        VertexColorMeshExporter.Config,
+        see_exporter,
+        {
+            "save_video": True,
+            "fmt": "glb",
+            "save_name": "thing",
+            "isosurface_resolution": 24,
+            "isosurface_threshold": "auto",
+            "min_component_fraction": 0.3,
+            "fill_cavities": Idle(False, "this field has no cavity; generators/test_isosurface.py has"),
+            "smoothing": 1.0,
+            "max_faces": 100,
+            "texture": To(True, {"fmt": "obj"}),
+            "texture_size": To(64, {"texture": True, "texture_size": 32}),
+            "texture_timeout": To(1e-4, {"texture": True, "texture_size": 32}),
+            "glb_for": To("trimesh", {"fmt": "glb"}),
+            "latent_to_rgb": To([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], {"latent_to_rgb": [[0, 0, 0]] * 4}),
+        },
+    ),
+]
