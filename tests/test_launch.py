@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from latent_prior import launch
+from latent_prior import OptionError, launch
 from latent_prior.cli import config_path, main
 from latent_prior.generators.mesh_io import load_mesh
 from latent_prior.run_folder import last_checkpoint
+from omegaconf import OmegaConf
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -269,6 +270,150 @@ def test_corrupt_weights_and_unfitting_text_encoder(tmp_path, capsys):
     assert launch.main(["--config", CONFIG, *small(prior, tmp_path / "out")]) == 2
     assert "safetensors" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "many", "true"])
+def test_a_number_of_steps_that_cannot_be_trained(tiny_prior, tmp_path, steps):
+    with pytest.raises(OptionError, match="^trainer.max_steps is .*at least 1"):
+        launch.run([CONFIG], small(tiny_prior, tmp_path / "out", **{"trainer.max_steps": steps}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_taken_folder_is_refused_and_left_alone(finished, tiny_prior):
+    last = last_checkpoint(finished).read_bytes()
+    files = sorted(finished.rglob("*"))
+    with pytest.raises(OptionError, match=f"{finished} is taken.*latent-prior resume.*tag"):
+        launch.run([CONFIG], small(tiny_prior, finished.parents[1]))
+    assert last_checkpoint(finished).read_bytes() == last and sorted(finished.rglob("*")) == files
+
+
+def test_two_runs_of_the_same_second_have_a_folder_each(tiny_prior, tmp_path):
+    overrides = [*small(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), "timestamp='@20260101-120000'"]
+    folders = [launch.run([CONFIG], overrides, ("train",)).folder for _ in range(2)]
+    assert [folder.name for folder in folders] == ["run@20260101-120000", "run@20260101-120000-1"]
+    parsed = OmegaConf.load(folders[1] / "configs" / "parsed.yaml")
+    assert parsed.trial_dir == str(folders[1]) and parsed.timestamp == "@20260101-120000-1"
+    assert all((folder / "ckpts" / "last.ckpt").is_file() for folder in folders)
+
+
+def test_fewer_steps_than_the_run_has_reached_are_refused(finished, tmp_path):
+    copied = shutil.copytree(finished, tmp_path / "name" / "copied", copy_function=shutil.copyfile)
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    assert main(["resume", str(copied), "trainer.max_steps=5"]) == 2
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_is_not_overwritten_from_an_earlier_checkpoint(finished, tmp_path):
+    copied = shutil.copytree(finished, tmp_path / "name" / "copied")
+    checkpoint = torch.load(copied / "ckpts" / "last.ckpt", weights_only=True)
+    torch.save(checkpoint | {"global_step": 4}, copied / "ckpts" / "early.ckpt")
+    here = [f"exp_root_dir={tmp_path}", "name=name", "tag=copied", "timestamp=''"]
+    with pytest.raises(OptionError, match="^resume: .*step 4.*reached step 6.*another tag"):
+        launch.run([str(copied / "configs" / "parsed.yaml")], [f"resume={copied / 'ckpts' / 'early.ckpt'}", *here])
+    assert torch.load(copied / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_a_cut_checkpoint_is_passed_over(finished, tmp_path, caplog):
+    copied = shutil.copytree(finished, tmp_path / "name" / "copied")
+    last = copied / "ckpts" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    assert main(["resume", str(copied), "trainer.max_steps=7"]) == 0
+    assert "last.ckpt is not a readable checkpoint" in caplog.text
+    assert torch.load(last, weights_only=True)["global_step"] == 7
+
+
+def learning_rates(run: Path) -> dict[int, float]:
+    found = {}
+    for log in sorted(run.glob("csv_logs/*/metrics.csv")):
+        with log.open() as f:
+            for row in csv.DictReader(f):
+                found |= {int(row["step"]): float(v) for k, v in row.items() if k.startswith("lr-") and v}
+    return found
+
+
+def test_a_longer_run_has_the_schedules_of_its_length(finished, tiny_prior, tmp_path):
+    """Three steps, resumed up to six, against six at once."""
+    folder = launch.run([CONFIG], small(tiny_prior, tmp_path, **{"trainer.max_steps": 3}), ("train",)).folder
+    assert main(["resume", str(folder), "trainer.max_steps=6"]) == 0
+    whole, longer = learning_rates(finished), learning_rates(folder)
+    assert whole.keys() == longer.keys() == set(range(6))
+    assert {step: longer[step] for step in (3, 4, 5)} == pytest.approx({step: whole[step] for step in (3, 4, 5)})
+    parsed, theirs = (OmegaConf.load(run / "configs" / "parsed.yaml").system for run in (folder, finished))
+    assert parsed.guidance == theirs.guidance and parsed.loss == theirs.loss and parsed.scheduler == theirs.scheduler
+    assert not list(folder.glob("configs/raw-unresolved*"))
+
+
+def test_a_run_of_an_older_version_says_that_its_schedules_stay(finished, tmp_path, caplog):
+    copied = shutil.copytree(finished, tmp_path / "name" / "copied")
+    (copied / "configs" / "unresolved.yaml").unlink()
+    assert main(["resume", str(copied), "trainer.max_steps=7"]) == 0
+    assert "schedules for trainer.max_steps=6, and they stay so under 7" in caplog.text
+
+
+def test_a_failed_export_names_the_run_and_the_way_to_export_it(tiny_prior, tmp_path, monkeypatch):
+    from latent_prior.generators.mesh_exporter import VertexColorMeshExporter
+
+    def refused(self):
+        raise OptionError.because("there is no surface")
+
+    monkeypatch.setattr(VertexColorMeshExporter, "__call__", refused)
+    folder = tmp_path / "latent_prior" / "run"
+    with pytest.raises(OptionError, match=f"no surface .*trained.*export failed.*latent-prior export {folder}"):
+        launch.run([CONFIG], small(tiny_prior, tmp_path, **{"trainer.max_steps": 1}))
+    assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 1
+    assert (folder / "save" / "it1-test.mp4").is_file()
+
+
+def test_a_bug_in_an_export_stays_a_bug_but_names_the_run(tiny_prior, tmp_path, monkeypatch, caplog):
+    from latent_prior.generators.mesh_exporter import VertexColorMeshExporter
+
+    monkeypatch.setattr(VertexColorMeshExporter, "__call__", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        launch.run([CONFIG], small(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), ("train", "export"))
+    assert f"latent-prior export {tmp_path / 'latent_prior' / 'run'}" in caplog.text
+
+
+@pytest.mark.parametrize("error", [OptionError.because("no"), ZeroDivisionError("a bug")])
+def test_an_error_in_the_first_step_leaves_no_folder(tiny_prior, tmp_path, monkeypatch, error):
+    from latent_prior.systems.text_to_3d import LatentPriorSystem
+
+    def failing(self, batch, batch_idx):
+        raise error
+
+    monkeypatch.setattr(LatentPriorSystem, "training_step", failing)
+    with pytest.raises(type(error)):
+        launch.run([CONFIG], small(tiny_prior, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plain_value_error_is_a_bug(tiny_prior, tmp_path, monkeypatch):
+    """Only OptionError means that the user can mend it."""
+    from latent_prior.systems.text_to_3d import LatentPriorSystem
+
+    monkeypatch.setattr(LatentPriorSystem, "on_fit_start", lambda self: list(zip([1], [], strict=True)))
+    with pytest.raises(ValueError, match="zip") as raised:
+        launch.run([CONFIG], small(tiny_prior, tmp_path / "out"))
+    assert not isinstance(raised.value, OptionError)
+
+
+def test_a_users_own_empty_folder_survives_a_refusal(tiny_prior, tmp_path):
+    own = tmp_path / "latent_prior" / "run"
+    own.mkdir(parents=True)
+    with pytest.raises(OptionError):
+        launch.run([CONFIG], [*small(tiny_prior, tmp_path), "system.guidance.use_fm=perhaps"])
+    assert own.is_dir() and not list(own.iterdir())
+
+
+def test_home_is_expanded(tiny_prior, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config.yaml").write_text(Path(CONFIG).read_text())
+    overrides = small(tiny_prior, "~/out", **{"trainer.max_steps": 1})
+    folder = launch.run(["~/config.yaml"], overrides, ("train",)).folder
+    assert folder == tmp_path / "out" / "latent_prior" / "run"
+    again = [f"resume=~/{folder.relative_to(tmp_path)}/ckpts/last.ckpt", "tag=other", "trainer.max_steps=2"]
+    assert launch.run([CONFIG], [*overrides, *again], ("train",)).folder == folder.with_name("other")
+    weights = [f"system.weights=~/{folder.relative_to(tmp_path)}/ckpts/last.ckpt", "tag=third"]
+    assert launch.run([CONFIG], [*overrides, *weights], ("train",)).folder == folder.with_name("third")
 
 
 def test_a_run_folder_is_asked_for(tmp_path, capsys):

@@ -85,7 +85,7 @@ def claim(folder: Path, resume: Path | None = None, numbered: bool = False) -> C
             number += 1
             candidate = folder.with_name(f"{folder.name}-{number}")
             _make(candidate, made)
-        return Claim(candidate, (candidate / "configs", *reversed(made)))
+        return Claim(candidate, (candidate / "save", *reversed(made)))
     except OSError as error:
         _remove_empty(reversed(made))
         raise OptionError.because(
@@ -112,12 +112,12 @@ def _make(folder: Path, made: list[Path]) -> None:
 def _is_ours(folder: Path, new: bool, numbered: bool) -> bool:
     """Whether this run gets the folder: a new one, or an empty one that the user named.
 
-    Of two runs that find the same one, the first to make `configs` gets it.
+    Of two runs that find the same one, the first to make `save` gets it.
     """
     if not new and (numbered or os.listdir(folder)):
         return False
     try:
-        (folder / "configs").mkdir()
+        (folder / "save").mkdir()
     except FileExistsError:
         return False
     return True

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from latent_prior import OptionError
 from latent_prior.data import picture_files
 from latent_prior.data.picture_files import read_mask, read_picture, scaled, scaled_size, to_picture, to_tensor
 from PIL import Image
@@ -94,3 +95,11 @@ def test_a_hundred_megapixels_are_refused_by_the_header_alone(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "large.png").read_bytes()[:100])
     with pytest.raises(ValueError, match="100 megapixels; expected at most 80"):
         read_picture(tmp_path / "cut.png")
+
+
+def test_home_is_expanded_and_an_unknown_user_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (20, 20)).save(tmp_path / "p.png")
+    assert picture_files.read_picture("~/p.png").size == (20, 20)
+    with pytest.raises(OptionError, match="data.image: there is no file ~no_such_user_here/p.png"):
+        picture_files.read_picture("~no_such_user_here/p.png")

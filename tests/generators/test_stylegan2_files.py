@@ -11,6 +11,7 @@ import pytest
 import torch
 from latent_prior import cli
 from latent_prior.generators import stylegan2_files, stylegan2_nvidia
+from latent_prior.generators.pretrained import load_pretrained
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_files import load_generator, save_generator
 from nvidia_pickles import Network, dumped, network, snapshot
@@ -450,3 +451,12 @@ def test_a_written_generator_has_an_ordinary_mode(toy, tmp_path, suffix):
     finally:
         os.umask(before)
     assert (tmp_path / f"generator{suffix}").stat().st_mode & 0o777 == 0o644
+
+
+def test_files_below_home_are_found(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_generator(toy, "~/generator.safetensors")
+    assert (tmp_path / "generator.safetensors").is_file()
+    assert load_pretrained("~/generator.safetensors").cfg == toy.cfg
+    stylegan2_files.convert("~/generator.safetensors", "~/generator.pt")
+    assert load_generator("~/generator.pt").cfg == toy.cfg

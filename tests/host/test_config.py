@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from latent_prior.host.embedded import config as config_module
 from latent_prior.host.embedded.base import BaseModule, BaseObject
-from latent_prior.host.embedded.config import dump_config, load_config, parse_structured
+from latent_prior.host.embedded.config import (
+    dump_config,
+    load_config,
+    merge_config,
+    parse_structured,
+    resolve_config,
+)
 from omegaconf import OmegaConf
 
 YAML = """
@@ -181,3 +187,19 @@ def test_parsing_leaves_what_it_parses_alone():
     system.geometry.radius = 7.0
     assert run.system.geometry.radius == 2.0
     assert parse_structured(SystemConfig, system).geometry.radius == 7.0
+
+
+def test_home_is_expanded_where_runs_lie_and_where_one_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text(YAML)
+    cfg = load_config("~/run.yaml", cli_args=["exp_root_dir=~/out", "resume=~/last.ckpt"])
+    assert cfg.exp_root_dir == f"{tmp_path}/out" and cfg.trial_dir.startswith(f"{tmp_path}/out/")
+    assert cfg.resume == f"{tmp_path}/last.ckpt"
+
+
+def test_merging_keeps_interpolations_and_resolving_leaves_the_merged_config():
+    text = "trainer: {max_steps: 4}\nsystem: {n: '${trainer.max_steps}'}\ntag: t\n"
+    merged = merge_config(text, from_string=True, cli_args=["trainer.max_steps=8"])
+    assert resolve_config(merged).system.n == 8
+    merged.trainer.max_steps = 16
+    assert resolve_config(merged).system.n == 16

@@ -159,3 +159,11 @@ def test_truncated_exponential_bounds_the_gradient_only():
 def test_unknown_activation_suggests_the_nearest():
     with pytest.raises(ValueError, match="unknown activation 'sigmoidd'; did you mean 'sigmoid'"):
         get_activation("sigmoidd")
+
+
+def test_checkpoints_below_home_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save({"state_dict": {}, "epoch": 0, "global_step": 3}, tmp_path / "last.ckpt")
+    assert load_module_weights("~/last.ckpt")[2] == 3
+    (tmp_path / "out" / "mug@1").mkdir(parents=True)
+    assert find_last_path("~/out/mug@LAST") == str(tmp_path / "out" / "mug@1")

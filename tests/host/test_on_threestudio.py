@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from latent_prior.cli.link import link
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_files import save_generator
@@ -230,4 +231,19 @@ def test_a_misspelt_key_is_refused_in_one_line(tmp_path):
         said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert done.returncode == 2 and len(said) == 1, done.stderr[-2000:]
         assert wrong.split("=")[0].split(".")[-1] in said[0]
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_longer_and_its_folder_is_its_own(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "custom"), "LATENT_PRIOR_DEVICE": "cpu"}
+    small = ["data.height=16", "data.width=16", "system.geometry.grid_size=[16,16,16]", "data.n_test_views=1"]
+    small += ["system.renderer.num_samples_per_ray=8", "system.prompt_processor.use_cache=false"]
+    small += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "tag=run", "trainer.max_steps=2"]
+    start = [sys.executable, "-m", "latent_prior", "generate", "a red mug", "--host", "threestudio", *small]
+    folder = tmp_path / "latent_prior" / "run"
+    resume = [sys.executable, "-m", "latent_prior", "resume", str(folder), "--host", "threestudio"]
+    for command, code in ((start, 0), (start, 2), ([*resume, "trainer.max_steps=4"], 0)):
+        done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == code, done.stderr[-2000:]
+    assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 4

@@ -95,3 +95,10 @@ def test_a_missing_file_is_named_with_its_key(tiny_prior, tmp_path, key):
     with pytest.raises(ValueError, match=f"system.guidance.{key}: cannot load"):
         prior = LatentPrior.from_pretrained(str(tiny_prior), device="cpu", **{key: [str(tmp_path / "no.safetensors")]})
         prior.text_encoder(["a red mug"])
+
+
+def test_adapters_below_home_are_found(tiny_prior, monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    adapters = resolve(str(tiny_prior), ["~/word.safetensors"], ["~/style.safetensors:0.5", "owner/name"]).adapters
+    assert adapters.textual_inversion == ("/somewhere/word.safetensors",)
+    assert adapters.lora == ("/somewhere/style.safetensors:0.5", "owner/name")

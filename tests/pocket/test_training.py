@@ -107,6 +107,8 @@ def test_one_command_trains_everything_and_goes_on_from_a_checkpoint(tmp_path, m
     monkeypatch.setattr(pictures, "SHARD", 12)
     first, second = tmp_path / "first", tmp_path / "second"
     everything.train_everything(tmp_path / "work", first, quick=True)
+    modes = {file.stat().st_mode & 0o777 for file in first.rglob("*.safetensors")}
+    assert modes == {first.stat().st_mode & 0o666}
     assert StableDiffusionPipeline.from_pretrained(first).scheduler.config.prediction_type == "v_prediction"
     assert set(json.loads((first / "quality.json").read_text())) == {"training pairs", "held-out pairs"}
 

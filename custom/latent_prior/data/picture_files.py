@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files import user_path
 
 SMALLEST = 16  # pixels a side of a picture that there is something to edit in
 LARGEST = 80_000_000  # pixels; more would take gigabytes before it could be made smaller
@@ -82,7 +83,7 @@ def to_picture(pixels: Float[Tensor, "C H W"]) -> Image.Image:
 
 def _opened(path: str | Path, key: str) -> Image.Image:
     """The file's first picture, read and turned as EXIF says."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise OptionError.because(f"{key}: there is no file {path}")
     limit = Image.MAX_IMAGE_PIXELS

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import latent_prior
 from latent_prior import OptionError
+from latent_prior.files import user_path
 from latent_prior.generators.stylegan2 import StyleGAN2
 from latent_prior.generators.stylegan2_files import load_generator
 
@@ -15,7 +16,7 @@ def load_pretrained(name: str) -> StyleGAN2:
 
     Raises ValueError, in one line that names system.pretrained_generator, for what is no StyleGAN2 generator.
     """
-    path = POCKET_FILE if name == "pocket" else Path(name)
+    path = POCKET_FILE if name == "pocket" else user_path(name)
     if not path.is_file():
         raise OptionError.because(
             f"system.pretrained_generator is {name!r}; expected pocket or a .safetensors, .pkl or .pt file of StyleGAN2"

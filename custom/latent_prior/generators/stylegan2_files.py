@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.files import atomic_write
+from latent_prior.files import atomic_write, user_path
 from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.generators.stylegan2_nvidia import MAX_BYTES, read_nvidia
 from latent_prior.generators.stylegan2_ops import smoothing_filter
@@ -34,7 +34,7 @@ def load_generator(path: Path | str) -> StyleGAN2:
     Raises:
         ValueError: in one line, with the file's name: no such file, broken, unsafe, or another kind of network.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix not in READS:
         raise OptionError.because(f"{path}: {path.suffix!r} is no StyleGAN2 format, expected one of {', '.join(READS)}")
     if not path.is_file():
@@ -53,7 +53,7 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
     Raises:
         ValueError: in one line, with the file's name; the old file is then as it was.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix not in WRITES:
         raise OptionError.because(f"{path}: {path.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
     state = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
@@ -69,7 +69,7 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
 
 def convert(source: Path | str, target: Path | str) -> str:
     """Write `source`'s generator as `target`, each in the format of its suffix; returns a line that says what it is."""
-    source, target = Path(source), Path(target)
+    source, target = user_path(source), user_path(target)
     if target.suffix not in WRITES:
         raise OptionError.because(f"{target}: {target.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
     if source.resolve() == target.resolve() or (source.exists() and target.exists() and source.samefile(target)):

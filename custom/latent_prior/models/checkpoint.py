@@ -120,7 +120,8 @@ def resolve(name: str, textual_inversion: Sequence[str] = (), lora: Sequence[str
     Raises ValueError, naming `pretrained_model_name_or_path`, for a path that does not exist, a folder that is no
     checkpoint, an unreadable or pickled file, and a name that is neither a path nor a hub id.
     """
-    return replace(_located(name), adapters=Adapters(tuple(textual_inversion or ()), tuple(lora or ())))
+    inversions, loras = (tuple(map(os.path.expanduser, entries or ())) for entries in (textual_inversion, lora))
+    return replace(_located(name), adapters=Adapters(inversions, loras))
 
 
 def _located(name: str) -> Checkpoint:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from latent_prior import OptionError, host
@@ -47,10 +48,24 @@ def _loaded(path: str | Path) -> tuple[dict[str, Any], int, int]:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there; Lightning moves from the temporary folder, which copies."""
+    """Writes a checkpoint beside its place and moves it there; Lightning moves from the temporary folder, which copies.
+
+    It holds plain data, readable with `weights_only=True`: threestudio hands config nodes to optimisers and schedules.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _make_plain(checkpoint.get("optimizer_states", []))
+        _make_plain(checkpoint.get("lr_schedulers", []))
         # by an open file, since torch puts the name of a path into what it writes
         with atomic_write(path) as beside, beside.open("wb") as file:
             torch.save(checkpoint, file)
+
+
+def _make_plain(value: dict | list) -> None:
+    """Replace the OmegaConf nodes within."""
+    for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+        if OmegaConf.is_config(entry):
+            value[key] = OmegaConf.to_container(entry, resolve=True)
+        elif isinstance(entry, dict | list):
+            _make_plain(entry)

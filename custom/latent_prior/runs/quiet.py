@@ -12,6 +12,7 @@ NOISE = (
     "predict returned None.*",
     ".*exists and is not empty.*",
     ".*callbacks used to create the checkpoint.*",
+    ".*dirpath has changed.*",
 )
 NOISY_LOGGERS = (
     "pytorch_lightning.utilities.rank_zero",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files import user_path
 from latent_prior.host.embedded.activations import get_activation, trunc_exp
 from latent_prior.host.embedded.logs import debug, get_rank, info, warn
 from latent_prior.host.embedded.scalars import C, C_max
@@ -59,7 +60,10 @@ def find_last_path(path: str | None) -> str | None:
     Spaces before LAST become underscores, as they do in trial names. A path without LAST, or None, comes back as it is.
     Raises ValueError when there is no such trial or the trial lacks the file.
     """
-    if path is None or "LAST" not in path:
+    if path is None:
+        return None
+    path = str(user_path(path))
+    if "LAST" not in path:
         return path
     before, after = path.replace(" ", "_").split("LAST", 1)
     folder, prefix = os.path.split(before)
@@ -89,6 +93,7 @@ def load_module_weights(
     """
     if module_name is not None and ignore_modules is not None:
         raise OptionError.because("module_name and ignore_modules exclude each other")
+    path = str(user_path(path))
     if not os.path.isfile(path):
         raise OptionError.because(f"no checkpoint at {path!r}; set `weights` to a .ckpt file written by a training run")
     try:

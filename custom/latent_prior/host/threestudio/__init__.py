@@ -26,7 +26,7 @@ _absent: tuple[str, ...] = ()
 
 def root() -> str | None:
     """The checkout that THREESTUDIO_ROOT names, if any."""
-    return os.environ.get(ROOT_VARIABLE, "").strip() or None
+    return os.path.expanduser(os.environ.get(ROOT_VARIABLE, "").strip()) or None
 
 
 def is_there() -> bool:

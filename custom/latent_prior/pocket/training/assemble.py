@@ -61,5 +61,7 @@ def assemble(
     (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     if (card := out / "README.md").exists():
         shutil.copyfile(card, partial / "README.md")
+    for weights in partial.rglob("*.safetensors"):  # safetensors writes files that only their owner may read
+        weights.chmod(partial.stat().st_mode & 0o666)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
