@@ -43,14 +43,13 @@ def checked_formats(given: str, parsed: str) -> str:
     """`--format` as the exporter takes it. OptionError for an unknown one, or for a run that exports no mesh."""
     from omegaconf import OmegaConf
 
-    import latent_prior
     from latent_prior import host
     from latent_prior.generators.mesh_io import FORMATS
 
     formats = [name.strip().lower().removeprefix(".") for name in given.split(",")]
     if not set(formats) <= set(FORMATS):
         raise OptionError("--format", given, f"some of {', '.join(FORMATS)}")
-    latent_prior.register()
+    launch.load()
     system_type = OmegaConf.load(parsed).system_type
     system = host.find(system_type, "system_type")
     if "exporter" not in {field.name for field in dataclasses.fields(system.Config)}:

@@ -28,6 +28,7 @@ def generate(args: argparse.Namespace) -> None:
     """The command."""
     host_arguments.choose(args)
     launch.choose_gpus(args.gpu)
+    launch.load()
     config = str(config_path(args.config))
     prompts = {"prompt": args.prompt}
     if args.negative_prompt is not None:
