@@ -8,7 +8,7 @@ from latent_prior.evaluate.bench import jobs
 from latent_prior.evaluate.bench.jobs import Task
 from latent_prior.evaluate.stylegan.evaluation import StyleGANVariant, source_file
 
-CONFIG = str(Path(__file__).parents[2] / "custom" / "latent_prior.yaml")
+CONFIG = str(Path(__file__).parents[3] / "custom" / "latent_prior.yaml")
 
 
 def test_every_variant_of_a_prompt_and_seed():

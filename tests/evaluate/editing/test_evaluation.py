@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,6 @@ from latent_prior.evaluate.editing.evaluation import BEFORE, REFERENCES, RESERVE
 from latent_prior.evaluate.editing.measure import PSNR_CAP, Measurer, in_bytes
 from latent_prior.pocket.edits import EDITS, TUNING_EDITS, write
 from latent_prior.pocket.judge import Judge
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")

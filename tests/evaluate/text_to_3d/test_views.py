@@ -12,7 +12,7 @@ from latent_prior.pocket.captions import Subject, parse
 from torch.testing import assert_close
 
 MUG = parse("a red mug")
-CONFIG = Path(__file__).parents[2] / "custom" / "latent_prior.yaml"
+CONFIG = Path(__file__).parents[3] / "custom" / "latent_prior.yaml"
 
 
 def host_views(count, elevation, size):
