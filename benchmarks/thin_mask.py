@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
-from latent_prior.data.picture_files import to_picture
-from latent_prior.models import blended_diffusion
-from latent_prior.models.blended_diffusion import BlendedDiffusion, SamplerOptions
+from latent_prior.editing import blended_diffusion
+from latent_prior.editing.blended_diffusion import BlendedDiffusion, SamplerOptions
+from latent_prior.files.pictures import to_picture
 from latent_prior.pocket.captions import parse
 from latent_prior.pocket.edits import TUNING_EDITS
 from tqdm import tqdm

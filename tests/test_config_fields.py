@@ -9,13 +9,13 @@ import pytest
 import torch
 from config_fields import Fixed, Idle, Refused, Table, To, plain, same
 from field_tables import data, fields, guidance, systems
-from latent_prior.data.picture_files import to_picture
-from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latent_prior.generators.stylegan2_files import save_generator
+from latent_prior.files.pictures import to_picture
 from latent_prior.host.embedded.registry import __modules__ as registered
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.models.efficiency import Efficiency
 from latent_prior.models.options import PriorOptions
+from latent_prior.stylegan2.files import save_generator
+from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from tiny_checkpoints import GEOMETRIES, write_checkpoint

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from latent_prior import host, launch
-from latent_prior.data.picture_files import to_picture
-from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latent_prior.generators.stylegan2_files import save_generator
+from latent_prior import host
+from latent_prior.files.pictures import to_picture
+from latent_prior.runs import experiment
+from latent_prior.stylegan2.files import save_generator
+from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +75,7 @@ def test_it_trains(name, inputs, tmp_path, monkeypatch):
     hash_grid = "system.geometry.pos_encoding_config=" + GRID  # as an override, since it is replaced as a whole
     cfg = host.load_config(str(CONFIGS[name]), cli_args=[], n_gpus=1)
     overrides = [hash_grid] if cfg.system.get("geometry_type") == "implicit-volume" else []
-    run = launch.run([str(CONFIGS[name])], overrides, ("train",), **settings)
+    run = experiment.run([str(CONFIGS[name])], overrides, ("train",), **settings)
 
     assert torch.load(run.folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == STEPS
     logged = rows(run.folder)

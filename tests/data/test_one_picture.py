@@ -4,7 +4,7 @@ import pytest
 import torch
 from latent_prior import OptionError
 from latent_prior.data.one_picture import OnePictureDataModule, RandomCrops, cropped, read
-from latent_prior.data.picture_files import to_picture
+from latent_prior.files.pictures import to_picture
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ from unittest.mock import patch
 import torch
 from config_fields import Fixed, Idle, Refused, Table, To
 from latent_prior import host
-from latent_prior.generators.mesh_exporter import VertexColorMeshExporter
-from latent_prior.generators.volume_renderer import DenseVolumeRenderer
 from latent_prior.host.embedded.backgrounds import (
     NeuralEnvironmentMapBackground,
     SolidColorBackground,
@@ -15,7 +13,9 @@ from latent_prior.host.embedded.backgrounds import (
 )
 from latent_prior.host.embedded.geometry import ImplicitVolume, VolumeGrid
 from latent_prior.host.embedded.materials import NoMaterial
-from latent_prior.systems.latent_material import LatentColourMaterial
+from latent_prior.meshes.exporter import VertexColorMeshExporter
+from latent_prior.rendering.latent_material import LatentColourMaterial
+from latent_prior.rendering.volume_renderer import DenseVolumeRenderer
 
 GRID = {"otype": "HashGrid", "n_levels": 2, "n_features_per_level": 2, "log2_hashmap_size": 8, "base_resolution": 4}
 GRID |= {"per_level_scale": 1.5}

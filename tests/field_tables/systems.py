@@ -8,10 +8,10 @@ import torch
 from config_fields import Idle, Refused, Table, To
 from field_tables.fields import GRID, rays
 from latent_prior import host
-from latent_prior.generators.layer import LayerGeneratorConfig
-from latent_prior.generators.volume_renderer import DenseVolumeRenderer
+from latent_prior.editing.layer import LayerGeneratorConfig
 from latent_prior.host.embedded import systems as host_systems
 from latent_prior.host.embedded.materials import NoMaterial
+from latent_prior.rendering.volume_renderer import DenseVolumeRenderer
 from latent_prior.systems.layered_editing import LayeredEditingSystem
 from latent_prior.systems.stylegan_adaptation import StyleGANAdaptationSystem
 from latent_prior.systems.text_to_3d import LatentPriorSystem

@@ -140,6 +140,6 @@ def test_grid_size_is_checked(size):
 
 
 def test_every_config_field_is_read():
-    sources = ("host/embedded/geometry/*.py", "generators/mesh_exporter.py")
+    sources = ("host/embedded/geometry/*.py", "meshes/exporter.py")
     for geometry in (BaseGeometry, VolumeGrid, ImplicitVolume):
         assert unread_fields(geometry.Config, *sources) == set()

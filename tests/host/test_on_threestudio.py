@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from latent_prior.cli.link import link
-from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latent_prior.generators.stylegan2_files import save_generator
 from latent_prior.pocket import edits
+from latent_prior.stylegan2.files import save_generator
+from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from omegaconf import OmegaConf
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
 
@@ -33,10 +33,11 @@ STEPS = 20
 
 RUN = """
 import json, sys
-from latent_prior import host, launch
+from latent_prior import host
+from latent_prior.runs import experiment
 
 config, out, overrides = sys.argv[1], sys.argv[2], sys.argv[3:]
-run = launch.run([config], [*overrides, f"exp_root_dir={out}"], modes=("train",))
+run = experiment.run([config], [*overrides, f"exp_root_dir={out}"], modes=("train",))
 prompts = run.system.prompt_processor.prompts_vd
 print("@@" + json.dumps({"host": host.NAME, "folder": str(run.folder), "prompts": prompts}))
 """

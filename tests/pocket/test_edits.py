@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from latent_prior.data.picture_files import read_mask, read_picture, to_tensor
+from latent_prior.files.pictures import read_mask, read_picture, to_tensor
 from latent_prior.pocket import edits
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.edits import EDITS, TUNING_EDITS

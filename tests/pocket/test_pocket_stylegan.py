@@ -1,8 +1,8 @@
 """The generator that ships with the package paints what its card says."""
 
 import torch
-from latent_prior.generators.pretrained import POCKET_FILE, load_pretrained
 from latent_prior.pocket.training.stylegan import SHAPE, unseen_psnr
+from latent_prior.stylegan2.pretrained import POCKET_FILE, load_pretrained
 
 
 def test_shipped_generator_paints_the_truth_of_unseen_codes():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.pocket.mug_scenes import truth
 from latent_prior.pocket.training import adversarial, loop, stylegan
 from latent_prior.pocket.training.discriminator import Discriminator, detail, group_spread
+from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from torch import nn
 
 TINY = StyleGAN2Config.of_size(16, z_dim=16, w_dim=16, mapping_layers=2, base=128, most=8)

@@ -4,7 +4,8 @@ import logging
 import warnings
 
 import pytest
-from latent_prior import OptionError, launch
+from latent_prior import OptionError
+from latent_prior.runs import experiment
 from latent_prior.runs.quiet import NOISY_LOGGERS, quiet
 from transformers.utils import logging as transformers_logging
 
@@ -22,7 +23,7 @@ def test_a_run_changes_nothing_for_the_program_that_calls_it():
     before = settings()
     for _ in range(2):
         with pytest.raises(OptionError):
-            launch.run([], ["nonsense=1"])
+            experiment.run([], ["nonsense=1"])
     assert settings() == before
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from latent_prior import launch, run_folder
-from latent_prior.data.picture_files import read_picture, to_picture, to_tensor
+from latent_prior.files.pictures import read_picture, to_picture, to_tensor
+from latent_prior.runs import experiment
+from latent_prior.runs import folder as run_folder
 from latent_prior.systems.layered_editing import SCREENS, LayeredEditingSystem, sparsity
 from PIL import Image
 
@@ -159,10 +160,10 @@ def overrides(picture_file, tiny_prior, folder, steps):
 
 def test_run_writes_what_a_user_came_for_and_resumes_exactly(picture_file, tiny_prior, tmp_path):
     config = str(CONFIGS / "pocket_layered_editing.yaml")
-    whole = launch.run([config], overrides(picture_file, tiny_prior, tmp_path / "whole", 4))
-    half = launch.run([config], overrides(picture_file, tiny_prior, tmp_path / "half", 2), modes=("train",))
+    whole = experiment.run([config], overrides(picture_file, tiny_prior, tmp_path / "whole", 4))
+    half = experiment.run([config], overrides(picture_file, tiny_prior, tmp_path / "half", 2), modes=("train",))
     go_on = [f"resume={half.folder / 'ckpts' / 'last.ckpt'}"]
-    resumed = launch.run([config], overrides(picture_file, tiny_prior, tmp_path / "half", 4) + go_on)
+    resumed = experiment.run([config], overrides(picture_file, tiny_prior, tmp_path / "half", 4) + go_on)
 
     save = whole.folder / "save"
     names = {path.name for path in run_folder.products(whole.folder)}

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from latent_prior import launch, run_folder
-from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latent_prior.generators.stylegan2_files import load_generator, save_generator
-from latent_prior.generators.stylegan2_places import places
+from latent_prior.runs import experiment
+from latent_prior.runs import folder as run_folder
+from latent_prior.stylegan2.files import load_generator, save_generator
+from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
+from latent_prior.stylegan2.layers import places
 from latent_prior.systems.stylegan_adaptation import StyleGANAdaptationSystem, to_rgb
 from PIL import Image
 
@@ -217,10 +218,10 @@ def schedule_free(path: Path) -> Path:
 
 def test_run_writes_what_a_user_came_for_and_resumes_exactly(generator_file, tiny_prior, tmp_path):
     config = str(schedule_free(tmp_path / "config.yaml"))
-    whole = launch.run([config], overrides(generator_file, tiny_prior, tmp_path / "whole", 4))
-    half = launch.run([config], overrides(generator_file, tiny_prior, tmp_path / "half", 2), modes=("train",))
+    whole = experiment.run([config], overrides(generator_file, tiny_prior, tmp_path / "whole", 4))
+    half = experiment.run([config], overrides(generator_file, tiny_prior, tmp_path / "half", 2), modes=("train",))
     go_on = [f"resume={half.folder / 'ckpts' / 'last.ckpt'}"]
-    resumed = launch.run([config], overrides(generator_file, tiny_prior, tmp_path / "half", 4) + go_on)
+    resumed = experiment.run([config], overrides(generator_file, tiny_prior, tmp_path / "half", 4) + go_on)
 
     save = whole.folder / "save"
     names = {path.name for path in run_folder.products(whole.folder)}

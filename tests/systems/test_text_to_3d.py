@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from latent_prior import OptionError, host
-from latent_prior.generators.mesh_io import load_mesh
 from latent_prior.guidance.latent_prior import LatentPriorGuidance
+from latent_prior.meshes.files import load_mesh
 from latent_prior.systems import regularisers
 from latent_prior.systems.text_to_3d import LatentPriorSystem
 from PIL import Image

@@ -8,17 +8,15 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from latent_prior.launch import guarded, one_gpu
-from latent_prior.run_folder import config_path
-
-__all__ = ["config_path", "main", "parser"]
+from latent_prior.cli.errors import guarded
+from latent_prior.runs.gpus import one_gpu
 
 # name: (its file, with `add_arguments`, which sets the parser's `action`; its line in the list of commands)
 COMMANDS = {
     "generate": ("latent_prior.cli.generate", "make a mesh from a prompt"),
     "resume": ("latent_prior.cli.resume", "go on with a run that was interrupted, in its own folder"),
     "export": ("latent_prior.cli.export", "write what a run made again: its mesh in other formats or resolutions"),
-    "edit-masked": ("latent_prior.edit_masked", "edit a picture inside a mask (blended latent diffusion)"),
+    "edit-masked": ("latent_prior.cli.edit_masked", "edit a picture inside a mask (blended latent diffusion)"),
     "evaluate": ("latent_prior.cli.evaluate", "measure runs against the truth of the pocket world"),
     "link": ("latent_prior.cli.link", "put the plugin into threestudio's custom/ folder"),
     "doctor": ("latent_prior.cli.doctor", "say what is installed, which host would be used, and what is missing"),

@@ -18,6 +18,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def convert_stylegan(args: argparse.Namespace) -> None:
     """The command."""
-    from latent_prior.generators import stylegan2_files
+    from latent_prior.stylegan2 import files as stylegan2_files
 
     print(stylegan2_files.convert(args.source, args.target))

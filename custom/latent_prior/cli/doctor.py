@@ -11,7 +11,8 @@ from functools import cache
 
 from packaging.requirements import Requirement
 
-from latent_prior import OptionError, host_arguments
+from latent_prior import OptionError
+from latent_prior.cli import host_arguments
 
 OK, MISSING, OLD, BROKEN = "ok", "missing", "too old", "broken"
 

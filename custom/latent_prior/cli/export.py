@@ -5,9 +5,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from latent_prior import OptionError, host_arguments, launch
+from latent_prior import OptionError
+from latent_prior.cli import host_arguments
 from latent_prior.cli.resume import in_place
-from latent_prior.run_folder import last_checkpoint
+from latent_prior.runs import experiment, gpus
+from latent_prior.runs.folder import last_checkpoint, report
 
 EXAMPLES = """examples:
   latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
@@ -28,15 +30,15 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def export(args: argparse.Namespace) -> None:
     """The command."""
     host_arguments.choose(args)
-    launch.choose_gpus(args.gpu)
+    gpus.choose_gpus(args.gpu)
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
     parsed = str(folder / "configs" / "parsed.yaml")
     settings: dict[str, Any] = dict(in_place(folder))
     if args.format is not None:
         settings["system"] = {"exporter": {"fmt": checked_formats(args.format, parsed)}}
-    run = launch.run([parsed], args.overrides, ("export",), args.gpu, resume=str(checkpoint), **settings)
-    launch.report(run.folder)
+    run = experiment.run([parsed], args.overrides, ("export",), args.gpu, resume=str(checkpoint), **settings)
+    report(run.folder)
 
 
 def checked_formats(given: str, parsed: str) -> str:
@@ -44,12 +46,12 @@ def checked_formats(given: str, parsed: str) -> str:
     from omegaconf import OmegaConf
 
     from latent_prior import host
-    from latent_prior.generators.mesh_io import FORMATS
+    from latent_prior.meshes.files import FORMATS
 
     formats = [name.strip().lower().removeprefix(".") for name in given.split(",")]
     if not set(formats) <= set(FORMATS):
         raise OptionError("--format", given, f"some of {', '.join(FORMATS)}")
-    launch.load()
+    experiment.load()
     system_type = OmegaConf.load(parsed).system_type
     system = host.find(system_type, "system_type")
     if "exporter" not in {field.name for field in dataclasses.fields(system.Config)}:

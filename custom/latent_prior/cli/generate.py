@@ -2,8 +2,10 @@
 
 import argparse
 
-from latent_prior import OptionError, host_arguments, launch
-from latent_prior.run_folder import config_path
+from latent_prior import OptionError
+from latent_prior.cli import host_arguments
+from latent_prior.runs import experiment, gpus
+from latent_prior.runs.folder import config_path, report
 
 EXAMPLES = """examples:
   latent-prior generate "a red mug"
@@ -27,15 +29,15 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def generate(args: argparse.Namespace) -> None:
     """The command."""
     host_arguments.choose(args)
-    launch.choose_gpus(args.gpu)
-    launch.load()
+    gpus.choose_gpus(args.gpu)
+    experiment.load()
     config = str(config_path(args.config))
     prompts = {"prompt": args.prompt}
     if args.negative_prompt is not None:
         prompts["negative_prompt"] = args.negative_prompt
     settings = {"system": {"prompt_processor": prompts}}
     notice_unknown_subject(config, args.overrides, settings)
-    launch.report(launch.run([config], args.overrides, gpu=args.gpu, **settings).folder)
+    report(experiment.run([config], args.overrides, gpu=args.gpu, **settings).folder)
 
 
 def notice_unknown_subject(config: str, overrides: list[str], settings: dict) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import latent_prior
 from latent_prior import OptionError
-from latent_prior.run_folder import config_path
+from latent_prior.runs.folder import config_path
 
 PACKAGE = Path(latent_prior.__file__).resolve().parent
 MARKER = ".copied_by_latent_prior_link"  # in a copied package, so that it is known again

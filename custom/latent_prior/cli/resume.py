@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from latent_prior import host_arguments, launch
-from latent_prior.run_folder import config_of, last_checkpoint
+from latent_prior.cli import host_arguments
+from latent_prior.runs import experiment
+from latent_prior.runs.folder import config_of, last_checkpoint, report
 
 EXAMPLES = """examples:
   latent-prior resume outputs/latent_prior/a_red_mug@20260101-120000
@@ -25,8 +26,10 @@ def resume(args: argparse.Namespace) -> None:
     host_arguments.choose(args)
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
-    run = launch.run([str(config_of(folder))], args.overrides, gpu=args.gpu, resume=str(checkpoint), **in_place(folder))
-    launch.report(run.folder)
+    run = experiment.run(
+        [str(config_of(folder))], args.overrides, gpu=args.gpu, resume=str(checkpoint), **in_place(folder)
+    )
+    report(run.folder)
 
 
 def in_place(folder: Path) -> dict[str, str]:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from latent_prior import OptionError, host
-from latent_prior.data import picture_files
 from latent_prior.data.latent_codes import camera
+from latent_prior.files import pictures as picture_files
 
 
 @dataclass

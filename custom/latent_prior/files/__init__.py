@@ -1,12 +1,14 @@
-"""Files that are whole or not there, and paths as users write them. Standard library only."""
+"""Files that are whole or not there, paths as users write them, and names for files. Standard library only."""
 
 import os
+import re
 import threading
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_write", "user_path"]
+__all__ = ["atomic_write", "slug", "user_path"]
 
 
 @contextmanager
@@ -34,3 +36,16 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 def user_path(path: str | os.PathLike) -> Path:
     """A path from a config or a flag, with `~` expanded; that of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))
+
+
+def slug(text: str) -> str:
+    """A text, such as a prompt, as a short name for a file or folder: its words of any script, joined by underscores.
+
+    At most 60 characters and 180 bytes, cut between words where that is possible; "prompt" where no word is left.
+    """
+    text = re.sub("[\ufe00-\ufe0f]", "", unicodedata.normalize("NFC", text))  # they only choose how an emoji looks
+    words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
+    short = "_".join(words)[:61]  # one more, so that a word that ends at the limit is kept
+    while len(short) > 60 or len(short.encode()) > 180:
+        short = short.rpartition("_")[0] or short[:-1]
+    return short or "prompt"

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior.data.picture_files import to_picture
+from latent_prior.files.pictures import to_picture
 from latent_prior.pocket.captions import Subject, parse
 from latent_prior.pocket.renderer import render
 

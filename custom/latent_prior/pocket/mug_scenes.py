@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior.generators.stylegan2 import normalised
 from latent_prior.pocket import cameras
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.renderer import render
+from latent_prior.stylegan2.generator import normalised
 
 KIND = "mug"
 SCENE_ENTRIES = 8

@@ -1,1 +1,1 @@
-"""A run: its checkpoints, and what it keeps quiet."""
+"""Running experiments: one run, its folder, its checkpoints and callbacks, and going on with it."""

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from latent_prior import OptionError, host, options_under
-from latent_prior.data.picture_files import to_picture
+from latent_prior.editing.layer import Layer, LayerGenerator, LayerGeneratorConfig, scales_for
 from latent_prior.files import atomic_write
-from latent_prior.generators.layer import Layer, LayerGenerator, LayerGeneratorConfig, scales_for
+from latent_prior.files.pictures import to_picture
 from latent_prior.models.clip import Clip
 from latent_prior.prior import structure_loss
 from latent_prior.systems import training_curves

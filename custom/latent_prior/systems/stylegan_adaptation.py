@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior import OptionError, host
-from latent_prior.generators.pretrained import load_pretrained
-from latent_prior.generators.stylegan2 import NOISE_MODES, StyleGAN2
-from latent_prior.generators.stylegan2_files import save_generator
-from latent_prior.generators.stylegan2_places import matching, most_moved, places
+from latent_prior.stylegan2.files import save_generator
+from latent_prior.stylegan2.generator import NOISE_MODES, StyleGAN2
+from latent_prior.stylegan2.layers import matching, most_moved, places
+from latent_prior.stylegan2.pretrained import load_pretrained
 from latent_prior.systems import training_curves
 from latent_prior.systems.loss_weights import LossWeights
 

@@ -36,7 +36,7 @@ def test_the_planned_command_makes_the_planned_run(tmp_path, monkeypatch):
         asked["cfg"] = host.load_config(*configs, cli_args=list(overrides), **settings)
         raise OptionError.because("recorded")
 
-    monkeypatch.setattr("latent_prior.launch.run", record)
+    monkeypatch.setattr("latent_prior.runs.experiment.run", record)
     assert list(job.command[1:4]) == ["-m", "latent_prior", "generate"]
     assert cli.main(job.command[3:]) == 2  # bad input, as `record` has it
     cfg = asked["cfg"]
@@ -98,7 +98,7 @@ def test_another_source_makes_another_folder_of_stylegan_runs_alone(tmp_path, mo
 
 
 def test_the_source_is_read_with_the_overrides(tmp_path):
-    from latent_prior.generators.pretrained import POCKET_FILE
+    from latent_prior.stylegan2.pretrained import POCKET_FILE
 
     (tmp_path / "c.yaml").write_text(
         "system_type: stylegan-adaptation-system\nsystem: {pretrained_generator: pocket}\n"

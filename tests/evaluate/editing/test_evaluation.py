@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 from latent_prior.cli import main
-from latent_prior.data.picture_files import to_picture
 from latent_prior.evaluate.bench import jobs, launches
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.editing import evaluation as editing
 from latent_prior.evaluate.editing.evaluation import BEFORE, REFERENCES, RESERVED, Blended
 from latent_prior.evaluate.editing.measure import PSNR_CAP, Measurer, in_bytes
+from latent_prior.files.pictures import to_picture
 from latent_prior.pocket.edits import EDITS, TUNING_EDITS, write
 from latent_prior.pocket.judge import Judge
 

@@ -14,9 +14,9 @@ from latent_prior.evaluate.bench.evaluation import Evaluation
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.stylegan import measure
 from latent_prior.evaluate.stylegan.evaluation import ADAPTATION, TILE, TUNING, evaluation
-from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latent_prior.generators.stylegan2_files import save_generator
 from latent_prior.pocket.captions import is_held_out, parse
+from latent_prior.stylegan2.files import save_generator
+from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from PIL import Image
 
 CONFIG = """\

@@ -9,11 +9,11 @@ from latent_prior.evaluate.stylegan import measure
 from latent_prior.evaluate.stylegan import truth as truths
 from latent_prior.evaluate.stylegan.features import ScriptFeatures
 from latent_prior.evaluate.stylegan.measure import Figures, Measurer
-from latent_prior.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket.captions import parse
 from latent_prior.pocket.judge import Judge
 from latent_prior.pocket.mug_scenes import truth
+from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from PIL import Image
 
 PROMPT, SIZE, COUNT = "a golden mug", 64, 12

@@ -5,7 +5,7 @@ import pytest
 import torch
 import trimesh
 from latent_prior.evaluate.text_to_3d import measure, surface
-from latent_prior.generators.mesh_io import save_mesh
+from latent_prior.meshes.files import save_mesh
 from latent_prior.pocket import renderer
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.palette import COLOURS

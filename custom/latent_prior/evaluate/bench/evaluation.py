@@ -11,13 +11,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError, run_folder
+from latent_prior import OptionError
 from latent_prior.evaluate.bench import contact_sheet, table
 from latent_prior.evaluate.bench.contact_sheet import Cell, Section
 from latent_prior.evaluate.bench.jobs import Job
 from latent_prior.evaluate.bench.launches import Launch
 from latent_prior.evaluate.bench.results import Result, write_whole
 from latent_prior.evaluate.bench.table import Column, Groups, Row
+from latent_prior.runs import folder as run_folder
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def variants(
 
     reserved: keys that cannot be overridden, and what to use instead.
     """
-    from latent_prior.cli import config_path
+    from latent_prior.runs.folder import config_path
 
     found: dict[str, SomeVariant] = {}
     for name, *own in configs:

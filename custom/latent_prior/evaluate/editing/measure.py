@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior import OptionError, metrics
-from latent_prior.data.picture_files import read_picture, to_tensor
+from latent_prior.files.pictures import read_picture, to_tensor
 from latent_prior.pocket.captions import every_subject, parse
 from latent_prior.pocket.edits import Edit, Scene
 from latent_prior.pocket.judge import Judge

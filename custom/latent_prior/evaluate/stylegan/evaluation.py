@@ -14,10 +14,10 @@ from latent_prior.evaluate.bench.table import DERIVED, PEAK, SECONDS, Column, Gr
 from latent_prior.evaluate.stylegan import truth
 from latent_prior.evaluate.stylegan.features import ScriptFeatures
 from latent_prior.evaluate.stylegan.measure import SHEET_PICTURES, Measurer
-from latent_prior.generators.pretrained import POCKET_FILE
-from latent_prior.generators.stylegan2_files import load_generator
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.judge import POCKET_JUDGE, Judge
+from latent_prior.stylegan2.files import load_generator
+from latent_prior.stylegan2.pretrained import POCKET_FILE
 
 # what a mug is to become: another surface, both, another colour, and other solids; chosen before any result
 ADAPTATION = ("a golden mug", "a striped green mug", "a yellow mug", "a red cylinder", "a blue jug")

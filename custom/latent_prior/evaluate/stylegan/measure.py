@@ -21,9 +21,9 @@ from latent_prior.evaluate.bench.evaluation import Measured
 from latent_prior.evaluate.stylegan import truth as truths
 from latent_prior.evaluate.stylegan.features import ScriptFeatures
 from latent_prior.evaluate.stylegan.truth import BATCH, PAIRED
-from latent_prior.generators.stylegan2 import StyleGAN2
 from latent_prior.pocket.captions import parse
 from latent_prior.pocket.judge import Judge
+from latent_prior.stylegan2.generator import StyleGAN2
 
 SHEET_PICTURES = 8  # on the contact sheet
 PSNR_CAP = 100.0  # dB, of equal pictures

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from latent_prior import OptionError, run_folder
+from latent_prior import OptionError
 from latent_prior.evaluate.bench import arguments, jobs
 from latent_prior.evaluate.bench.evaluation import Evaluation, Measured
 from latent_prior.evaluate.bench.jobs import Job, Task
@@ -16,6 +16,7 @@ from latent_prior.metrics.pictures import FOG_MARGIN
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.judge import Judge
+from latent_prior.runs import folder as run_folder
 
 NO_JUDGE = "none"
 LEGEND = f"""\

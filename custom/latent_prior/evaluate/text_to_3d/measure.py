@@ -68,7 +68,7 @@ def measure_field(subject: Subject, ring: views.Views, single: views.Views, judg
 
 def measure_mesh(subject: Subject, path: Path | None) -> MeshFigures:
     """Figures of a mesh file that the exporter wrote; None stands for one it did not write."""
-    from latent_prior.generators.mesh_io import load_mesh
+    from latent_prior.meshes.files import load_mesh
 
     try:
         mesh = load_mesh(path) if path is not None else None
@@ -116,7 +116,7 @@ def load_system(folder: Path) -> Any:
     """The system of a run as its newest checkpoint left it, in evaluation mode."""
     import latent_prior
     from latent_prior import host
-    from latent_prior.run_folder import last_checkpoint
+    from latent_prior.runs.folder import last_checkpoint
 
     latent_prior.register()
     checkpoint = last_checkpoint(folder)

@@ -2,7 +2,7 @@
 
 A training batch is drawn from Python's and torch's global random numbers, draw by draw in threestudio's order, so that
 one seed gives one sequence of cameras on either host. The dataset keeps no state but what `update_step` derives from
-the global step; see host/resume.py for what Lightning's prefetching means for resuming.
+the global step; see runs/resume.py for what Lightning's prefetching means for resuming.
 """
 
 import bisect

@@ -20,11 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
-from latent_prior.files import atomic_write, user_path
+from latent_prior.files import atomic_write, slug, user_path
 from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import nearest
 from latent_prior.host.embedded.scalars import C_max
-from latent_prior.run_folder import slug
 
 _RESOLVERS = {
     "calc_exp_lr_decay_rate": lambda factor, n: factor ** (1.0 / n),

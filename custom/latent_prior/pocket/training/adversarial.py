@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from latent_prior.generators.stylegan2 import StyleGAN2
 from latent_prior.pocket.training import loop
 from latent_prior.pocket.training.discriminator import Discriminator
 from latent_prior.pocket.training.stylegan import regression_loss
+from latent_prior.stylegan2.generator import StyleGAN2
 
 STEPS, LR, BATCH = 400, 0.002, 8
 R1_WEIGHT, R1_EVERY = 1.0, 8

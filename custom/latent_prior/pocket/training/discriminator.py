@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latent_prior.generators.stylegan2 import FullyConnected
-from latent_prior.generators.stylegan2_ops import filtered, smoothing_filter
+from latent_prior.stylegan2.generator import FullyConnected
+from latent_prior.stylegan2.ops import filtered, smoothing_filter
 
 GROUP = 4  # pictures among which the spread is taken
 

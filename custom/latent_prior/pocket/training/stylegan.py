@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from latent_prior.files import atomic_write
-from latent_prior.generators.stylegan2 import FullyConnected, Mapping, StyleGAN2, StyleGAN2Config
 from latent_prior.metrics import psnr
 from latent_prior.pocket.mug_scenes import scenes, truth
 from latent_prior.pocket.training import loop
+from latent_prior.stylegan2.generator import FullyConnected, Mapping, StyleGAN2, StyleGAN2Config
 
 # NVIDIA's rule of channels with base 2048 and at most 128: 1.1 million parameters, 4.6 MB
 SHAPE = StyleGAN2Config.of_size(64, z_dim=128, w_dim=128, mapping_layers=4, base=2048, most=128)

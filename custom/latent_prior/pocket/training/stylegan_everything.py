@@ -10,13 +10,13 @@ import torch
 from tqdm import tqdm
 
 from latent_prior import metrics
-from latent_prior.generators.stylegan2 import StyleGAN2
-from latent_prior.generators.stylegan2_files import save_generator
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.judge import Judge
 from latent_prior.pocket.mug_scenes import KIND, truth
 from latent_prior.pocket.solids import KINDS
 from latent_prior.pocket.training import adversarial, stylegan
+from latent_prior.stylegan2.files import save_generator
+from latent_prior.stylegan2.generator import StyleGAN2
 
 FEW, MANY = 200, 2000  # pictures a kind to find the nearest one with, and to measure with
 MADE_SEED, TRUE_SEED, OTHER_SEED = 700_000, 710_000, 720_000  # of the codes measured with

@@ -22,7 +22,7 @@ NORMAL_TYPES = (None, "finite_difference")
 class BaseGeometry(BaseModule):
     """A field given by a function of the point.
 
-    The isosurface keys are threestudio's; the exporter reads them (generators/mesh_exporter.py).
+    The isosurface keys are threestudio's; the exporter reads them (meshes/exporter.py).
     """
 
     @dataclass

@@ -1,0 +1,152 @@
+"""`latent-prior edit-masked`: its flags, and what is refused before anything is loaded."""
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from latent_prior import OptionError
+from latent_prior.cli import host_arguments
+from latent_prior.files import slug
+
+# Least and most of each number. Above 500 steps diffusers' timesteps no longer reach the schedule's end, and a guidance
+# scale of 1 is no guidance.
+RANGES = {
+    "samples": (1, 100),
+    "seed": (0, 2**32 - 1),
+    "steps": (1, 500),
+    "strength": (0, 1),
+    "guidance_scale": (1, 100),
+    "short_side": (16, 4096),
+    "reconstruction_steps": (0, 10_000),
+}
+
+HELP = """Edit a picture by a prompt inside a mask, by blended latent diffusion (Avrahami et al. 2023).
+
+Several samples are drawn and ranked by how near CLIP finds the masked part to the prompt. The decoder is then fitted to
+the best one, so that it joins what is around it. The picture is worked on at the checkpoint's size, and the edit is laid
+over it at its own size: outside the mask it comes back as it was, to the bit (in sRGB), and with its alpha."""
+
+EXAMPLES = """examples:
+  latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
+  latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug" --samples 8 --seed 1 --out outputs/golden
+  latent-prior edit-masked cut_out.png --mask alpha --prompt "a golden mug"
+  latent-prior edit-masked horse.jpg --mask horse.png --prompt "a zebra" --clip openai/clip-vit-base-patch32 \\
+      --checkpoint stable-diffusion-v1-5/stable-diffusion-v1-5
+
+written to --out:
+  composite.png (the best), before_after.png, samples.png (best first), samples/ (each as soon as it is made),
+  samples.csv, origin.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.set_defaults(action=edit_masked)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = HELP, EXAMPLES
+    parser.add_argument("image", metavar="IMAGE", help="the picture to edit: any format of Pillow's")
+    parser.add_argument(
+        "--mask",
+        required=True,
+        metavar="MASK",
+        help="white where the edit goes, of the picture's size; what is transparent counts as black, and grey is a soft "
+        "edge. alpha: the picture's own alpha, so that the edit goes where it is opaque",
+    )
+    parser.add_argument("--invert-mask", action="store_true", help="the edit goes where the mask is black")
+    parser.add_argument("--prompt", required=True, help='what to make inside the mask, e.g. "a golden mug"')
+    parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what not to make")
+    parser.add_argument(
+        "--checkpoint",
+        default="pocket",
+        metavar="NAME",
+        help="pocket, a diffusers folder, a .safetensors file or hub id",
+    )
+    parser.add_argument(
+        "--clip", default="pocket", metavar="NAME", help="that ranks: pocket, a folder, a hub id, or none"
+    )
+    parser.add_argument("--samples", type=int, default=4, metavar="N", help="default: 4")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first sample; the next ones follow")
+    parser.add_argument("--steps", type=int, default=50, metavar="N", help="default: 50")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.76,
+        help="share of the steps that are run: how far the edit may go (default: 0.76)",
+    )
+    parser.add_argument("--guidance-scale", type=float, default=7.5, help="default: 7.5")
+    parser.add_argument("--short-side", type=int, metavar="PIXELS", help="to work at (default: the checkpoint's own)")
+    parser.add_argument(
+        "--reconstruction-steps",
+        type=int,
+        default=75,
+        metavar="N",
+        help="of fitting the decoder; 0: leave the background as decoded (default: 75)",
+    )
+    parser.add_argument("--no-shrinking", action="store_true", help="do not begin with a wider mask where it is thin")
+    parser.add_argument("--out", metavar="DIR", help="default: outputs/edit_masked/<prompt>@<time>")
+    parser.add_argument("--gpu", default="0", help="GPU to use; without a GPU the CPU is used")
+    host_arguments.add_arguments(parser)
+
+
+def edit_masked(args: argparse.Namespace) -> None:
+    """The command. Raises OptionError for bad input, naming the flag."""
+    from latent_prior.runs import gpus
+
+    _check(args)
+    host_arguments.choose(args)
+    gpus.choose_gpus(args.gpu)  # before torch or a host looks for GPUs
+    with _claimed(args) as out:
+        from latent_prior.runs import masked_editing
+
+        masked_editing.edit(args, out)
+
+
+@contextmanager
+def _claimed(args: argparse.Namespace) -> Iterator[Path]:
+    """The folder to write to, made and tried before anything is computed; gone again where nothing was written to it."""
+    folder = Path(args.out or Path("outputs", "edit_masked", f"{slug(args.prompt)}@{time.strftime('%Y%m%d-%H%M%S')}"))
+    folder = folder.expanduser()
+    made = [path for path in folder.parents if not path.exists()]
+    try:
+        try:
+            if not args.out:
+                folder = _new(folder)
+            if not args.out or not folder.exists():
+                made.insert(0, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise OptionError.because(f"--out: cannot write to the folder {folder}: {error.strerror}") from error
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()  # which leaves what is not empty
+        raise
+
+
+def _new(folder: Path) -> Path:
+    """Make a folder that no other run has: `folder`, or with a number after it where that is taken."""
+    for number in itertools.count(2):
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            folder = folder.with_name(f"{folder.name.partition('~')[0]}~{number}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.prompt.strip():
+        raise OptionError.because('--prompt is empty; say what to make inside the mask, e.g. "a golden mug"')
+    for name, (least, most) in RANGES.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise OptionError(f"--{name.replace('_', '-')}", value, f"{least} to {most}")
+    if int(args.steps * args.strength) < 1:
+        raise OptionError.because(
+            f"--strength {args.strength:g} of --steps {args.steps} leaves no step: raise one of them"
+        )

@@ -1,0 +1,1 @@
+"""Editing pictures: the layer generator, blended latent diffusion, and background reconstruction."""

@@ -1,1 +1,0 @@
-"""What is optimised and what is made of it: volume rendering, surfaces, meshes and their files."""

@@ -1,0 +1,117 @@
+"""What launch.py adds to Lightning's loop: progress with time left, the run's origin, and a clean way out."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, convert_inf
+
+from latent_prior.runs.folder import Interrupted
+
+
+class Progress(TQDMProgressBar):
+    """One bar for training, with steps per second and time left, and one for the test; none for validation and export."""
+
+    def _bar(self, label: str, total: float | None, unit: str, done: int = 0) -> Tqdm:
+        return Tqdm(
+            total=convert_inf(total),
+            initial=done,
+            desc=label,
+            unit=unit,
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=self.is_disabled,
+            file=sys.stderr,
+        )
+
+    def init_train_tqdm(self) -> Tqdm:
+        steps = self.trainer.max_steps
+        return self._bar("train", steps if steps > 0 else None, "step", self.trainer.global_step)
+
+    def init_test_tqdm(self) -> Tqdm:
+        label, unit = getattr(self.trainer.lightning_module, "test_progress", ("turntable", "view"))
+        return self._bar(label, sum(self.trainer.num_test_batches), unit)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True)
+
+    init_sanity_tqdm = init_predict_tqdm = init_validation_tqdm
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """The bar goes over all steps, whatever an epoch is."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n)
+        if trainer.global_step % 10 == 0:  # seldom, since it waits for the GPU
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
+        loss = trainer.callback_metrics.get("train/loss")
+        return {} if loss is None else {"loss": f"{loss.item():.3g}"}
+
+    def on_test_batch_start(self, *_: Any, **__: Any) -> None:
+        """The bar is ready."""
+
+    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
+        self.test_progress_bar.update()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        for bar in (self._train_progress_bar, self._test_progress_bar):
+            if bar is not None:
+                bar.close()
+
+
+class AfterFirstStep(pl.Callback):
+    """Calls `action` once, after the first step of training: everything has been built, checked and run by then."""
+
+    def __init__(self, action: Callable[[], None]):
+        self._action: Callable[[], None] | None = action
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if self._action is not None:
+            action, self._action = self._action, None
+            action()
+
+
+class SaveOnInterrupt(pl.Callback):
+    """On Ctrl-C or SIGTERM finish the step, save `last.ckpt`, and leave by `Interrupted`; a second one leaves at once.
+
+    Outside of the main thread, where Python takes no signals, it does nothing.
+    """
+
+    def __init__(self, folder: Path):
+        self.checkpoint = folder / "last.ckpt"
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        print("\nInterrupted: saving after this step (once more to leave at once) ...", file=sys.stderr, flush=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        if self._asked:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(self.checkpoint)
+            raise Interrupted(self.checkpoint)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._previous = {}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()

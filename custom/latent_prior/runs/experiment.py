@@ -1,0 +1,343 @@
+"""Running an experiment: config in, run folder out. `launch.py`, the console script and `evaluate` all come here."""
+
+import gc
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import latent_prior
+from latent_prior import OptionError
+from latent_prior.files import user_path
+from latent_prior.runs.folder import Interrupted
+from latent_prior.runs.gpus import choose_gpus
+from latent_prior.runs.quiet import quiet
+
+MODES = ("train", "validate", "test", "export")
+WHOLE_JOB = ("train", "test", "export")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    system: Any
+
+
+def run(
+    configs: Sequence[str],
+    overrides: Sequence[str] = (),
+    modes: Sequence[str] = WHOLE_JOB,
+    gpu: str = "0",
+    **settings: Any,
+) -> Run:
+    """Run an experiment.
+
+    configs: YAML files, merged in order; overrides: `key=value`; settings: nested values that override both (a prompt
+    needs no quoting here). Raises OptionError for bad input, before anything is written. Ctrl-C and SIGTERM raise
+    `Interrupted` where there is a checkpoint to go on from, else KeyboardInterrupt.
+    """
+    for mode in modes:
+        if mode not in MODES:
+            raise OptionError.because(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
+    n_gpus = choose_gpus(gpu)  # before anything looks for GPUs
+    load()
+    with quiet():
+        experiment = _prepared(configs, overrides, modes, n_gpus, settings)
+        with _in_our_words(experiment):
+            _build(experiment)
+            if "train" in modes:
+                _train(experiment)
+            for mode in modes:
+                if mode != "train":
+                    _evaluate(experiment, mode)
+    return Run(experiment.folder, experiment.system)
+
+
+def load() -> None:
+    """Import what a run needs, and register our types.
+
+    Without the garbage collector, which takes a quarter of that time, and again as much later, to find nothing in modules.
+    """
+    if "latent_prior.registration" in sys.modules:
+        return
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with quiet():
+            importlib.import_module("pytorch_lightning")
+            latent_prior.register()
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
+
+
+@dataclass
+class _Experiment:
+    """A run on its way."""
+
+    sources: Sequence[str]  # YAML files
+    unresolved: Any  # the merged config, with its interpolations
+    cfg: Any  # the same, as an ExperimentConfig
+    modes: Sequence[str]
+    on_gpu: bool
+    saved: Any  # the runs.checkpoint.Saved to go on from, or None
+    claim: Any  # run_folder.Claim
+    began: bool = False  # a step of training is done, or none was left to do
+    trained: bool = False
+    system: Any = None
+    data: Any = None
+    trainer: Any = None
+
+    @property
+    def folder(self) -> Path:
+        return self.claim.folder
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.folder / "ckpts" / "last.ckpt"
+
+    def begin(self) -> None:
+        """Write down what the run is made from."""
+        from latent_prior.runs import folder as run_folder
+
+        self.began = True
+        run_folder.write_origin(self.folder, self.cfg, self.unresolved, self.sources)
+
+
+def _prepared(
+    configs: Sequence[str], overrides: Sequence[str], modes: Sequence[str], n_gpus: int, settings: dict[str, Any]
+) -> _Experiment:
+    """Read the config and the checkpoint, if any, and claim the run's folder."""
+    import torch
+
+    from latent_prior import host
+    from latent_prior.runs import checkpoint
+    from latent_prior.runs import folder as run_folder
+
+    on_gpu = torch.cuda.is_available() and host.get_device().type == "cuda"
+    settings = settings | {"n_gpus": n_gpus if on_gpu else 1}
+    unresolved = host.merge_config(*configs, cli_args=list(overrides), **settings)
+    trains = "train" in modes
+    if trains:
+        _check_max_steps(unresolved)
+    cfg = host.resolve_config(unresolved)
+    cfg.resume = host.find_last_path(cfg.resume)
+    if not trains and cfg.resume is None:
+        raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
+    saved = None if cfg.resume is None else checkpoint.read(cfg.resume)
+    claim = run_folder.claim(Path(cfg.trial_dir), saved and saved.path, numbered=bool(cfg.timestamp))
+    if claim.folder != Path(cfg.trial_dir):
+        cfg.timestamp += claim.folder.name.removeprefix(cfg.trial_name)
+        cfg.trial_name, cfg.trial_dir = claim.folder.name, str(claim.folder)
+    experiment = _Experiment(configs, unresolved, cfg, modes, on_gpu, saved, claim)
+    if trains and saved is not None:
+        with _in_our_words(experiment):
+            _check_order(experiment)
+    return experiment
+
+
+def _check_max_steps(unresolved: Any) -> None:
+    """OptionError for a number of steps that cannot be trained: what is computed from it would fail in other words."""
+    from omegaconf import OmegaConf
+
+    steps = OmegaConf.select(unresolved, "trainer.max_steps", throw_on_resolution_failure=False)
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise OptionError("trainer.max_steps", steps, "a whole number of at least 1")
+
+
+def _check_order(experiment: _Experiment) -> None:
+    """OptionError where training would end at an earlier step than there is; a notice where schedules stay behind."""
+    from omegaconf import OmegaConf
+
+    from latent_prior import host
+    from latent_prior.runs import folder as run_folder
+
+    saved, steps = experiment.saved, experiment.cfg.trainer.get("max_steps")
+    if steps is not None and steps < saved.step:
+        raise OptionError("trainer.max_steps", steps, f"at least {saved.step}, the step of {saved.path}")
+    if not experiment.claim.made and (reached := run_folder.last_step(experiment.folder)) > saved.step:
+        raise OptionError.because(
+            f"{saved.path} is of step {saved.step}, and its run has reached step {reached}, which would be overwritten; "
+            "resume from that one, or set another tag",
+            "resume",
+        )
+    for source in experiment.sources:
+        if Path(source).name == run_folder.PARSED:
+            made_for = OmegaConf.select(OmegaConf.load(user_path(source)), "trainer.max_steps")
+            if made_for != steps:
+                host.warn(f"{source} holds schedules for trainer.max_steps={made_for}, and they stay so under {steps}")
+
+
+@contextmanager
+def _in_our_words(experiment: _Experiment) -> Iterator[None]:
+    """However a run ends early: refusals as OptionErrors, signals as Interrupted or KeyboardInterrupt.
+
+    A run that took no step leaves no folder behind.
+    """
+    trains = "train" in experiment.modes
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning leaves by SystemExit on either signal
+        if experiment.began and experiment.last.is_file():
+            raise Interrupted(experiment.last) from None
+        if trains and not experiment.began:
+            experiment.claim.release()
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        refusal = _refusal(error)
+        if not experiment.began and (trains or refusal):
+            experiment.claim.release()
+        if refusal is None or refusal is error:
+            raise
+        raise refusal from error
+
+
+def _refusal(error: Exception) -> OptionError | None:
+    """What our code, Lightning or threestudio refuses; None for any other error."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from latent_prior import host
+
+    if isinstance(error, OptionError):
+        return error
+    if isinstance(error, MisconfigurationException):
+        return OptionError.because(str(error), "trainer")
+    return host.refusal(error)
+
+
+def _build(experiment: _Experiment) -> None:
+    """The data, the system and the trainer."""
+    import pytorch_lightning as pl
+
+    from latent_prior import host
+    from latent_prior.runs import checkpoint
+    from latent_prior.runs.callbacks import Progress
+
+    cfg, saved = experiment.cfg, experiment.saved
+    pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
+    experiment.data = host.find(cfg.data_type, "data_type")(cfg.data)
+    system = host.find(cfg.system_type, "system_type")(cfg.system, resumed=saved is not None)
+    system.set_save_dir(str(experiment.folder / "save"))
+    experiment.system = system
+    if saved is not None:
+        checkpoint.check_fit(saved, system)
+    given = _trainer_arguments(cfg.trainer, experiment.on_gpu)
+    shown = given.pop("enable_progress_bar", True)
+    callbacks, loggers = [Progress()] if shown else [], []
+    if "train" in experiment.modes:
+        callbacks += _callbacks(experiment)
+        loggers = _loggers(experiment)
+    ours = {
+        "callbacks": callbacks,
+        "logger": loggers or False,
+        "accelerator": "gpu" if experiment.on_gpu else "cpu",
+        "devices": cfg.n_gpus,
+        "plugins": [checkpoint.WholeCheckpoints()],
+        "inference_mode": False,
+        "enable_progress_bar": bool(shown),
+    }
+    experiment.trainer = _built(pl.Trainer, "trainer", ours, {"enable_model_summary": False} | given)
+
+
+def _callbacks(experiment: _Experiment) -> list[Any]:
+    from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+
+    from latent_prior import host
+    from latent_prior.runs.callbacks import AfterFirstStep, SaveOnInterrupt
+    from latent_prior.runs.resume import ExactResume
+
+    folder = experiment.last.parent
+    return [
+        AfterFirstStep(experiment.begin),
+        ExactResume(),
+        # with the counter a resumed run would write `last-v1.ckpt` beside a `last.ckpt` that grows old
+        _built(
+            ModelCheckpoint,
+            "checkpoint",
+            {"dirpath": str(folder)},
+            {"enable_version_counter": False} | host.config_to_primitive(experiment.cfg.checkpoint),
+        ),
+        LearningRateMonitor(logging_interval="step"),
+        SaveOnInterrupt(folder),
+    ]
+
+
+def _loggers(experiment: _Experiment) -> list[Any]:
+    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+    folder = str(experiment.folder)
+    return [
+        TensorBoardLogger(folder, name="tb_logs"),
+        CSVLogger(folder, name="csv_logs", flush_logs_every_n_steps=1),
+        *experiment.system.get_loggers(),
+    ]
+
+
+def _train(experiment: _Experiment) -> None:
+    """Train to the last step, and save there: `max_steps` need not be a multiple of the checkpoint's interval."""
+    trainer, checkpoint = experiment.trainer, experiment.cfg.resume
+    trainer.fit(experiment.system, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=checkpoint and True)
+    if not experiment.began:  # resumed from the end of a finished run
+        experiment.begin()
+    trainer.save_checkpoint(experiment.last)
+    experiment.trained = True
+
+
+def _evaluate(experiment: _Experiment, mode: str) -> None:
+    """Validate, test or export the trained system as it stands, or else the checkpoint's."""
+    from latent_prior import host
+
+    trainer, checkpoint = experiment.trainer, None if experiment.trained else experiment.cfg.resume
+    if checkpoint:
+        experiment.system.set_resume_status(experiment.saved.epoch, experiment.saved.step)
+    step = {"validate": trainer.validate, "test": trainer.test, "export": trainer.predict}[mode]
+    quiet = {"return_predictions": False} if mode == "export" else {"verbose": False}
+    try:
+        step(
+            experiment.system,
+            datamodule=experiment.data,
+            ckpt_path=checkpoint,
+            weights_only=checkpoint and True,
+            **quiet,
+        )
+    except Exception as error:
+        if not experiment.trained:
+            raise
+        command = f"latent-prior {'export' if mode == 'export' else 'resume'} {experiment.folder}"
+        kept = f"the run is trained and saved, only its {mode} failed; again by: {command}"
+        if (refusal := _refusal(error)) is None:
+            host.warn(kept)
+            raise
+        raise OptionError.because(f"{refusal} ({kept})") from error
+
+
+def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> Any:
+    """cls(**ours, **given), with what is wrong in `given` reported under its config key."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    if taken := sorted(ours.keys() & given.keys()):
+        raise OptionError.because(
+            f"{key}.{taken[0]}: this is set for every run (GPUs by --gpu); remove it from the config"
+        )
+    try:
+        return cls(**ours, **given)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise OptionError.because(f"{key}: {error} (got {given})") from error
+
+
+def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
+    """Lightning's arguments from the config; half precision means nothing without a GPU."""
+    from latent_prior import host
+
+    arguments = host.config_to_primitive(cfg)
+    if not on_gpu and str(arguments.get("precision", 32)).startswith(("16", "bf16")):
+        host.warn(f"trainer.precision={arguments['precision']} needs a GPU: training in float32")
+        arguments["precision"] = "32-true"
+    return arguments

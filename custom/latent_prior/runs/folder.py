@@ -1,0 +1,229 @@
+"""The folder of a run: `outputs/<name>/<tag>@<timestamp>/{ckpts,configs,csv_logs,tb_logs,save}`.
+
+What a run was made from (parsed config, versions, seed, command) is written when its first step begins, so that a run
+refused for bad input leaves nothing behind.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import latent_prior
+from latent_prior import OptionError, __version__
+from latent_prior.files import atomic_write, user_path
+
+PARTS = ("ckpts", "configs", "csv_logs", "tb_logs", "save")
+PARSED = "parsed.yaml"
+UNRESOLVED = "unresolved.yaml"
+
+PACKAGES = ("torch", "diffusers", "transformers", "pytorch-lightning", "omegaconf", "nerfacc", "trimesh", "numpy")
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed or SIGTERM came; the run can go on from `checkpoint`."""
+
+    def __init__(self, checkpoint: Path):
+        super().__init__(str(checkpoint))
+        self.checkpoint = checkpoint
+
+
+def versions() -> dict[str, str | None]:
+    """What this run runs on; None for a package that is not installed."""
+    found: dict[str, str | None] = {"latent_prior": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found | {"platform": platform.platform()}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run's folder, and what had to be made for it: nothing where a run goes on in its own folder."""
+
+    folder: Path
+    made: tuple[Path, ...] = ()  # innermost first
+
+    def release(self) -> None:
+        """Take back what was made for a run that never began; what was there before stays."""
+        if self.made:
+            for part in PARTS:  # loggers open theirs early
+                shutil.rmtree(self.folder / part, ignore_errors=True)
+        _remove_empty(self.made)
+
+
+def claim(folder: Path, resume: Path | None = None, numbered: bool = False) -> Claim:
+    """The folder of a run, for this run alone.
+
+    resume: the checkpoint that the run goes on from; where it lies in `folder`, the run goes on there. numbered: a
+    folder that is taken gets `-1`, `-2`, ... appended, else it is refused, unless it is empty.
+    """
+    if resume is not None and resume.resolve().parent.parent == folder.resolve():
+        return Claim(folder)
+    made: list[Path] = []  # outermost first
+    try:
+        for part in [*reversed(folder.parents), folder]:
+            _make(part, made)
+        candidate, number = folder, 0
+        while not _is_ours(candidate, candidate in made, numbered):
+            if not numbered:
+                raise OptionError.because(
+                    f"the run folder {folder} is taken: go on with that run (latent-prior resume {folder}), or set "
+                    "another tag, or use_timestamp=true"
+                )
+            number += 1
+            candidate = folder.with_name(f"{folder.name}-{number}")
+            _make(candidate, made)
+        return Claim(candidate, (candidate / "save", *reversed(made)))
+    except OSError as error:
+        _remove_empty(reversed(made))
+        raise OptionError.because(
+            f"cannot make the run folder {str(folder)!r}: {error.strerror} (it is exp_root_dir/name/tag@timestamp)"
+        ) from error
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder whose parent is there, and note in `made` if it is new."""
+    try:
+        folder.mkdir()
+        made.append(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def _is_ours(folder: Path, new: bool, numbered: bool) -> bool:
+    """Whether this run gets the folder: a new one, or an empty one that the user named.
+
+    Of two runs that find the same one, the first to make `save` gets it.
+    """
+    if not new and (numbered or os.listdir(folder)):
+        return False
+    try:
+        (folder / "save").mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def write_origin(folder: Path, cfg: Any, unresolved: Any, sources: Sequence[str]) -> None:
+    """Write the configs, versions, seed and command into `folder`.
+
+    unresolved: all that the config was merged from, with its interpolations, so that a run that is resumed with another
+    `trainer.max_steps` has the schedules of that many steps. `parsed.yaml` holds the numbers that they came to.
+    """
+    from omegaconf import OmegaConf
+
+    from latent_prior import host
+
+    configs = folder / "configs"
+    configs.mkdir(parents=True, exist_ok=True)
+    identity = {key: cfg[key] for key in ("exp_root_dir", "name", "tag", "timestamp")}
+    host.dump_config(configs / UNRESOLVED, OmegaConf.merge(unresolved, identity))
+    host.dump_config(configs / PARSED, cfg)
+    for source in map(user_path, sources):
+        if source.resolve().parent != configs.resolve():
+            shutil.copyfile(source, configs / f"raw-{source.name}")
+    origin = {"seed": cfg.seed, "versions": versions(), "host": host.NAME, "command": sys.argv}
+    with atomic_write(configs / "origin.json") as beside:
+        beside.write_text(json.dumps(origin, indent=2) + "\n")
+
+
+def config_of(run: Path) -> Path:
+    """The config to go on with: with its interpolations, or for a run of an older version with the numbers alone."""
+    unresolved = run / "configs" / UNRESOLVED
+    return unresolved if unresolved.is_file() else run / "configs" / PARSED
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The readable checkpoint of the latest step, `last.ckpt` among equals; says which ones it passed over.
+
+    File times say nothing: a copied folder has new ones. OptionError if the folder is not a run folder or has none.
+    """
+    if not (run / "configs" / PARSED).is_file():
+        raise OptionError.because(f"{run} is no run folder: it has no configs/{PARSED}")
+    steps = _steps(run)
+    if not steps:
+        raise OptionError.because(
+            f"{run} has no readable checkpoint in {run / 'ckpts'}: it stopped before the first was written"
+        )
+    return max(steps, key=lambda path: (steps[path], path.name == "last.ckpt"))
+
+
+def last_step(run: Path) -> int:
+    """The latest step of a folder's readable checkpoints; 0 where there are none."""
+    return max(_steps(run).values(), default=0)
+
+
+def _steps(run: Path) -> dict[Path, int]:
+    """The readable checkpoints of a folder and their steps; says which ones it passed over."""
+    from latent_prior import host
+
+    found = {path: step_of(path) for path in sorted((run / "ckpts").glob("*.ckpt"))}
+    for path in (path for path, step in found.items() if step is None):
+        host.warn(f"{path} is not a readable checkpoint and is passed over")
+    return {path: step for path, step in found.items() if step is not None}
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The step inside a checkpoint; None where the file is cut short or is something else. Tensors are not read."""
+    import torch
+
+    try:
+        step = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    except Exception:  # whatever is wrong with it, it cannot be gone on from
+        return None
+    return step if isinstance(step, int) else None
+
+
+def products(run: Path) -> list[Path]:
+    """The files of a run that a user came for: meshes, what the test left in `save` itself, and the newest checkpoint.
+
+    Pictures whose names begin with the step (`it100-0.png`) are previews of training and left out, but for one panel of a
+    turntable.
+    """
+    save = run / "save"
+    files = [p for p in sorted(save.glob("it*-export/*")) if p.is_file()]
+    files += [
+        p for p in sorted(save.glob("*")) if p.is_file() and not (re.match(r"it\d", p.name) and p.suffix == ".png")
+    ]
+    files += sorted(save.glob("it*-test/panels-*.png"))[:1]
+    return files + ([last_checkpoint(run)] if list((run / "ckpts").glob("*.ckpt")) else [])
+
+
+def report(folder: Path) -> None:
+    """Say what a run made."""
+    print(f"\nRun folder: {folder}")
+    for path in products(folder):
+        print(f"  {path}")
+
+
+def config_path(name: str) -> Path:
+    """A config by path, or by the name of one that ships with the package (`latent_prior`, `pocket_dreamfusion`, ...)."""
+    if Path(name).is_file():
+        return Path(name)
+    package = Path(latent_prior.__file__).resolve().parent
+    stem = Path(name).name.removesuffix(".yaml")
+    # installed: copied into the package by setup.py; in a clone: where they are edited
+    for folder in (package / "configs", package.parent, package.parent.parent / "configs"):
+        if (found := folder / f"{stem}.yaml").is_file():
+            return found
+    raise OptionError.because(
+        f"--config: {name!r} is neither a file nor the name of a config that ships with latent_prior"
+    )

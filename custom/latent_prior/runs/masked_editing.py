@@ -1,0 +1,220 @@
+"""The work of `latent-prior edit-masked`: samples of blended latent diffusion, ranked, the best one with its background.
+
+Sampling happens at the checkpoint's size wherever the mask is not black; `composited` lays what was made over the picture
+at its own size, through the mask as it is. So soft masks have soft edges, and outside nothing changes.
+"""
+
+import argparse
+import csv
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image, ImageChops
+from torch import Tensor
+from tqdm import tqdm
+
+from latent_prior import OptionError, host, metrics
+from latent_prior.editing import background_reconstruction
+from latent_prior.editing.blended_diffusion import BlendedDiffusion, SamplerOptions, steps_run
+from latent_prior.files import pictures as picture_files
+from latent_prior.models.checkpoint import KEY as CHECKPOINT_KEY
+from latent_prior.models.clip import KEY as CLIP_KEY
+from latent_prior.models.clip import Clip
+from latent_prior.runs import folder as run_folder
+
+MARGIN = 0.1  # of the mask's box, added around it where CLIP looks
+PANEL = (256, 768)  # least and most height of a panel of the pictures that are for looking at
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: its latent, its picture in [0, 1], and the CLIP distance of its masked part (None: not ranked)."""
+
+    seed: int
+    latents: Float[Tensor, "1 C h w"]
+    picture: Float[Tensor, "1 3 H W"]
+    distance: float | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """The picture (RGB or RGBA) and its mask (L) at its own size, and both as tensors in [0, 1] at the checkpoint's."""
+
+    original: Image.Image
+    soft_mask: Image.Image
+    picture: Float[Tensor, "1 3 H W"]
+    mask: Float[Tensor, "1 1 H W"]  # 0 or 1
+
+    def composite(self, made: Float[Tensor, "1 3 H W"]) -> Image.Image:
+        return composited(self.original, self.soft_mask, picture_files.to_picture(made[0]))
+
+
+def edit(args: argparse.Namespace, out: Path) -> None:
+    """Read, sample, rank, fit the background, write to the folder `out`. Raises OptionError, naming the flag."""
+    original = picture_files.read_with_alpha(args.image, "IMAGE")
+    picture_files.require_size(original, args.image, "IMAGE")
+    soft_mask = picture_files.read_mask(args.mask, original, "--mask", invert=args.invert_mask)
+    device = host.get_device()
+    editor = _named("--checkpoint", BlendedDiffusion.from_pretrained, args.checkpoint, device)
+    clip = None if args.clip == "none" else _named("--clip", Clip.from_pretrained, args.clip, device)
+
+    short_side = args.short_side or editor.short_side
+    picture = picture_files.to_tensor(picture_files.scaled(picture_files.flattened(original), short_side))[None]
+    if min(picture.shape[-2:]) < 2 * editor.autoencoder.downscale:
+        raise OptionError.because(
+            f"--short-side {short_side} leaves a picture of {_size(picture)}, too small for the checkpoint"
+        )
+    if picture.shape[-2:] != (original.height, original.width):
+        print(f"{args.image} of {original.width}x{original.height} is worked on at {_size(picture)}", file=sys.stderr)
+
+    task = Task(original, soft_mask, picture, touched(soft_mask, *picture.shape[-2:]))
+    samples, fitted = _run(args, editor, clip, task, out)
+    _write(args, out, task, samples, fitted)
+    print(f"\nFolder: {out}")
+    for name in ("composite.png", "before_after.png", "samples.png", "samples.csv"):
+        print(f"  {out / name}")
+
+
+def touched(mask: Image.Image, height: int, width: int) -> Float[Tensor, "1 1 H W"]:
+    """1 wherever a mask shows any of the edit at its own size, brought to another size: so a thin one does not vanish."""
+    most = F.adaptive_max_pool2d(picture_files.to_tensor(mask)[None], (height, width))
+    return (most >= picture_files.FAINT / 255).float()
+
+
+def composited(original: Image.Image, mask: Image.Image, made: Image.Image) -> Image.Image:
+    """What was made, brought to the picture's size, over the picture through the mask (L): where that is 0, the picture.
+
+    In RGBA, where the picture is: the mask then covers what was transparent, and colours count by how much of them shows.
+    """
+    made = made.resize(original.size, Image.Resampling.LANCZOS)
+    if original.mode == "RGB":
+        return Image.composite(made, original, mask)
+    alpha = original.getchannel("A")
+    m, a = (np.asarray(channel, dtype=np.float32) / 255 for channel in (mask, alpha))
+    share = 255 * m / np.maximum(m + (1 - m) * a, 1e-6)
+    out = Image.composite(made, original.convert("RGB"), Image.fromarray(share.round().astype(np.uint8)))
+    out.putalpha(ImageChops.lighter(alpha, mask))
+    return out
+
+
+def _run(
+    args: argparse.Namespace, editor: BlendedDiffusion, clip: Clip | None, task: Task, out: Path
+) -> tuple[list[Sample], Float[Tensor, "1 3 H W"] | None]:
+    """Samples, best first, and the best one under the fitted decoder (None: no steps). Each is written once it is made."""
+    options = SamplerOptions(args.steps, args.strength, args.guidance_scale, not args.no_shrinking)
+    text = None if clip is None else clip.embed_texts([args.prompt])
+    total = args.samples * steps_run(options) + args.reconstruction_steps
+    samples = []
+    (out / "samples").mkdir(exist_ok=True)
+    with tqdm(total=total, desc="edit", unit="step", dynamic_ncols=True, file=sys.stderr) as bar:
+        for seed in range(args.seed, args.seed + args.samples):
+            latents = editor.edit(
+                task.picture,
+                task.mask,
+                args.prompt,
+                args.negative_prompt,
+                seed=seed,
+                options=options,
+                on_step=bar.update,
+            )
+            if not latents.isfinite().all():
+                raise OptionError.because(f"the sample of seed {seed} is not finite; lower --guidance-scale")
+            with torch.no_grad():
+                made = editor.autoencoder.decode(latents).cpu()
+                part = masked_part(made, task.mask)
+                distance = None if clip is None else 1 - (clip.embed_images(part) @ text.T).item()
+            samples.append(Sample(seed, latents, made, distance))
+            task.composite(made).save(out / "samples" / f"seed{seed}.png")
+        if clip is not None:
+            samples.sort(key=lambda sample: sample.distance)
+        if not args.reconstruction_steps:
+            return samples, None
+        bar.set_description("background")
+        fitted = background_reconstruction.reconstructed(
+            editor.autoencoder,
+            samples[0].latents,
+            task.picture,
+            task.mask,
+            steps=args.reconstruction_steps,
+            on_step=bar.update,
+        )
+    return samples, fitted.cpu()
+
+
+def masked_part(picture: Float[Tensor, "1 3 H W"], mask: Float[Tensor, "1 1 H W"]) -> Float[Tensor, "1 3 h w"]:
+    """The mask's box with a margin, as nearly square as the picture allows: what CLIP is to look at."""
+    rows, columns = (torch.nonzero(mask[0, 0].amax(axis)).flatten() for axis in (1, 0))
+    height, width = mask.shape[-2:]
+    centre = [(int(line[0]) + int(line[-1]) + 1) / 2 for line in (rows, columns)]
+    side = max(int(line[-1]) + 1 - int(line[0]) for line in (rows, columns)) * (1 + 2 * MARGIN)
+    top, left = (max(0, math.floor(middle - side / 2)) for middle in centre)
+    bottom, right = (min(most, math.ceil(m + side / 2)) for m, most in zip(centre, (height, width), strict=True))
+    return picture[..., top:bottom, left:right]
+
+
+def background_psnr(
+    made: Float[Tensor, "1 3 H W"], original: Float[Tensor, "1 3 H W"], mask: Float[Tensor, "1 1 H W"]
+) -> float | None:
+    """PSNR in dB outside the mask, of bytes as they are saved; None where the mask covers everything."""
+    outside = (mask == 0).float()
+    if not outside.any():
+        return None
+    return metrics.psnr(*((picture * 255).round() / 255 for picture in (made, original)), outside).item()
+
+
+def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample], fitted: Tensor | None) -> None:
+    with (out / "samples.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["rank", "seed", "clip_distance", "background_psnr", "background_psnr_reconstructed"])
+        for rank, sample in enumerate(samples):
+            again = None if fitted is None or rank else background_psnr(fitted, task.picture, task.mask)
+            figures = (sample.distance, background_psnr(sample.picture, task.picture, task.mask), again)
+            rows.writerow([rank, sample.seed, *("" if f is None else f"{f:.4f}" for f in figures)])
+    composite = task.composite(samples[0].picture if fitted is None else fitted)
+    _side_by_side([task.original, task.soft_mask, composite]).save(out / "before_after.png")
+    small = _panel(task.original), _panel(task.soft_mask)
+    made = (picture_files.to_picture(sample.picture[0]) for sample in samples)
+    _side_by_side([composited(*small, picture) for picture in made]).save(out / "samples.png")
+    # last, so that the folder has it only when it is whole
+    origin = {"versions": run_folder.versions(), "command": sys.argv, "arguments": _arguments(args)}
+    (out / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    composite.save(out / "composite.png")
+
+
+def _panel(image: Image.Image) -> Image.Image:
+    height = min(max(image.height, PANEL[0]), PANEL[1])
+    return image.resize((round(image.width * height / image.height), height), Image.Resampling.BICUBIC)
+
+
+def _side_by_side(images: list[Image.Image]) -> Image.Image:
+    """A row of panels in RGB, of images of one size."""
+    panels = [picture_files.flattened(_panel(image.convert("RGB") if image.mode == "L" else image)) for image in images]
+    width, height = panels[0].size
+    row = Image.new("RGB", (width * len(panels), height))
+    for i, panel in enumerate(panels):
+        row.paste(panel, (i * width, 0))
+    return row
+
+
+def _arguments(args: argparse.Namespace) -> dict:
+    return {name: value for name, value in vars(args).items() if name not in ("action", "command")}
+
+
+def _size(picture: Tensor) -> str:
+    return f"{picture.shape[-1]}x{picture.shape[-2]}"
+
+
+def _named(flag: str, load, name: str, device: torch.device):
+    """Load a model; errors name the flag instead of the config key."""
+    try:
+        return load(name, device)
+    except OptionError as error:
+        reason = str(error).removeprefix(f"{CHECKPOINT_KEY}: ").removeprefix(f"{CLIP_KEY}: ")
+        raise OptionError.because(f"{flag}: {reason}") from error

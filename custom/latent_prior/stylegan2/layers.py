@@ -1,0 +1,48 @@
+"""Which parameters of a StyleGAN2 generator train: by pattern of their names, and by place of w+.
+
+Place i of w+ is the style of one 3x3 convolution, and of the toRGB that shares it; the last place is that of the last
+toRGB alone.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latent_prior import OptionError
+from latent_prior.stylegan2.generator import StyleGAN2
+
+
+def matching(generator: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the parameters that any of the patterns (`*`, `?`, `[ab]`) fits. ValueError for one that fits none."""
+    names = [name for name, _ in generator.named_parameters()]
+    found: set[str] = set()
+    for pattern in patterns:
+        fitting = [name for name in names if fnmatchcase(name, pattern)]
+        if not fitting:
+            raise OptionError.because(
+                f"system.trainable: {pattern!r} fits no parameter of the generator; its names are such as "
+                f"{names[0]}, {names[-1]} (`*` stands for any part)"
+            )
+        found.update(fitting)
+    return [name for name in names if name in found]
+
+
+def places(generator: StyleGAN2) -> list[list[nn.Module]]:
+    """The modules that take each place's style, in the order of w+."""
+    found: list[list[nn.Module]] = [[] for _ in range(generator.cfg.num_ws)]
+    first = 0
+    for side in generator.synthesis.resolutions:
+        block = getattr(generator.synthesis, f"b{side}")
+        convolutions = [block.conv1] if side == 4 else [block.conv0, block.conv1]
+        for offset, module in enumerate([*convolutions, block.torgb]):
+            found[first + offset].append(module)
+        first += len(convolutions)
+    return found
+
+
+def most_moved(gradient: Float[Tensor, "B n D"], count: int) -> list[int]:
+    """The `count` places that a gradient step on w+ moves most, by the mean of |dw| (Gal et al. 2022, sec. 4.2)."""
+    moved = gradient.abs().mean((0, 2))
+    return sorted(moved.topk(count).indices.tolist())

@@ -1,0 +1,185 @@
+"""The exporter as a system uses it: on either host the outputs are `save_file` calls."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from config_fields import unread_fields
+from latent_prior import OptionError, host
+from latent_prior.meshes import texture
+from latent_prior.meshes.exporter import VertexColorMeshExporter
+from latent_prior.meshes.files import load_mesh
+
+
+@pytest.fixture
+def scene():
+    """(geometry, material, background) of a ball of radius 0.5 whose features are constant; with `bar`, one on top."""
+
+    def build(features=(2.0, -2.0, 0.0), scale=300.0, bar=False, **geometry_config):
+        geometry = host.find("volume-grid")(
+            {
+                "grid_size": [24, 24, 24],
+                "n_feature_dims": len(features),
+                "density_blob_scale": scale,
+                "isosurface_resolution": 40,
+                **geometry_config,
+            }
+        )
+        with torch.no_grad():
+            geometry.grid[0, 1:] = torch.tensor(features)[:, None, None, None]
+            if bar:  # from the ball up to z = 0.9
+                geometry.grid[0, 0, 12:23, 10:14, 10:14] = 1e4
+        latents = len(features) != 3
+        material = host.find("no-material")(
+            {"n_output_dims": len(features), "color_activation": "none" if latents else "sigmoid"}
+        )
+        background = host.find("solid-color-background")({})
+        return {"geometry": geometry, "material": material, "background": background}
+
+    return build
+
+
+def save(outputs, folder):
+    """What threestudio's system does with the outputs (save_file copies src_path)."""
+    for output in outputs:
+        assert output.save_type == "file" and set(output.params) == {"src_path"}
+        shutil.copyfile(output.params["src_path"], Path(folder, output.save_name))
+    return [output.save_name for output in outputs]
+
+
+def test_all_formats_with_true_colours(scene, tmp_path):
+    exporter = VertexColorMeshExporter({"fmt": ["glb", "obj", "ply"], "save_name": "ball"}, **scene())
+    assert save(exporter(), tmp_path) == ["ball.glb", "ball.obj", "ball.mtl", "ball.ply"]
+    color = torch.sigmoid(torch.tensor([2.0, -2.0, 0.0])).numpy()
+    for name in ("ball.glb", "ball.obj", "ball.ply"):
+        mesh = load_mesh(tmp_path / name)
+        assert mesh.is_watertight and mesh.body_count == 1
+        assert np.linalg.norm(mesh.vertices, axis=1).mean() == pytest.approx(0.5, abs=0.03)
+        np.testing.assert_allclose(mesh.visual.vertex_colors[:, :3].mean(axis=0) / 255, color, atol=0.012)
+
+
+def test_formats_may_come_as_one_string(scene):
+    assert VertexColorMeshExporter({"fmt": "GLB, ply,glb"}, **scene()).formats == ["glb", "ply"]
+    assert VertexColorMeshExporter({"fmt": ["Obj", "STL"]}, **scene()).formats == ["obj", "stl"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"fmt": "off"}, "system.exporter.fmt is 'off'; expected some of glb, obj, ply, stl"),
+        ({"fmt": []}, "system.exporter.fmt is"),
+        ({"save_name": "../model"}, "system.exporter.save_name is '../model'"),
+        ({"save_name": ""}, "system.exporter.save_name is ''"),
+        ({"up": "x"}, "system.exporter.up is 'x'"),
+        ({"up": "z"}, "system.exporter.fmt is glb, which is always y up"),
+        ({"glb_for": "blender"}, "system.exporter.glb_for is 'blender'; expected one of viewers, trimesh"),
+        ({"min_component_fraction": 2.0}, "system.exporter.min_component_fraction"),
+        ({"smoothing": -1.0}, "system.exporter.smoothing is -1.0"),
+        ({"max_faces": 3}, "system.exporter.max_faces is 3"),
+        ({"texture_size": 0}, "system.exporter.texture_size is 0"),
+        ({"isosurface_threshold": "otsu"}, "system.exporter.isosurface_threshold is 'otsu'"),
+        (
+            {"isosurface_threshold": 0.0},
+            "system.exporter.isosurface_threshold is 0.0; expected 'auto' or a number above 0",
+        ),
+        ({"isosurface_resolution": 0}, "system.exporter.isosurface_resolution is 0"),
+    ],
+)
+def test_bad_settings_are_refused_before_training(scene, config, message):
+    with pytest.raises(OptionError, match=message):
+        VertexColorMeshExporter(config, **scene())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("isosurface", False), ("isosurface_threshold", -1.0), ("isosurface_resolution", 2)]
+)
+def test_the_geometrys_bad_settings_name_the_geometry(scene, key, value):
+    with pytest.raises(OptionError, match=f"system.geometry.{key} is"):
+        VertexColorMeshExporter({}, **scene(**{key: value}))
+
+
+def test_the_geometrys_isosurface_keys_hold_unless_the_exporter_has_its_own(scene):
+    parts = scene(isosurface_threshold=120.0, isosurface_resolution=24)
+    geometrys = VertexColorMeshExporter({}, **parts).extract()
+    own = VertexColorMeshExporter({"isosurface_threshold": 60.0, "isosurface_resolution": 48}, **parts).extract()
+    automatic = VertexColorMeshExporter({"isosurface_threshold": "auto"}, **parts).extract()
+    # softplus(300 (1 - r / 0.5)) = s  at  r = 0.5 (1 - s / 300)
+    for result, value in ((own, 60.0), (geometrys, 120.0)):
+        assert result.threshold == value
+        assert np.linalg.norm(result.mesh.vertices, axis=1).mean() == pytest.approx(0.5 - value / 600, abs=4e-3)
+    assert automatic.threshold not in (60.0, 120.0)
+    assert own.step < 0.7 * geometrys.step
+
+
+def test_the_axis_that_is_up(scene, tmp_path):
+    parts = scene(bar=True)
+    for up, expected in ((None, {"obj": 1, "ply": 2, "stl": 2}), ("y", dict.fromkeys(("obj", "ply", "stl"), 1))):
+        exporter = VertexColorMeshExporter({"fmt": ["glb", "obj", "ply", "stl"], "up": up}, **parts)
+        save(exporter(), tmp_path)
+        for name, axis in {"glb": 1, **expected}.items():
+            bounds = trimesh.load(tmp_path / f"model.{name}", force="mesh").bounds
+            assert bounds[1].argmax() == axis, (name, up)
+            assert load_mesh(tmp_path / f"model.{name}").bounds[1].argmax() == 2
+
+
+def test_empty_field(scene):
+    with pytest.raises(ValueError, match="empty"):
+        VertexColorMeshExporter({}, **scene(scale=0.0, density_bias=-20.0))()
+
+
+def test_latents_need_a_way_to_colours(scene):
+    parts = scene(features=(0.2, -0.2, 0.0, 1.0))
+    with pytest.raises(ValueError, match="exporter.latent_to_rgb"):
+        VertexColorMeshExporter({}, **parts).extract()
+    matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.5]]
+    for wrong in ([[1.0, 0.0, 0.0], [0.0]], [1.0, 2.0, 3.0], [["a", "b", "c"]]):
+        with pytest.raises(ValueError, match="exporter.latent_to_rgb is .*expected rows of three numbers"):
+            VertexColorMeshExporter({"latent_to_rgb": wrong}, **parts)
+    linear = VertexColorMeshExporter({"latent_to_rgb": matrix}, **parts).extract()
+    np.testing.assert_array_equal(np.unique(linear.mesh.visual.vertex_colors, axis=0), [[153, 102, 191, 255]])
+    exporter = VertexColorMeshExporter({}, **parts)
+    exporter.to_rgb = lambda latents: torch.stack([latents[:, 3], latents[:, 0], 0 * latents[:, 0]], dim=-1)
+    colors = exporter.extract().mesh.visual.vertex_colors
+    np.testing.assert_array_equal(np.unique(colors, axis=0), [[255, 51, 0, 255]])
+
+
+def test_texture_and_its_time_limit(scene, tmp_path, monkeypatch):
+    pytest.importorskip("xatlas")
+    config = {"fmt": ["obj", "ply"], "texture": True, "texture_size": 64, "max_faces": 200, "texture_timeout": 120.0}
+    assert save(VertexColorMeshExporter(config, **scene())(), tmp_path) == [
+        "model.obj",
+        "model.mtl",
+        "model.png",
+        "model.ply",
+    ]
+    warnings = []
+    monkeypatch.setattr(host, "warn", warnings.append)
+    exporter = VertexColorMeshExporter({**config, "texture_timeout": 1e-3}, **scene())
+    assert save(exporter(), tmp_path) == ["model.obj", "model.mtl", "model.ply"]
+    assert "texture_timeout" in warnings[0]
+
+
+def test_a_texture_without_xatlas_names_the_package_and_the_extra(scene, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xatlas" else find_spec(name))
+    with pytest.raises(OptionError, match=r'xatlas: pip install "latent_prior\[texture\]"'):
+        VertexColorMeshExporter({"texture": True}, **scene())
+
+
+def test_a_texture_that_fails_says_so_and_leaves_vertex_colours(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(texture, "UNWRAP", "raise MemoryError('no room for the atlas')")
+    warnings = []
+    monkeypatch.setattr(host, "warn", warnings.append)
+    exporter = VertexColorMeshExporter({"texture": True}, **scene())
+    assert save(exporter(), tmp_path) == ["model.glb"]
+    assert "no room for the atlas" in warnings[0] and "texture_timeout" not in warnings[0]
+    assert load_mesh(tmp_path / "model.glb").is_watertight
+
+
+def test_every_config_field_is_read():
+    assert unread_fields(VertexColorMeshExporter.Config, "meshes/exporter.py") == set()
