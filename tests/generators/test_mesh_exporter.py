@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from config_fields import unread_fields
 from latent_prior import host
 from latent_prior.generators.mesh_exporter import VertexColorMeshExporter
 from latent_prior.generators.mesh_io import load_mesh
@@ -122,7 +121,3 @@ def test_texture_and_its_time_limit(scene, tmp_path, monkeypatch):
     exporter = VertexColorMeshExporter({**config, "texture_timeout": 1e-3}, **scene())
     assert save(exporter(), tmp_path) == ["model.obj", "model.mtl", "model.ply"]
     assert "texture_timeout" in warnings[0]
-
-
-def test_every_config_field_is_read():
-    assert unread_fields(VertexColorMeshExporter.Config, "generators/mesh_exporter.py") == set()

@@ -5,7 +5,6 @@ import random
 
 import pytest
 import torch
-from config_fields import unread_fields
 from latent_prior.host.embedded.backgrounds import (
     NeuralEnvironmentMapBackground,
     SolidColorBackground,
@@ -98,9 +97,3 @@ def test_no_material():
     with pytest.raises(ValueError, match="at least 3"):
         NoMaterial({"n_output_dims": 2}).export(latents[:, :2])
     assert NoMaterial({"requires_normal": True}).requires_normal and not NoMaterial({}).requires_normal
-
-
-def test_every_config_field_is_read():
-    for part in (SolidColorBackground, TexturedBackground, NeuralEnvironmentMapBackground):
-        assert unread_fields(part.Config, "host/embedded/backgrounds.py") == set()
-    assert unread_fields(NoMaterial.Config, "host/embedded/materials.py") == set()
