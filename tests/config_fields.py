@@ -26,10 +26,11 @@ class To:
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-    """A value that threestudio knows and this host refuses, in words that match `message`."""
+    """A value that is refused under `base`, in words that match `message`."""
 
     value: Any
     message: str
+    base: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Table:
             return
         if isinstance(probe, Refused):
             with pytest.raises(OptionError, match=probe.message):
-                self.seen({field: probe.value}, given)
+                self.seen(dict(probe.base) | {field: probe.value}, given)
             return
         base = dict(probe.base) if isinstance(probe, To) else {}
         before = self.before(base, given)

@@ -35,7 +35,7 @@ def volume(settings=None) -> VolumeGrid:
     return geometry
 
 
-BALLS = [((-0.3, 0.0, 0.0), 0.45), ((0.6, 0.5, 0.5), 0.22)]
+BALLS = [((-0.3, 0.0, 0.0), 0.45), ((0.5, 0.5, 0.5), 0.4)]
 
 
 def parts(geometry=None):
@@ -43,7 +43,7 @@ def parts(geometry=None):
     return {
         "geometry": volume() if geometry is None else geometry,
         "material": NoMaterial({"n_output_dims": channels}),
-        "background": SolidColorBackground({"n_output_dims": channels}),
+        "background": SolidColorBackground({"n_output_dims": channels, "color": [1.0]}),
     }
 
 
@@ -65,7 +65,7 @@ def see_geometry(geometry):
     normals = geometry.cfg.normal_type is not None
     field = geometry(points, output_normal=normals)
     flat = geometry.cfg.n_feature_dims != 3
-    return {"field": field, "mesh": None if flat else export(geometry, {"min_component_fraction": 0.3})}
+    return {"field": field, "mesh": None if flat else export(geometry, {"min_component_fraction": 0.8})}
 
 
 def see_volume(settings, given):
@@ -73,7 +73,7 @@ def see_volume(settings, given):
 
 
 def see_implicit(settings, given):
-    small = {"pos_encoding_config": GRID, "mlp_network_config": MLP, "isosurface_resolution": 12}
+    small = {"pos_encoding_config": GRID, "mlp_network_config": MLP, "isosurface_resolution": 8}
     small |= {"isosurface_threshold": 2.0, "density_blob_scale": 12.0}
     return see_geometry(ImplicitVolume(small | settings))
 
@@ -105,7 +105,7 @@ def see_exporter(settings, given):
     geometry = volume({"n_feature_dims": 4} if "latent_to_rgb" in settings else {"isosurface_threshold": 6.0})
     textures = {}
     if settings.get("texture"):
-        textures = {"fmt": "obj", "max_faces": 60}
+        textures = {"fmt": "obj", "max_faces": 60, "texture_size": 32}
     return export(geometry, textures | settings)
 
 
@@ -273,13 +273,13 @@ TABLES = [
             "save_name": "thing",
             "isosurface_resolution": 24,
             "isosurface_threshold": "auto",
-            "min_component_fraction": 0.3,
+            "min_component_fraction": 0.8,
             "fill_cavities": Idle(False, "this field has no cavity; generators/test_isosurface.py has"),
             "smoothing": 1.0,
             "max_faces": 100,
             "texture": To(True, {"fmt": "obj"}),
-            "texture_size": To(64, {"texture": True, "texture_size": 32}),
-            "texture_timeout": To(1e-4, {"texture": True, "texture_size": 32}),
+            "texture_size": To(64, {"texture": True}),
+            "texture_timeout": To(1e-4, {"texture": True}),
             "glb_for": To("trimesh", {"fmt": "glb"}),
             "latent_to_rgb": To([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], {"latent_to_rgb": [[0, 0, 0]] * 4}),
         },

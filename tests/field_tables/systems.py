@@ -203,7 +203,7 @@ TABLES = [
             "geometry": {"grid_size": [5, 5, 5]},
             "geometry_convert_from": To(lambda given: str(given.stage), IMPLICIT),
             "geometry_convert_inherit_texture": To(True, CONVERTED),
-            "geometry_convert_override": To({"radius": 0.5}, CONVERTED),
+            "geometry_convert_override": Refused({"raduis": 0.5}, "raduis", CONVERTED),
             "material_type": "toy-material",
             "material": {"color_activation": "none"},
             "background_type": "neural-environment-map-background",
@@ -234,7 +234,7 @@ TABLES = [
         | weights("layered", "generator")
         | {
             "generator": {"channels": 5},
-            "short_side": 32,
+            "short_side": 8,
             "source_prompt": Idle("a mug", "for a config's other parts: ${system.source_prompt}"),
             "screen": To("grey", {"screen_every": 1}),
             "screen_every": 1,

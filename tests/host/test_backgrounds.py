@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from config_fields import unread_fields
 from latent_prior.host.embedded.backgrounds import (
     NeuralEnvironmentMapBackground,
     SolidColorBackground,
@@ -67,9 +66,4 @@ def test_no_material():
     assert torch.equal(NoMaterial({}).export(features=features)["albedo"], torch.sigmoid(features))
     with pytest.raises(ValueError, match="system.material.n_output_dims is 3; .*system.geometry.n_feature_dims"):
         NoMaterial({})(latents)
-
-
-def test_every_config_field_is_read():
-    for part in (SolidColorBackground, TexturedBackground, NeuralEnvironmentMapBackground):
-        assert unread_fields(part.Config, "host/embedded/backgrounds.py") == set()
-    assert unread_fields(NoMaterial.Config, "host/embedded/materials.py") == set()
+    assert NoMaterial({"requires_normal": True}).requires_normal and not NoMaterial({}).requires_normal

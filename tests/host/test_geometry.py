@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from config_fields import unread_fields
-from latent_prior.host.embedded.geometry import BaseGeometry, ImplicitVolume, VolumeGrid
+from latent_prior.host.embedded.geometry import ImplicitVolume, VolumeGrid
 
 SMALL = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 10, "base_resolution": 4, "per_level_scale": 1.5}
 
@@ -137,9 +136,3 @@ def test_bad_config_names_its_key(build, key, value):
 def test_grid_size_is_checked(size):
     with pytest.raises(ValueError, match="system.geometry.grid_size is"):
         VolumeGrid({"grid_size": size})
-
-
-def test_every_config_field_is_read():
-    sources = ("host/embedded/geometry/*.py", "meshes/exporter.py")
-    for geometry in (BaseGeometry, VolumeGrid, ImplicitVolume):
-        assert unread_fields(geometry.Config, *sources) == set()

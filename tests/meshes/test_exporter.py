@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from config_fields import unread_fields
 from latent_prior import OptionError, host
 from latent_prior.meshes import texture
 from latent_prior.meshes.exporter import VertexColorMeshExporter
@@ -179,7 +178,3 @@ def test_a_texture_that_fails_says_so_and_leaves_vertex_colours(scene, tmp_path,
     assert save(exporter(), tmp_path) == ["model.glb"]
     assert "no room for the atlas" in warnings[0] and "texture_timeout" not in warnings[0]
     assert load_mesh(tmp_path / "model.glb").is_watertight
-
-
-def test_every_config_field_is_read():
-    assert unread_fields(VertexColorMeshExporter.Config, "meshes/exporter.py") == set()

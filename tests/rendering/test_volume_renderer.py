@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from config_fields import unread_fields
 from latent_prior import host
 from latent_prior.rendering.occupancy import occupied_box
 from latent_prior.rendering.rays import ray_sphere
@@ -355,7 +354,3 @@ def test_state_dict_holds_no_geometry(scene):
 def test_bad_config_names_its_key(scene, key, value):
     with pytest.raises(ValueError, match=f"renderer.{key}"):
         scene(**{key: value})
-
-
-def test_every_config_field_is_read():
-    assert unread_fields(DenseVolumeRenderer.Config, "rendering/volume_renderer.py") == set()

@@ -203,13 +203,3 @@ def test_shipped_configs_name_terms_and_layers_that_exist(name):
     cfg = host.load_config(str(CONFIGS / f"{name}.yaml"), cli_args=["system.generator.channels=4"])
     system = LayeredEditingSystem(host.config_to_primitive(cfg.system))
     assert system.generator.cfg.scales == (7 if name.startswith("sd_") else 5)
-
-
-def test_every_field_is_read():
-    from config_fields import unread_fields
-    from latent_prior.data.one_picture import OnePictureDataModuleConfig
-
-    # what the picture shows is for a config's other parts
-    assert unread_fields(LayeredEditingSystem.Config, "systems/layered_editing.py") == {"source_prompt"}
-    assert "${system.source_prompt}" in (CONFIGS / "pocket_layered_editing_clip.yaml").read_text()
-    assert unread_fields(OnePictureDataModuleConfig, "data/one_picture.py") <= {"flip", "whole"}  # by self.cfg[name]
