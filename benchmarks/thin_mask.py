@@ -1,7 +1,7 @@
 """What shrinking masks do for a mask of one latent pixel's width, under the pocket prior.
 
 A line is masked on a green mug, and mugs of other colours are asked for. Printed is how far the line's mean colour went
-from the mug's own to the colour asked for (1: all the way), with the published squares of 7, 5 and 3 latent pixels, and
+from the mug's own to the colour asked for (1: all the target), with the published squares of 7, 5 and 3 latent pixels, and
 without. The pictures go to outputs/thin_mask.png: a row a setting, a column a prompt.
 """
 
@@ -40,12 +40,14 @@ def main() -> None:
             for prompt in tqdm(PROMPTS, f"{name}, {'shrinking' if shrink else 'fixed'}", file=sys.stderr):
                 with torch.no_grad():
                     made.append(decode(editor.edit(picture, mask, prompt, options=SamplerOptions(shrink=shrink))))
-                way = SHADE * torch.tensor([parse(prompt).rgb]) - colour(before)
-                shares.append(((colour(made[-1]) - colour(before)) * way).sum() / way.square().sum())
+                target = SHADE * torch.tensor([parse(prompt).rgb]) - colour(before)
+                shares.append(((colour(made[-1]) - colour(before)) * target).sum() / target.square().sum())
             rows.append(torch.cat(made, 3)[0])
-            told = ", ".join(f"{prompt} {share:.2f}" for prompt, share in zip(PROMPTS, shares, strict=True))
+            shares_of_prompts = ", ".join(
+                f"{prompt} {share:.2f}" for prompt, share in zip(PROMPTS, shares, strict=True)
+            )
             mean = torch.stack(shares).mean()
-            lines.append(f"{name:8} {'shrinking' if shrink else 'fixed':9} mean {mean:.2f}  ({told})")
+            lines.append(f"{name:8} {'shrinking' if shrink else 'fixed':9} mean {mean:.2f}  ({shares_of_prompts})")
     print("\n".join(lines))
     Path("outputs").mkdir(exist_ok=True)
     sheet = to_picture(torch.cat(rows, 1))

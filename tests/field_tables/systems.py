@@ -222,7 +222,7 @@ TABLES = [
         | {
             "pretrained_generator": lambda given: str(given.other_generator),
             "trainable": ["synthesis.*"],
-            "adaptive_places": To(2, {"trainable": ["synthesis.*"]}),
+            "adaptive_layers": To(2, {"trainable": ["synthesis.*"]}),
             "noise_mode": "none",
             "truncation": 0.5,
         },

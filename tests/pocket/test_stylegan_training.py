@@ -39,7 +39,7 @@ def test_taught_mapping_tells_the_scene_linearly(tmp_path):
         return (w[1000:] @ fit - features[1000:]).var(0) / features[1000:].var(0)
 
     before = unexplained().mean()
-    stylegan.teach_mapping(tmp_path, generator.mapping, steps=150)
+    stylegan.train_mapping(tmp_path, generator.mapping, steps=150)
     assert unexplained().mean() < 0.75 * before  # w is too narrow here for all of the features
     assert generator.mapping(z).std().item() == pytest.approx(stylegan.W_SPREAD, rel=0.05)
 
@@ -82,15 +82,17 @@ def regress(folder):
     return stylegan.fit(folder, tiny(), z, images, torch.device("cpu"), steps=6, batch=4)
 
 
-def play(folder):
+def train_adversarially(folder):
     z = stylegan.codes(3, 12, TINY.z_dim)
     images = (truth(z, size=16) * 255).byte()
-    return adversarial.play(folder, tiny(), z, images, torch.device("cpu"), steps=6, batch=4, path_weight=1.0)
+    return adversarial.train_adversarially(
+        folder, tiny(), z, images, torch.device("cpu"), steps=6, batch=4, path_weight=1.0
+    )
 
 
 def teach(folder):
     generator = tiny()
-    stylegan.teach_mapping(folder, generator.mapping, steps=6)
+    stylegan.train_mapping(folder, generator.mapping, steps=6)
     return generator
 
 
@@ -158,23 +160,23 @@ def test_path_length_is_the_jacobians_in_the_direction_drawn():
 
 
 def test_each_player_learns_from_its_own_loss():
-    players = adversarial.Players(tiny(), Discriminator(16, (8, 8, 8)))
+    gan = adversarial.GAN(tiny(), Discriminator(16, (8, 8, 8)))
     z, real = torch.randn(4, 16), torch.rand(4, 3, 16, 16) * 2 - 1
-    d, game, _ = adversarial.losses(players, z, real)
+    d, game, _ = adversarial.losses(gan, z, real)
     with torch.no_grad():
-        verdicts = players.discriminator(real), players.discriminator(players.generator(z, noise_mode="none"))
+        logits = gan.discriminator(real), gan.discriminator(gan.generator(z, noise_mode="none"))
         r1 = adversarial.R1_EVERY * adversarial.R1_WEIGHT
-    penalty = adversarial.r1_penalty(players.discriminator, real).detach()
-    expected = F.softplus(-verdicts[0]).mean() + F.softplus(verdicts[1]).mean() + r1 * penalty
+    penalty = adversarial.r1_penalty(gan.discriminator, real).detach()
+    expected = F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean() + r1 * penalty
     torch.testing.assert_close(d.detach(), expected)
-    torch.testing.assert_close(game.detach(), F.softplus(-verdicts[1]).mean())
+    torch.testing.assert_close(game.detach(), F.softplus(-logits[1]).mean())
     d.backward(retain_graph=True)
-    assert all(p.grad is None for p in players.generator.parameters())
-    assert all(p.grad is not None for p in players.discriminator.parameters())
-    players.zero_grad()
+    assert all(p.grad is None for p in gan.generator.parameters())
+    assert all(p.grad is not None for p in gan.discriminator.parameters())
+    gan.zero_grad()
     game.backward()
-    assert all(p.grad is None for p in players.discriminator.parameters())
-    assert any(p.grad is not None and p.grad.any() for p in players.generator.parameters())
+    assert all(p.grad is None for p in gan.discriminator.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in gan.generator.parameters())
 
 
 def test_detail_is_blind_to_what_is_coarse():

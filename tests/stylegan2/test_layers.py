@@ -3,7 +3,7 @@
 import pytest
 import torch
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
-from latent_prior.stylegan2.layers import matching, most_moved, places
+from latent_prior.stylegan2.layers import layers_of_w_plus, matching, most_moved
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_a_places_modules_are_those_its_style_reaches(generator):
     """Oracle: the gradient of the picture on one style's affine layers alone."""
     names = {module: name for name, module in generator.named_modules()}
     styled = {name: module for name, module in generator.named_modules() if hasattr(module, "affine")}
-    for place, modules in enumerate(places(generator)):
+    for place, modules in enumerate(layers_of_w_plus(generator)):
         w_plus = torch.randn(2, generator.cfg.num_ws, 8)
         w_plus[:, place] = (
             0.0  # an affine layer learns from its style, and from a style of zeros its weight learns nothing

@@ -149,7 +149,7 @@ def test_only_what_is_named_trains(generator_file):
 
 
 def test_adaptive_places_keep_the_rest_still(generator_file):
-    system = system_of(generator_file, trainable=["synthesis.*"], adaptive_places=2)
+    system = system_of(generator_file, trainable=["synthesis.*"], adaptive_layers=2)
     batch = batch_of()
     z = batch["z"].clone()
     system.training_step(batch, 0)["loss"].backward()
@@ -170,8 +170,8 @@ def test_adaptive_places_keep_the_rest_still(generator_file):
         ({"pretrained_generator": "cats.pkl"}, "system.pretrained_generator is 'cats.pkl'; expected pocket or"),
         ({"noise_mode": "some"}, "system.noise_mode is 'some'"),
         ({"trainable": ["convs.*"]}, "system.trainable: 'convs"),
-        ({"adaptive_places": 7, "trainable": ["synthesis.*"]}, "system.adaptive_places is 7; expected 1 to 6"),
-        ({"adaptive_places": 2}, "leave them out, or set adaptive_places=null"),
+        ({"adaptive_layers": 7, "trainable": ["synthesis.*"]}, "system.adaptive_layers is 7; expected 1 to 6"),
+        ({"adaptive_layers": 2}, "leave them out, or set adaptive_layers=null"),
         ({"loss": {"lambda_grey": -1.0}}, "expected a weight >= 0"),
         ({"guidance_type": "latent-prior-guidance", "loss": {"lambda_clip_text": 1.0}}, "is read by nothing"),
     ],
@@ -245,5 +245,5 @@ def test_shipped_configs_name_terms_and_layers_that_exist(name, generator_file):
     from latent_prior import host
 
     cfg = host.load_config(str(CONFIGS / f"{name}.yaml"), cli_args=[f"system.pretrained_generator={generator_file}"])
-    system = StyleGANAdaptationSystem(host.config_to_primitive(cfg.system) | {"adaptive_places": None})
+    system = StyleGANAdaptationSystem(host.config_to_primitive(cfg.system) | {"adaptive_layers": None})
     assert system._trained

@@ -98,13 +98,13 @@ class RandomCrops(IterableDataset, host.Updateable):
 
     def _draw(self) -> tuple[Tensor, Tensor | None]:
         # always as many numbers, so that a setting changes no other's
-        whole, share, down, right, mirrored, brighter, starker = torch.rand(7).tolist()
+        whole, share, down, right, mirrored, brightness, contrast = torch.rand(7).tolist()
         low, high = self.cfg.crop
         share = 1.0 if whole < self.cfg.whole else low + (high - low) * share
         where = (share, (down, right), mirrored < self.cfg.flip)
         picture, mask = cropped(self.picture.pixels, *where), self.picture.mask
         if self.cfg.jitter > 0:
-            brightness, contrast = (1 + self.cfg.jitter * (2 * u - 1) for u in (brighter, starker))
+            brightness, contrast = (1 + self.cfg.jitter * (2 * u - 1) for u in (brightness, contrast))
             mean = picture.mean()
             picture = ((picture - mean) * contrast + mean).mul(brightness).clamp(0, 1)
         return picture, None if mask is None else cropped(mask, *where, mode="nearest")

@@ -5,7 +5,7 @@ network's output, since at zero terminal SNR (alpha_t = 0) neither follows from 
 caller lays its conditional, unconditional and negative rows side by side and makes one call.
 
 Stable Diffusion XL's added conditions: the pooled embedding comes packed below the hidden states (packing.py), and the
-sizes told are those of the whole picture, uncropped.
+sizes it is given are those of the whole picture, uncropped.
 """
 
 import torch
@@ -33,11 +33,11 @@ class Denoiser:
         self.prediction_type = prediction_type
         width = unet.config.cross_attention_dim
         self.condition_width: int = width if isinstance(width, int) else width[0]
-        self.downscale = downscale  # pixels a latent, for the sizes that an XL model is told
+        self.downscale = downscale  # pixels a latent, for the sizes that an XL model is given
         self.pooled_width: int | None = None
         if unet.config.addition_embed_type == "text_time":
-            told = 6 * unet.config.addition_time_embed_dim
-            self.pooled_width = unet.config.projection_class_embeddings_input_dim - told
+            sizes = 6 * unet.config.addition_time_embed_dim
+            self.pooled_width = unet.config.projection_class_embeddings_input_dim - sizes
         size = unet.config.sample_size
         self.sample_size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
         # the highest at which the output says what the clean latent is: at alpha = 0 predicted noise does not

@@ -38,14 +38,14 @@ class Edit:
     background: float = 0.6  # grey level
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """In words."""
         return f"{self.source} to {self.target}"
 
     @property
     def name(self) -> str:
         """As part of a file's name."""
-        return self.told.replace(" ", "_")
+        return self.description.replace(" ", "_")
 
     @property
     def changes_kind(self) -> bool:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# Below this length the way between two pictures counts as this long, see `directional_loss`.
+# Below this length the difference of two embeddings counts as this long, see `directional_loss`.
 SHORTEST_DIRECTION = 0.05
 # A direction between texts shorter than this is none.
 _NO_DIRECTION = 1e-8
@@ -23,14 +23,14 @@ def directional_loss(
     """mean over B of 1 - cos(now - before, text_to - text_from).
 
     Gal et al. 2022, "StyleGAN-NADA" (arXiv 2108.00946), the directional loss. The cosine's gradient grows as one over
-    the way's length, and an optimisation that starts at its source starts with length 0. So a way shorter than
+    the difference's length, and an optimisation that starts at its source starts with length 0. So a difference shorter than
     SHORTEST_DIRECTION is divided by that instead of by its length: the gradient stays bounded, still points along the
     texts at length 0, and does not flood an optimiser's second moments. Two equal texts give 1 and no gradient.
     """
-    way, wanted = now - before, text_to - text_from
-    way = way / way.norm(dim=-1, keepdim=True).clamp_min(SHORTEST_DIRECTION)
+    moved, wanted = now - before, text_to - text_from
+    moved = moved / moved.norm(dim=-1, keepdim=True).clamp_min(SHORTEST_DIRECTION)
     wanted = wanted / wanted.norm(dim=-1, keepdim=True).clamp_min(_NO_DIRECTION)
-    return (1.0 - (way * wanted).sum(-1)).mean()
+    return (1.0 - (moved * wanted).sum(-1)).mean()
 
 
 def spherical_distance(x: Float[Tensor, "#B D"], y: Float[Tensor, "#B D"]) -> Float[Tensor, " B"]:

@@ -1,6 +1,6 @@
-"""Which parameters of a StyleGAN2 generator train: by pattern of their names, and by place of w+.
+"""Which parameters of a StyleGAN2 generator train: by pattern of their names, and by layer of w+.
 
-Place i of w+ is the style of one 3x3 convolution, and of the toRGB that shares it; the last place is that of the last
+Layer i of w+ is the style of one 3x3 convolution, and of the toRGB that shares it; the last layer is that of the last
 toRGB alone.
 """
 
@@ -29,8 +29,8 @@ def matching(generator: nn.Module, patterns: Sequence[str]) -> list[str]:
     return [name for name in names if name in found]
 
 
-def places(generator: StyleGAN2) -> list[list[nn.Module]]:
-    """The modules that take each place's style, in the order of w+."""
+def layers_of_w_plus(generator: StyleGAN2) -> list[list[nn.Module]]:
+    """The modules that take each layer's style, in the order of w+."""
     found: list[list[nn.Module]] = [[] for _ in range(generator.cfg.num_ws)]
     first = 0
     for side in generator.synthesis.resolutions:
@@ -43,6 +43,6 @@ def places(generator: StyleGAN2) -> list[list[nn.Module]]:
 
 
 def most_moved(gradient: Float[Tensor, "B n D"], count: int) -> list[int]:
-    """The `count` places that a gradient step on w+ moves most, by the mean of |dw| (Gal et al. 2022, sec. 4.2)."""
+    """The `count` layers of w+ that a gradient step on w+ moves most, by the mean of |dw| (Gal et al. 2022, sec. 4.2)."""
     moved = gradient.abs().mean((0, 2))
     return sorted(moved.topk(count).indices.tolist())

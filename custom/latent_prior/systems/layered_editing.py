@@ -102,10 +102,10 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         layer = self(picture)
         composite = layer.over(picture)
         loss = torch.zeros((), device=picture.device) + self._guided(layer, picture, composite, batch)
-        loss = loss + self.weighed("sparsity", lambda: sparsity(layer.alpha))
-        loss = loss + self.weighed("structure", lambda: self._structure_loss(composite, picture))
+        loss = loss + self.weighted("sparsity", lambda: sparsity(layer.alpha))
+        loss = loss + self.weighted("structure", lambda: self._structure_loss(composite, picture))
         if mask is not None:
-            loss = loss + self.weighed("mask", lambda: F.mse_loss(layer.alpha, mask))
+            loss = loss + self.weighted("mask", lambda: F.mse_loss(layer.alpha, mask))
         self.log("train/alpha", layer.alpha.mean())
         self.log("train/loss", loss, prog_bar=True)
         self.log_weights()
@@ -124,7 +124,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
             seen, prompt, prefix = layer.over(screen), self._screen_prompt, "screen_"
             processor = self.screen_prompt_processor
         out = self.guidance(_last(seen), processor(), source_rgb=_last(before), prompt=prompt, **batch)
-        return self.weighed_guidance(out, prefix)
+        return self.weighted_guidance(out, prefix)
 
     def _screen(self, picture: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         colour = SCREENS[self.cfg.screen]

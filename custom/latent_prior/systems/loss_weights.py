@@ -86,7 +86,7 @@ class LossWeights:
             )
         return self.C(self.cfg.loss.get(key, 0.0))
 
-    def weighed_guidance(self, guidance_out: dict[str, Any], prefix: str = "") -> Tensor | float:
+    def weighted_guidance(self, guidance_out: dict[str, Any], prefix: str = "") -> Tensor | float:
         """The weighted sum of what a guidance returned as loss_<term>; everything but pictures is logged."""
         total: Tensor | float = 0.0
         for name, value in guidance_out.items():
@@ -99,7 +99,7 @@ class LossWeights:
                 total = total + value * self.weight(term, required=True)
         return total
 
-    def weighed(self, term: str, compute) -> Tensor | float:
+    def weighted(self, term: str, compute) -> Tensor | float:
         """A term of the system's own, computed, checked and logged only while its weight is above 0."""
         weight = self.weight(term)
         if weight == 0:

@@ -17,7 +17,7 @@ from torch import Tensor
 from latent_prior import OptionError, host
 from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import NOISE_MODES, StyleGAN2
-from latent_prior.stylegan2.layers import matching, most_moved, places
+from latent_prior.stylegan2.layers import layers_of_w_plus, matching, most_moved
 from latent_prior.stylegan2.pretrained import load_pretrained
 from latent_prior.systems import training_curves
 from latent_prior.systems.loss_weights import LossWeights
@@ -44,8 +44,8 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         pretrained_generator: str = "pocket"
         # Parameters that train, by patterns of their names (`*` stands for any part).
         trainable: list[str] = field(default_factory=lambda: ["*"])
-        # Train only this many places of w+ in each step, those that the step would move most; null: all. NADA takes 2/3.
-        adaptive_places: int | None = None
+        # Train only this many layers of w+ in each step, those that the step would move most; null: all. NADA takes 2/3.
+        adaptive_layers: int | None = None
         # Noise of the synthesis: const (the checkpoint's), random or none.
         noise_mode: str = "const"
         # Psi of the pictures shown in evaluation; training never truncates.
@@ -71,19 +71,19 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         for name, parameter in self.generator.named_parameters():
             parameter.requires_grad_(name in self._trained)
         self._trains_mapping = any(name.startswith("mapping.") for name in self._trained)
-        self._check_adaptive_places()
+        self._check_adaptive_layers()
         self._w_plus: Tensor | None = None
 
-    def _check_adaptive_places(self) -> None:
-        count, most = self.cfg.adaptive_places, self.generator.cfg.num_ws
+    def _check_adaptive_layers(self) -> None:
+        count, most = self.cfg.adaptive_layers, self.generator.cfg.num_ws
         if count is None:
             return
         if not 1 <= count <= most:
-            raise OptionError("system.adaptive_places", count, f"1 to {most}, the generator's places, or null")
+            raise OptionError("system.adaptive_layers", count, f"1 to {most}, the generator's layers of w+, or null")
         if self._trains_mapping:
             raise OptionError.because(
-                "system.adaptive_places chooses among layers of the synthesis network, but system.trainable names "
-                "parameters of the mapping network too: leave them out, or set adaptive_places=null"
+                "system.adaptive_layers chooses among layers of the synthesis network, but system.trainable names "
+                "parameters of the mapping network too: leave them out, or set adaptive_layers=null"
             )
 
     @property
@@ -124,24 +124,24 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         w_plus, source_w_plus = self._styles(batch.pop("z"))
-        if self.cfg.adaptive_places is not None:
+        if self.cfg.adaptive_layers is not None:
             self._w_plus = w_plus = w_plus.detach().requires_grad_()
         pictures, source = self._pictures(w_plus, source_w_plus)
         guidance_out = self.guidance(to_rgb(pictures), self.prompt_processor(), source_rgb=to_rgb(source), **batch)
-        loss = torch.zeros((), device=pictures.device) + self.weighed_guidance(guidance_out)
-        loss = loss + self.weighed("reconstruction", lambda: F.mse_loss(pictures, source))
-        loss = loss + self.weighed("styles", lambda: F.mse_loss(w_plus, source_w_plus))
+        loss = torch.zeros((), device=pictures.device) + self.weighted_guidance(guidance_out)
+        loss = loss + self.weighted("reconstruction", lambda: F.mse_loss(pictures, source))
+        loss = loss + self.weighted("styles", lambda: F.mse_loss(w_plus, source_w_plus))
         self.log("train/loss", loss, prog_bar=True)
         self.log_weights()
         return {"loss": loss}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Adaptive layers: the places that a step on w+ would move least keep their weights in this step."""
+        """Adaptive layers: the layers that a step on w+ would move least keep their weights in this step."""
         if self._w_plus is None:
             return
-        chosen = most_moved(self._w_plus.grad, self.cfg.adaptive_places)
-        for place, modules in enumerate(places(self.generator)):
-            if place not in chosen:
+        chosen = most_moved(self._w_plus.grad, self.cfg.adaptive_layers)
+        for layer, modules in enumerate(layers_of_w_plus(self.generator)):
+            if layer not in chosen:
                 for module in modules:
                     module.zero_grad(set_to_none=True)
         self._w_plus = None

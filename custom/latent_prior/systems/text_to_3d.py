@@ -113,10 +113,10 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         guidance_out = self.guidance(
             out["comp_rgb"], self.prompt_processor(), **batch, rgb_as_latents=self.cfg.space == "latent"
         )
-        loss = torch.zeros((), device=out["comp_rgb"].device) + self.weighed_guidance(guidance_out)
+        loss = torch.zeros((), device=out["comp_rgb"].device) + self.weighted_guidance(guidance_out)
         emptiness_scale = float(self.cfg.loss.get("emptiness_scale", 10.0))
         for name, term in regularisers.TERMS.items():
-            loss = loss + self.weighed(name, partial(term, out, self.geometry, emptiness_scale))
+            loss = loss + self.weighted(name, partial(term, out, self.geometry, emptiness_scale))
         self.log("train/opacity", out["opacity"].mean())
         self.log("train/loss", loss, prog_bar=True)
         self.log_weights()

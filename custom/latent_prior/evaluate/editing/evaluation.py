@@ -138,7 +138,7 @@ def task_of(edit: Edit, pictures: Path) -> Task:
     # the camera belongs to the name, so that another one's results are never taken for these
     name = f"{edit.name}-{hashlib.sha256(repr(edit).encode()).hexdigest()[:4]}"
     values = {"data.image": str(edits.paths(edit, pictures)[0]), "system.source_prompt": edit.source}
-    return Task(edit.told, given=edit.target, name=name, values=values, about=edit)
+    return Task(edit.description, given=edit.target, name=name, values=values, about=edit)
 
 
 def editors(variants: Sequence[Variant], with_mask: Sequence[str], blended: Blended | None) -> list[RunsTasks]:
@@ -167,7 +167,7 @@ def _chosen(name: str, wanted: Sequence[str] | None) -> list[Edit]:
     listed = {"editing": EDITS, "tuning": TUNING_EDITS}[name]
     for words in wanted or ():
         if not any(words.replace(" ", "_") in edit.name for edit in listed):
-            known = ", ".join(edit.told for edit in listed)
+            known = ", ".join(edit.description for edit in listed)
             raise OptionError.because(f"no edit of the list {name} has {words!r} in it; there are: {known}", "--edits")
     return [edit for edit in listed if not wanted or any(words.replace(" ", "_") in edit.name for words in wanted)]
 

@@ -1,7 +1,7 @@
-"""The last stage of the pocket StyleGAN's training: the game of a GAN, held to the truth of each z.
+"""The last stage of the pocket StyleGAN's training: adversarial training, held to the truth of each z.
 
 Non-saturating loss with R1 on real pictures (Mescheder et al. 2018), optionally path length regularisation (Karras et al.
-2020, eq. 4), and an average of the generator's weights. Both players step at once; real pictures are never scarce, since
+2020, eq. 4), and an average of the generator's weights. Both networks step at once; real pictures are never scarce, since
 the world renders more, so there is no augmentation.
 """
 
@@ -20,7 +20,7 @@ from latent_prior.stylegan2.generator import StyleGAN2
 STEPS, LR, BATCH = 400, 0.002, 8
 R1_WEIGHT, R1_EVERY = 1.0, 8
 PATH_EVERY, PATH_DECAY = 4, 0.01
-TRUTH_WEIGHT, GAME_WEIGHT = 10.0, 0.1
+TRUTH_WEIGHT, ADVERSARIAL_WEIGHT = 10.0, 0.1
 
 
 def r1_penalty(discriminator: nn.Module, real: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
@@ -41,42 +41,42 @@ def path_lengths(
     return gradient.square().sum(2).mean(1).sqrt()
 
 
-class Players(nn.Module):
+class GAN(nn.Module):
     """Both networks, and the running mean of the path lengths."""
 
     def __init__(self, generator: StyleGAN2, discriminator: Discriminator):
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
         self.register_buffer("path_mean", torch.zeros([]))
-        self.register_buffer("turn", torch.zeros([], dtype=torch.long))
+        self.register_buffer("step", torch.zeros([], dtype=torch.long))
 
 
 def losses(
-    players: Players, z: Float[Tensor, "B Z"], real: Float[Tensor, "B 3 H W"], path_weight: float = 0.0, g=None
+    gan: GAN, z: Float[Tensor, "B Z"], real: Float[Tensor, "B 3 H W"], path_weight: float = 0.0, g=None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """What discriminator and generator minimise in the game, and the generator's distance to the truth.
+    """What discriminator and generator minimise, and the generator's distance to the truth.
 
     `real` are the true pictures of z. The discriminator's loss does not reach the generator, nor the other way round.
     Lazy regularisers come with their interval as factor.
     """
-    generator, discriminator, turn = players.generator, players.discriminator, int(players.turn)
+    generator, discriminator, step = gan.generator, gan.discriminator, int(gan.step)
     made = generator(z, noise_mode="none")
-    verdicts = discriminator(real), discriminator(made.detach())
-    for_discriminator = F.softplus(-verdicts[0]).mean() + F.softplus(verdicts[1]).mean()
-    if turn % R1_EVERY == 0:
+    logits = discriminator(real), discriminator(made.detach())
+    for_discriminator = F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()
+    if step % R1_EVERY == 0:
         for_discriminator = for_discriminator + R1_EVERY * R1_WEIGHT * r1_penalty(discriminator, real)
     discriminator.requires_grad_(False)
     for_generator = F.softplus(-discriminator(made)).mean()
     discriminator.requires_grad_(True)
-    if path_weight > 0 and turn % PATH_EVERY == 0:
+    if path_weight > 0 and step % PATH_EVERY == 0:
         lengths = path_lengths(generator, generator.styles(z), g)
-        players.path_mean.lerp_(lengths.detach().mean(), PATH_DECAY)
-        for_generator = for_generator + PATH_EVERY * path_weight * (lengths - players.path_mean).square().mean()
-    players.turn += 1
+        gan.path_mean.lerp_(lengths.detach().mean(), PATH_DECAY)
+        for_generator = for_generator + PATH_EVERY * path_weight * (lengths - gan.path_mean).square().mean()
+    gan.step += 1
     return for_discriminator, for_generator, regression_loss(made, real)
 
 
-def play(
+def train_adversarially(
     folder: Path,
     generator: StyleGAN2,
     zs: Float[Tensor, "N Z"],
@@ -86,23 +86,23 @@ def play(
     batch: int = BATCH,
     path_weight: float = 0.0,
 ) -> StyleGAN2:
-    """Play the game from a fitted generator; returns the average of its weights."""
+    """Train a fitted generator further as a GAN; returns the average of its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         discriminator = Discriminator(generator.cfg.resolution)
-    players = Players(generator, discriminator).to(device)
-    players.requires_grad_(True)
-    average = (
-        Players(StyleGAN2(generator.cfg), Discriminator(generator.cfg.resolution)).to(device).requires_grad_(False)
-    )
-    average.load_state_dict(players.state_dict())
+    gan = GAN(generator, discriminator).to(device)
+    gan.requires_grad_(True)
+    average = GAN(StyleGAN2(generator.cfg), Discriminator(generator.cfg.resolution)).to(device).requires_grad_(False)
+    average.load_state_dict(gan.state_dict())
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         chosen = torch.randint(len(zs), (batch,), generator=g)
         real = images[chosen].to(device).float() / 127.5 - 1
-        d, game, truth = losses(players, zs[chosen].to(device), real, path_weight, g)
-        figures = {"discriminator": d.item(), "game": game.item(), "truth": truth.item()}
-        return d + GAME_WEIGHT * game + TRUTH_WEIGHT * truth, figures
+        d, adversarial, truth = losses(gan, zs[chosen].to(device), real, path_weight, g)
+        figures = {"discriminator": d.item(), "adversarial": adversarial.item(), "truth": truth.item()}
+        return d + ADVERSARIAL_WEIGHT * adversarial + TRUTH_WEIGHT * truth, figures
 
-    loop.train(folder, players, loss, steps, LR, seed=12, ema=average, ema_decay=0.995, label="game", betas=(0.0, 0.99))
+    loop.train(
+        folder, gan, loss, steps, LR, seed=12, ema=average, ema_decay=0.995, label="adversarial", betas=(0.0, 0.99)
+    )
     return average.generator

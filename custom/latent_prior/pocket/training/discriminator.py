@@ -39,7 +39,7 @@ class Convolution(nn.Module):
 
 
 class Halving(nn.Module):
-    """Residual block: two convolutions, the second halving the size, beside a linear way past them."""
+    """Residual block: two convolutions, the second halving the size, beside a linear skip connection."""
 
     def __init__(self, fan_in: int, out: int):
         super().__init__()
@@ -74,9 +74,9 @@ class Discriminator(nn.Module):
         side = resolution >> (len(channels) - 1)
         self.last = Convolution(channels[-1] + 1, channels[-1], 3)
         self.hidden = FullyConnected(channels[-1] * side * side, channels[-1], "lrelu")
-        self.verdict = FullyConnected(channels[-1], 1)
+        self.logit = FullyConnected(channels[-1], 1)
 
     def forward(self, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
         x = self.blocks(self.from_rgb(detail(pictures)))
         x = self.last(torch.cat([x, group_spread(x)], 1))
-        return self.verdict(self.hidden(x.flatten(1)))[:, 0]
+        return self.logit(self.hidden(x.flatten(1)))[:, 0]

@@ -26,14 +26,14 @@ PICTURES, PICTURES_SEED, SHARD = 14_000, 500_000, 500
 MAPPING_STEPS, MAPPING_LR, MAPPING_BATCH = 4000, 3.0, 256
 STEPS, LR, BATCH = 6000, 0.05, 8
 AZIMUTH_HARMONICS, HUE_HARMONICS = 4, 2
-# Standard deviation of w after its lessons. They leave 3, and with that the styles change sign from scene to scene: after
+# Standard deviation of w after the first stage. It leaves 3, and with that the styles change sign from scene to scene: after
 # 800 steps of the second stage 24.3 dB on unseen z, with 1 26.7, with 0.45 28.6.
 W_SPREAD = 0.45
 EDGES, SMOOTH = 1.5, 0.01  # of regression_loss
 
 
 def scene_features(z: Float[Tensor, "B Z"]) -> Float[Tensor, "B F"]:
-    """What w is taught to say linearly: harmonics of azimuth and hue, elevation, background, paint; of order one."""
+    """What w must say linearly: harmonics of azimuth and hue, elevation, background, paint; of order one."""
     s = scenes(z)
     angle = torch.deg2rad(s.azimuth)
     hue = torch.atan2(z[:, 3], z[:, 4])
@@ -43,7 +43,7 @@ def scene_features(z: Float[Tensor, "B Z"]) -> Float[Tensor, "B F"]:
     return torch.stack(waves + levels, 1)
 
 
-class TaughtMapping(nn.Module):
+class MappingWithReading(nn.Module):
     """A mapping network with a linear reading of its w."""
 
     def __init__(self, mapping: Mapping, features: int):
@@ -56,18 +56,18 @@ class TaughtMapping(nn.Module):
         return self.reading(self.mapping(z))
 
 
-def teach_mapping(folder: Path, mapping: Mapping, steps: int = MAPPING_STEPS) -> None:
+def train_mapping(folder: Path, mapping: Mapping, steps: int = MAPPING_STEPS) -> None:
     """The first stage: fit w to `scene_features` of fresh z, then bring w to the spread W_SPREAD."""
     z_dim = mapping.fc0.weight.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        taught = TaughtMapping(mapping, scene_features(torch.randn(1, z_dim)).shape[1])
+        model = MappingWithReading(mapping, scene_features(torch.randn(1, z_dim)).shape[1])
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         z = torch.randn(MAPPING_BATCH, z_dim, generator=g)
-        return F.mse_loss(taught(z), scene_features(z)), {}
+        return F.mse_loss(model(z), scene_features(z)), {}
 
-    loop.train(folder, taught, loss, steps, MAPPING_LR, seed=10, label="mapping network")
+    loop.train(folder, model, loss, steps, MAPPING_LR, seed=10, label="mapping network")
     with torch.no_grad():  # leaky ReLU is homogeneous: scaling the last layer scales w
         scale = W_SPREAD / mapping(codes(PICTURES_SEED, 1000, z_dim)).std()
         last = getattr(mapping, f"fc{mapping.layers - 1}")

@@ -26,21 +26,23 @@ BATCH = 50
 def train_stylegan(work: Path, out: Path, quick: bool = False, path_weight: float = 0.0) -> None:
     """Render, train, measure and write `out`/generator.safetensors and quality.json; a card that is there stays.
 
-    quick: a few steps of everything. path_weight: of path length regularisation in the game; 0 leaves it out.
+    quick: a few steps of everything. path_weight: of path length regularisation in the adversarial stage; 0 leaves it out.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     few = {"steps": 2} if quick else {}
     zs, images = stylegan.true_pictures(work / "pictures", 1 if quick else stylegan.PICTURES)
     torch.manual_seed(0)
     generator = StyleGAN2(stylegan.SHAPE)
-    stylegan.teach_mapping(work / "mapping", generator.mapping, **few)
+    stylegan.train_mapping(work / "mapping", generator.mapping, **few)
     generator = stylegan.fit(work / "regression", generator, zs, images, device, **few)
     fitted = stylegan.unseen_psnr(generator)
-    generator = adversarial.play(work / "game", generator, zs, images, device, path_weight=path_weight, **few).cpu()
+    generator = adversarial.train_adversarially(
+        work / "adversarial", generator, zs, images, device, path_weight=path_weight, **few
+    ).cpu()
     generator.mapping.estimate_average()
     out.mkdir(parents=True, exist_ok=True)
     save_generator(generator, out / "generator.safetensors")
-    quality = {"PSNR before the game (dB)": round(fitted, 2)} | measure(generator, quick)
+    quality = {"PSNR before the adversarial stage (dB)": round(fitted, 2)} | measure(generator, quick)
     (out / "quality.json").write_text(json.dumps(quality, indent=2) + "\n")
     print(json.dumps(quality, indent=2))
 
