@@ -21,7 +21,8 @@ before = set(sys.modules)
 forbidden = (
     "diffusers", "transformers", "lightning", "pytorch_lightning", "omegaconf", "threestudio", "nerfacc", "PIL",
     "latent_prior.host", "latent_prior.models", "latent_prior.guidance", "latent_prior.systems",
-    "latent_prior.stylegan2", "latent_prior.meshes", "latent_prior.rendering", "latent_prior.pocket", "latent_prior.registration",
+    "latent_prior.stylegan2", "latent_prior.meshes", "latent_prior.rendering", "latent_prior.editing",
+    "latent_prior.pocket", "latent_prior.registration",
 )
 for name in sorted(sys.modules):
     if any(name == f or name.startswith(f + ".") for f in forbidden):

@@ -10,7 +10,7 @@ from latent_prior.runs import experiment
 from latent_prior.runs import folder as run_folder
 from latent_prior.stylegan2.files import load_generator, save_generator
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
-from latent_prior.stylegan2.layers import places
+from latent_prior.stylegan2.layers import layers_of_w_plus
 from latent_prior.systems.stylegan_adaptation import StyleGANAdaptationSystem, to_rgb
 from PIL import Image
 
@@ -159,7 +159,7 @@ def test_adaptive_places_keep_the_rest_still(generator_file):
     loss = 2 * (to_rgb(system.generator.synthesis(w_plus)) - 0.5).square().mean()
     (gradient,) = torch.autograd.grad(loss, w_plus)
     chosen = gradient.abs().mean((0, 2)).argsort(descending=True)[:2].tolist()
-    for place, modules in enumerate(places(system.generator)):
+    for place, modules in enumerate(layers_of_w_plus(system.generator)):
         for module in modules:
             assert (module.weight.grad is not None) == (place in chosen)
 

@@ -23,8 +23,8 @@ def directional_loss(
     """mean over B of 1 - cos(now - before, text_to - text_from).
 
     Gal et al. 2022, "StyleGAN-NADA" (arXiv 2108.00946), the directional loss. The cosine's gradient grows as one over
-    the difference's length, and an optimisation that starts at its source starts with length 0. So a difference shorter than
-    SHORTEST_DIRECTION is divided by that instead of by its length: the gradient stays bounded, still points along the
+    the difference's length, and an optimisation that starts at its source starts with length 0. So a difference shorter
+    than SHORTEST_DIRECTION is divided by that instead of by its length: the gradient stays bounded, still points along the
     texts at length 0, and does not flood an optimiser's second moments. Two equal texts give 1 and no gradient.
     """
     moved, wanted = now - before, text_to - text_from

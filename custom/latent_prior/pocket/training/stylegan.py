@@ -26,8 +26,8 @@ PICTURES, PICTURES_SEED, SHARD = 14_000, 500_000, 500
 MAPPING_STEPS, MAPPING_LR, MAPPING_BATCH = 4000, 3.0, 256
 STEPS, LR, BATCH = 6000, 0.05, 8
 AZIMUTH_HARMONICS, HUE_HARMONICS = 4, 2
-# Standard deviation of w after the first stage. It leaves 3, and with that the styles change sign from scene to scene: after
-# 800 steps of the second stage 24.3 dB on unseen z, with 1 26.7, with 0.45 28.6.
+# Standard deviation of w after the first stage. It leaves 3, and with that the styles change sign from scene to scene:
+# after 800 steps of the second stage 24.3 dB on unseen z, with 1 26.7, with 0.45 28.6.
 W_SPREAD = 0.45
 EDGES, SMOOTH = 1.5, 0.01  # of regression_loss
 
