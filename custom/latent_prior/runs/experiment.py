@@ -12,6 +12,7 @@ from typing import Any
 import latent_prior
 from latent_prior import OptionError
 from latent_prior.files import user_path
+from latent_prior.runs import curves
 from latent_prior.runs.folder import Interrupted
 from latent_prior.runs.gpus import choose_gpus
 from latent_prior.runs.quiet import quiet
@@ -55,6 +56,8 @@ def run(
             for mode in modes:
                 if mode != "train":
                     _evaluate(experiment, mode)
+                if mode == "test":
+                    curves.draw(experiment.folder / "csv_logs", experiment.folder / "save" / "curves.png")
     return Run(experiment.folder, experiment.system)
 
 
@@ -217,8 +220,7 @@ def _build(experiment: _Experiment) -> None:
     import pytorch_lightning as pl
 
     from latent_prior import host
-    from latent_prior.runs import checkpoint
-    from latent_prior.runs.callbacks import Progress
+    from latent_prior.runs import checkpoint, trainer
 
     cfg, saved = experiment.cfg, experiment.saved
     pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
@@ -228,56 +230,9 @@ def _build(experiment: _Experiment) -> None:
     experiment.system = system
     if saved is not None:
         checkpoint.check_fit(saved, system)
-    given = _trainer_arguments(cfg.trainer, experiment.on_gpu)
-    shown = given.pop("enable_progress_bar", True)
-    callbacks, loggers = [Progress()] if shown else [], []
-    if "train" in experiment.modes:
-        callbacks += _callbacks(experiment)
-        loggers = _loggers(experiment)
-    ours = {
-        "callbacks": callbacks,
-        "logger": loggers or False,
-        "accelerator": "gpu" if experiment.on_gpu else "cpu",
-        "devices": cfg.n_gpus,
-        "plugins": [checkpoint.WholeCheckpoints()],
-        "inference_mode": False,
-        "enable_progress_bar": bool(shown),
-    }
-    experiment.trainer = _built(pl.Trainer, "trainer", ours, {"enable_model_summary": False} | given)
-
-
-def _callbacks(experiment: _Experiment) -> list[Any]:
-    from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-
-    from latent_prior import host
-    from latent_prior.runs.callbacks import AfterFirstStep, SaveOnInterrupt
-    from latent_prior.runs.resume import ExactResume
-
-    folder = experiment.last.parent
-    return [
-        AfterFirstStep(experiment.begin),
-        ExactResume(),
-        # with the counter a resumed run would write `last-v1.ckpt` beside a `last.ckpt` that grows old
-        _built(
-            ModelCheckpoint,
-            "checkpoint",
-            {"dirpath": str(folder)},
-            {"enable_version_counter": False} | host.config_to_primitive(experiment.cfg.checkpoint),
-        ),
-        LearningRateMonitor(logging_interval="step"),
-        SaveOnInterrupt(folder),
-    ]
-
-
-def _loggers(experiment: _Experiment) -> list[Any]:
-    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-
-    folder = str(experiment.folder)
-    return [
-        TensorBoardLogger(folder, name="tb_logs"),
-        CSVLogger(folder, name="csv_logs", flush_logs_every_n_steps=1),
-        *experiment.system.get_loggers(),
-    ]
+    experiment.trainer = trainer.build(
+        experiment.folder, cfg, system, experiment.begin, "train" in experiment.modes, experiment.on_gpu
+    )
 
 
 def _train(experiment: _Experiment) -> None:
@@ -316,28 +271,3 @@ def _evaluate(experiment: _Experiment, mode: str) -> None:
             host.warn(kept)
             raise
         raise OptionError.because(f"{refusal} ({kept})") from error
-
-
-def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> Any:
-    """cls(**ours, **given), with what is wrong in `given` reported under its config key."""
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
-    if taken := sorted(ours.keys() & given.keys()):
-        raise OptionError.because(
-            f"{key}.{taken[0]}: this is set for every run (GPUs by --gpu); remove it from the config"
-        )
-    try:
-        return cls(**ours, **given)
-    except (TypeError, ValueError, MisconfigurationException) as error:
-        raise OptionError.because(f"{key}: {error} (got {given})") from error
-
-
-def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
-    """Lightning's arguments from the config; half precision means nothing without a GPU."""
-    from latent_prior import host
-
-    arguments = host.config_to_primitive(cfg)
-    if not on_gpu and str(arguments.get("precision", 32)).startswith(("16", "bf16")):
-        host.warn(f"trainer.precision={arguments['precision']} needs a GPU: training in float32")
-        arguments["precision"] = "32-true"
-    return arguments

@@ -7,7 +7,6 @@ method: the prior's three terms (Liao et al. 2023), LSD alone, or CLIP's distanc
 """
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,6 @@ from latent_prior.files import atomic_write
 from latent_prior.files.pictures import to_picture
 from latent_prior.models.clip import Clip
 from latent_prior.prior import structure_loss
-from latent_prior.systems import training_curves
 from latent_prior.systems.loss_weights import LossWeights
 
 OWN_TERMS = ("sparsity", "structure", "mask")
@@ -168,7 +166,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
             self._panels(layer, shown).save(beside)
 
     def on_test_epoch_end(self) -> None:
-        training_curves.draw(Path(self.get_save_dir()).parent / "csv_logs", Path(self.get_save_path("curves.png")))
+        pass
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """An export writes the edit again."""

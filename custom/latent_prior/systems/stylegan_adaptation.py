@@ -19,7 +19,6 @@ from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import NOISE_MODES, StyleGAN2
 from latent_prior.stylegan2.layers import layers_of_w_plus, matching, most_moved
 from latent_prior.stylegan2.pretrained import load_pretrained
-from latent_prior.systems import training_curves
 from latent_prior.systems.loss_weights import LossWeights
 
 OWN_TERMS = ("reconstruction", "styles")
@@ -203,10 +202,9 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self.save_rgb_image(name, picture, data_format="HWC", name="before_after", step=self.true_global_step)
 
     def _save_results(self) -> None:
-        """The adapted generator in both formats, and the training curves where there are any."""
+        """The adapted generator in both formats."""
         if self._trains_mapping:
             self.generator.mapping.estimate_average()
         save_generator(self.generator, Path(self.get_save_path("generator.safetensors")))
         if self.generator.cfg.z_dim == self.generator.cfg.w_dim:  # rosinality's format has one size for both
             save_generator(self.generator, Path(self.get_save_path("generator.pt")))
-        training_curves.draw(Path(self.get_save_dir()).parent / "csv_logs", Path(self.get_save_path("curves.png")))

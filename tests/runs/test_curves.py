@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from latent_prior.systems import training_curves
+from latent_prior.runs import curves
 from PIL import Image
 
 
@@ -18,21 +18,21 @@ def test_versions_of_a_resumed_run_make_one_curve(tmp_path):
     write(tmp_path, 0, [{"step": 0, "train/loss_sds": 4.0}, {"step": 5, "train/loss_sds": 3.0}, {"step": 10, "lr": 1}])
     write(tmp_path, 10, [{"step": 5, "train/loss_sds": 2.0}, {"step": 10, "train/loss_sds": 1.0, "train_params/a": 9}])
     write(tmp_path, 2, [{"step": 5, "train/loss_sds": 7.0}])
-    assert training_curves.read(tmp_path) == {"loss_sds": ([0, 5, 10], [4.0, 2.0, 1.0])}
+    assert curves.read(tmp_path) == {"loss_sds": ([0, 5, 10], [4.0, 2.0, 1.0])}
 
 
 def test_running_mean_is_unbiased_and_follows():
-    assert training_curves.running_mean([3.0] * 5) == pytest.approx([3.0] * 5)
+    assert curves.running_mean([3.0] * 5) == pytest.approx([3.0] * 5)
     values = np.arange(200.0)
-    weights = training_curves.SMOOTHING ** np.arange(200)[::-1]
-    assert training_curves.running_mean(list(values))[-1] == pytest.approx((weights * values).sum() / weights.sum())
+    weights = curves.SMOOTHING ** np.arange(200)[::-1]
+    assert curves.running_mean(list(values))[-1] == pytest.approx((weights * values).sum() / weights.sum())
 
 
 def test_a_picture_is_drawn_where_there_are_losses_only(tmp_path):
-    training_curves.draw(tmp_path, tmp_path / "none.png")
+    curves.draw(tmp_path, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
     write(tmp_path, 0, [{"step": s, "train/loss_sds": s, "train/grad_norm": 1} for s in range(20)])
-    training_curves.draw(tmp_path, tmp_path / "curves.png")
+    curves.draw(tmp_path, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.std() > 5

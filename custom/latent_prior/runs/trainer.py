@@ -1,0 +1,76 @@
+"""The Lightning trainer of a run: its arguments from the config, its callbacks and its loggers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from latent_prior import OptionError, host
+from latent_prior.runs.callbacks import AfterFirstStep, Progress, SaveOnInterrupt
+from latent_prior.runs.checkpoint import WholeCheckpoints
+from latent_prior.runs.resume import ExactResume
+
+
+def build(folder: Path, cfg: Any, system: Any, begin: Callable[[], None], trains: bool, on_gpu: bool) -> pl.Trainer:
+    """The trainer of the run in `folder`; `begin` is called after the first step. OptionError for a bad argument."""
+    given = _trainer_arguments(cfg.trainer, on_gpu)
+    shown = given.pop("enable_progress_bar", True)
+    ours = {
+        "callbacks": [*([Progress()] if shown else []), *(_callbacks(folder / "ckpts", cfg, begin) if trains else [])],
+        "logger": trains and _loggers(folder, system),
+        "accelerator": "gpu" if on_gpu else "cpu",
+        "devices": cfg.n_gpus,
+        "plugins": [WholeCheckpoints()],
+        "inference_mode": False,
+        "enable_progress_bar": bool(shown),
+    }
+    return _built(pl.Trainer, "trainer", ours, {"enable_model_summary": False} | given)
+
+
+def _callbacks(folder: Path, cfg: Any, begin: Callable[[], None]) -> list[Any]:
+    return [
+        AfterFirstStep(begin),
+        ExactResume(),
+        # with the counter a resumed run would write `last-v1.ckpt` beside a `last.ckpt` that grows old
+        _built(
+            ModelCheckpoint,
+            "checkpoint",
+            {"dirpath": str(folder)},
+            {"enable_version_counter": False} | host.config_to_primitive(cfg.checkpoint),
+        ),
+        LearningRateMonitor(logging_interval="step"),
+        SaveOnInterrupt(folder),
+    ]
+
+
+def _loggers(folder: Path, system: Any) -> list[Any]:
+    return [
+        TensorBoardLogger(str(folder), name="tb_logs"),
+        CSVLogger(str(folder), name="csv_logs", flush_logs_every_n_steps=1),
+        *system.get_loggers(),
+    ]
+
+
+def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> Any:
+    """cls(**ours, **given), with what is wrong in `given` reported under its config key."""
+    if taken := sorted(ours.keys() & given.keys()):
+        raise OptionError.because(
+            f"{key}.{taken[0]}: this is set for every run (GPUs by --gpu); remove it from the config"
+        )
+    try:
+        return cls(**ours, **given)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise OptionError.because(f"{key}: {error} (got {given})") from error
+
+
+def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
+    """Lightning's arguments from the config; half precision means nothing without a GPU."""
+    arguments = host.config_to_primitive(cfg)
+    if not on_gpu and str(arguments.get("precision", 32)).startswith(("16", "bf16")):
+        host.warn(f"trainer.precision={arguments['precision']} needs a GPU: training in float32")
+        arguments["precision"] = "32-true"
+    return arguments
