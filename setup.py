@@ -26,7 +26,7 @@ class BuildWithConfigs(build_py):
 
 setup(
     name="latent_prior",
-    version="0.1.0",
+    version="0.2.0",
     description="A latent diffusion model as a prior for threestudio, from plain pip, measured against the truth",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -34,7 +34,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "custom"},
     packages=find_packages("custom"),
-    package_data={"latent_prior": ["pocket/*.json", "pocket/weights/**/*", "pocket/stylegan/*"]},
+    package_data={"latent_prior": ["py.typed", "pocket/*.json", "pocket/weights/**/*", "pocket/stylegan/*"]},
     entry_points={"console_scripts": ["latent-prior = latent_prior.cli:main"]},
     install_requires=[
         "torch>=2.6",
@@ -45,7 +45,6 @@ setup(
         "safetensors>=0.4",
         "huggingface_hub>=0.27",
         "pytorch-lightning>=2.6",
-        "torchmetrics>=1.4",
         "omegaconf>=2.3",
         "nerfacc>=0.5.3",
         "trimesh>=4.5",
@@ -65,7 +64,18 @@ setup(
         "wandb": ["wandb"],
         "lora": ["peft>=0.13"],
         "threestudio": THREESTUDIO,
-        "dev": ["pytest>=8", "beartype>=0.19", "ruff>=0.9", "xatlas>=0.0.9", "peft>=0.13", *THREESTUDIO],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "beartype>=0.19",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "import-linter>=2.1",
+            "torchmetrics>=1.4",
+            "xatlas>=0.0.9",
+            "peft>=0.13",
+            *THREESTUDIO,
+        ],
     },
     cmdclass={"build_py": BuildWithConfigs},
 )

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["LatentPrior", "OptionError", "__version__", "options_under", "register"]
 
 

@@ -87,11 +87,13 @@ class ClipGuidance(host.BaseObject):
             raise OptionError.because(
                 f"got pictures of shape {tuple(rgb.shape)}; expected B H W 3: set system.geometry.n_feature_dims=3"
             )
-        out = {}
+        out: dict[str, Any] = {}
         # the precision is ours to choose, not the trainer's
         with torch.autocast(rgb.device.type, enabled=False):
             views = draw_views(len(rgb) * self.cfg.views, self.generator) if self.cfg.views > 1 else None
-            now = self._embedded(rgb, views) if self.use_directional or self.use_text else None
+            if not (self.use_directional or self.use_text):
+                return out
+            now = self._embedded(rgb, views)
             text = self._text(prompt or self.cfg.prompt)
             if self.use_directional:
                 before = self._embedded_source(source_rgb, rgb, views)

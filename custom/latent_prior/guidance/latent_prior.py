@@ -123,10 +123,11 @@ class LatentPriorGuidance(host.BaseObject):
             losses = self.prior.score(v, condition, (self.min_step, self.max_step), self.options, self.generator)
             norms = losses.gradient_norms() if torch.is_grad_enabled() and v.requires_grad else {}
             norms = {f"grad_norm_{name}": norm for name, norm in norms.items()}
-            out = {f"loss_{name}": term for name, term in losses.terms().items()}
-            require_finite({**out, **norms})
+            terms = {f"loss_{name}": term for name, term in losses.terms().items()}
+            require_finite({**terms, **norms})
+            out: dict[str, Any] = dict(terms)
             # lsd is ||w delta||^2 / 2B, so the norm needs no second pass
-            out["grad_norm"] = (2 * len(v) * losses.lsd.detach()).sqrt()
+            out["grad_norm"] = (2 * len(v) * terms["loss_sds"].detach()).sqrt()
             if self.use_directional:
                 out["loss_directional"] = self._directional(source_rgb, rgb_as_latents, condition, losses)
             out |= {**norms, "min_step": self.min_step, "max_step": self.max_step}

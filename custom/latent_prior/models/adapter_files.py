@@ -39,12 +39,7 @@ class AdapterFile:
     @cached_property
     def path(self) -> Path:
         """The weight file, fetched if it must be. Raises OptionError where there is none."""
-        found, stem = self.local(), STEMS[self.field]
-        if found is None:
-            for pattern in (f"{stem}.safetensors", "*.safetensors", f"{stem}.bin"):
-                found = hub.snapshot(self.name, [pattern], self.field, repr(self.name))
-                if self._weights_in(found):
-                    break
+        found = self.local() or self._fetched()
         file = self._weights_in(found) if found.is_dir() else found
         if file is None:
             raise OptionError.because(f"{self.entry!r} has no .safetensors file in {found}", self.field)
@@ -53,6 +48,15 @@ class AdapterFile:
                 f"{self.entry!r} is not a .safetensors file; pickled files are not read: convert it", self.field
             )
         return file
+
+    def _fetched(self) -> Path:
+        """The snapshot folder of a hub id, with as much in it as holds weights."""
+        stem = STEMS[self.field]
+        for pattern in (f"{stem}.safetensors", "*.safetensors", f"{stem}.bin"):
+            folder = hub.snapshot(self.name, [pattern], self.field, repr(self.name))
+            if self._weights_in(folder):
+                break
+        return folder
 
     def local(self) -> Path | None:
         """The path on this machine; None for a hub id. Raises OptionError for a path that does not exist."""

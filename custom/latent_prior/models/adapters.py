@@ -8,6 +8,7 @@ costs without. An adapter that does not fit the checkpoint, be it in part, is re
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import (
@@ -67,7 +68,7 @@ def with_all_vectors(prompt: str, tokenizer: CLIPTokenizer) -> str:
     return TextualInversionLoaderMixin().maybe_convert_prompt(prompt, tokenizer)
 
 
-def merge_loras(module: nn.Module, part: str, adapters: Sequence[AdapterFile], xl: bool) -> None:
+def merge_loras(module: Any, part: str, adapters: Sequence[AdapterFile], xl: bool) -> None:
     """Merge LoRAs into the `unet`, `text_encoder` or `text_encoder_2` of a checkpoint, as far as they concern it."""
     loader = StableDiffusionXLLoraLoaderMixin if xl else StableDiffusionLoraLoaderMixin
     unet = isinstance(module, UNet2DConditionModel)
@@ -144,7 +145,7 @@ def _require_fit(misfits: list[str], state: dict[str, Tensor]) -> None:
         )
 
 
-def _merge(text_encoder: nn.Module) -> None:
+def _merge(text_encoder: Any) -> None:
     """Merge what peft has put into a transformers model, and leave nothing of peft behind."""
     from diffusers.utils import recurse_remove_peft_layers
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -124,7 +124,7 @@ class Checkpoint:
     def schedule_changes(self) -> dict[str, object]:
         """What is known of the noise schedule beside the scheduler's config, under its keys: marks in a single file, and
         what the user says, which counts above all."""
-        changes = {}
+        changes: dict[str, object] = {}
         if self.kind == "single_file":
             with safe_open(self.location, framework="pt") as file:
                 marks, stated = set(file.keys()), file.metadata() or {}
@@ -218,9 +218,9 @@ def _single_file_configs(name: str, path: Path) -> str:
             "a model that predicts the noise or v",
             KEY,
         )
-    ends = [shapes.get(f"{UNET_PREFIX}{end}.weight") for end in ("input_blocks.0.0", "out.2")]
-    if all(ends):
-        check_channels(name, ends[0][1], ends[1][0])
+    first, last = (shapes.get(f"{UNET_PREFIX}{end}.weight") for end in ("input_blocks.0.0", "out.2"))
+    if first and last:
+        check_channels(name, first[1], last[0])
     beside = path.with_suffix("")
     return str(beside) if beside.is_dir() else _inferred_configs(path, shapes)
 

@@ -33,8 +33,8 @@ class Condition:
 
     def __getitem__(self, rows: slice) -> "Condition":
         """The condition of some of the latents."""
-        parts = (self.cond, self.uncond, self.negatives, self.negative_weights, self.null)
-        return Condition(*(None if part is None else part[rows] for part in parts))
+        given = {name: part for name, part in vars(self).items() if part is not None}
+        return Condition(**{name: part[rows] for name, part in given.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def predict(
 
     def guided(rows: Tensor) -> Tensor:
         cond, uncond = rows[:batch], rows[batch : 2 * batch]
-        if negatives is None:
+        if negatives is None or condition.negative_weights is None:
             return classifier_free_guidance(cond, uncond if null is None else rows[-batch:], scale)
         negs = rows[2 * batch : (2 + each) * batch].unflatten(0, (batch, each))
         return perp_neg(cond, uncond, negs, condition.negative_weights, scale)
@@ -97,7 +97,7 @@ def residual(
     """The noise residual `delta` in the variant that `options.score` names."""
     if options.score == "csd":
         return csd_residual(prediction.eps_cond, prediction.eps_uncond)
-    if options.score == "nfsd":
+    if options.score == "nfsd" and prediction.eps_null is not None:
         return nfsd_residual(
             prediction.eps_cond,
             prediction.eps_null,

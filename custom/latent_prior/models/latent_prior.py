@@ -238,7 +238,7 @@ class LatentPrior:
             )
         if condition.negatives is not None and options.score != "sds":
             raise OptionError("use_perp_neg", True, f"false: the score {options.score!r} knows no perp-neg")
-        if options.score == "nfsd" and torch.equal(condition.uncond, condition.null):
+        if options.score == "nfsd" and (condition.null is None or torch.equal(condition.uncond, condition.null)):
             flaws = "'unrealistic, blurry, low quality'"
             raise OptionError(
                 "negative_prompt",

@@ -56,7 +56,7 @@ class TextEncoder:
         self.dtype = dtype
         self.cache_dir = None if cache_dir is None else Path(os.path.expanduser(cache_dir))
         self._memory: dict[str, Tensor] = {}
-        self._towers: list[tuple] | None = None
+        self._towers: list[tuple] = []
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "B L D"]:
@@ -72,7 +72,7 @@ class TextEncoder:
 
     def unload(self) -> None:
         """Let go of the text towers; they are loaded again when a new prompt comes."""
-        self._towers = None
+        self._towers = []
 
     @cached_property
     def _empty_is_zero(self) -> bool:
@@ -105,7 +105,7 @@ class TextEncoder:
         return digest.hexdigest()
 
     def _embed(self, prompts: list[str]) -> Tensor:
-        if self._towers is None:
+        if not self._towers:
             loaded = [load_text_encoder(self.checkpoint, self.dtype, part) for part in text_towers(self.checkpoint)]
             self._towers = [(tokenizer, model.to(self.device)) for tokenizer, model in loaded]
         xl = self.checkpoint.is_xl
@@ -136,7 +136,10 @@ class TextEncoder:
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return tokens.input_ids.to(self.device)
 
-    def _file(self, prompt: str) -> Path:
+    def _cached(self, prompt: str) -> Path | None:
+        """The prompt's file in the cache; None without one."""
+        if self.cache_dir is None:
+            return None
         key = hashlib.sha256(f"{self.fingerprint}\0{prompt}".encode()).hexdigest()
         return self.cache_dir / f"{key}.safetensors"
 
@@ -144,24 +147,26 @@ class TextEncoder:
         """True if the prompt's embedding is in memory, fetched from disk if it must be."""
         if prompt in self._memory:
             return True
-        if self.cache_dir is None or not os.path.isfile(self._file(prompt)):  # Path.is_file raises without permission
+        file = self._cached(prompt)
+        if file is None or not os.path.isfile(file):  # Path.is_file raises without permission
             return False
         try:
-            self._memory[prompt] = load_file(self._file(prompt))["embedding"].to(self.device)
+            self._memory[prompt] = load_file(file)["embedding"].to(self.device)
         except (SafetensorError, OSError, KeyError) as error:
-            logger.warning("cached embedding %s is unreadable and computed anew: %s", self._file(prompt), error)
+            logger.warning("cached embedding %s is unreadable and computed anew: %s", file, error)
             return False
         return True
 
     def _store(self, prompt: str, embedding: Tensor) -> None:
-        if self.cache_dir is None:
+        file = self._cached(prompt)
+        if file is None:
             return
         try:
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._file(prompt)) as beside:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(file) as beside:
                 save_file({"embedding": embedding.cpu().contiguous()}, beside)
         except (OSError, SafetensorError) as error:
-            logger.warning("prompt embeddings are not kept: cannot write to %s: %s", self.cache_dir, error)
+            logger.warning("prompt embeddings are not kept: cannot write to %s: %s", file.parent, error)
             self.cache_dir = None
 
 
