@@ -17,6 +17,19 @@ from tiny_checkpoints import GEOMETRIES, write_checkpoint  # noqa: E402
 
 
 @pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """One checkpoint folder per geometry."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {geometry: write_checkpoint(root / name, geometry) for name, geometry in GEOMETRIES.items()}
+
+
+@pytest.fixture(scope="session")
+def pocket_like(folders):
+    """The checkpoint folder shaped like the pocket prior."""
+    return folders[GEOMETRIES["pocket"]]
+
+
+@pytest.fixture(scope="session")
 def tiny_prior(tmp_path_factory) -> Path:
     """A random checkpoint of the pocket prior's shape, a few kilobytes small."""
     return write_checkpoint(tmp_path_factory.mktemp("tiny") / "prior", GEOMETRIES["pocket"])

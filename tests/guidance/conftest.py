@@ -2,20 +2,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_checkpoints import GEOMETRIES, write_checkpoint
+from tiny_checkpoints import GEOMETRIES
 
 
 @pytest.fixture(scope="session", params=["pocket", "stable"])
 def geometry(request):
     """Each geometry in turn."""
     return GEOMETRIES[request.param]
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory):
-    """One checkpoint folder per geometry."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {geometry: write_checkpoint(root / name, geometry) for name, geometry in GEOMETRIES.items()}
 
 
 @pytest.fixture(scope="session")

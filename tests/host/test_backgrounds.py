@@ -66,4 +66,3 @@ def test_no_material():
     assert torch.equal(NoMaterial({}).export(features=features)["albedo"], torch.sigmoid(features))
     with pytest.raises(ValueError, match="system.material.n_output_dims is 3; .*system.geometry.n_feature_dims"):
         NoMaterial({})(latents)
-    assert NoMaterial({"requires_normal": True}).requires_normal and not NoMaterial({}).requires_normal

@@ -1,5 +1,5 @@
 import pytest
-from tiny_checkpoints import GEOMETRIES, write_checkpoint, write_single_file
+from tiny_checkpoints import GEOMETRIES, write_single_file
 
 
 @pytest.fixture(scope="session", params=GEOMETRIES)
@@ -9,22 +9,9 @@ def geometry(request):
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory):
-    """One checkpoint folder per geometry."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {geometry: write_checkpoint(root / name, geometry) for name, geometry in GEOMETRIES.items()}
-
-
-@pytest.fixture(scope="session")
 def folder(folders, geometry):
     """The checkpoint folder of the current geometry."""
     return folders[geometry]
-
-
-@pytest.fixture(scope="session")
-def pocket_like(folders):
-    """The checkpoint folder shaped like the pocket prior."""
-    return folders[GEOMETRIES["pocket"]]
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def test_scene_features_are_harmonics_of_the_scene():
     assert features.abs().max() < 2.01
 
 
-def test_taught_mapping_tells_the_scene_linearly(tmp_path):
+def test_the_mapping_says_the_scene_linearly(tmp_path):
     generator = tiny()
     z = stylegan.codes(1, 2000, TINY.z_dim)
     features = stylegan.scene_features(z)
@@ -82,7 +82,7 @@ def regress(folder):
     return stylegan.fit(folder, tiny(), z, images, torch.device("cpu"), steps=6, batch=4)
 
 
-def train_adversarially(folder):
+def compete(folder):
     z = stylegan.codes(3, 12, TINY.z_dim)
     images = (truth(z, size=16) * 255).byte()
     return adversarial.train_adversarially(
@@ -90,13 +90,13 @@ def train_adversarially(folder):
     )
 
 
-def teach(folder):
+def map_scenes(folder):
     generator = tiny()
     stylegan.train_mapping(folder, generator.mapping, steps=6)
     return generator
 
 
-@pytest.mark.parametrize("stage", [teach, regress, play])
+@pytest.mark.parametrize("stage", [map_scenes, regress, compete])
 def test_a_killed_stage_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch, stage):
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     whole = stage(tmp_path / "whole")
@@ -159,22 +159,22 @@ def test_path_length_is_the_jacobians_in_the_direction_drawn():
     assert length.item() == pytest.approx((total / w_plus.shape[1]) ** 0.5, rel=1e-5)
 
 
-def test_each_player_learns_from_its_own_loss():
+def test_each_network_learns_from_its_own_loss():
     gan = adversarial.GAN(tiny(), Discriminator(16, (8, 8, 8)))
     z, real = torch.randn(4, 16), torch.rand(4, 3, 16, 16) * 2 - 1
-    d, game, _ = adversarial.losses(gan, z, real)
+    d, g, _ = adversarial.losses(gan, z, real)
     with torch.no_grad():
         logits = gan.discriminator(real), gan.discriminator(gan.generator(z, noise_mode="none"))
         r1 = adversarial.R1_EVERY * adversarial.R1_WEIGHT
     penalty = adversarial.r1_penalty(gan.discriminator, real).detach()
     expected = F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean() + r1 * penalty
     torch.testing.assert_close(d.detach(), expected)
-    torch.testing.assert_close(game.detach(), F.softplus(-logits[1]).mean())
+    torch.testing.assert_close(g.detach(), F.softplus(-logits[1]).mean())
     d.backward(retain_graph=True)
     assert all(p.grad is None for p in gan.generator.parameters())
     assert all(p.grad is not None for p in gan.discriminator.parameters())
     gan.zero_grad()
-    game.backward()
+    g.backward()
     assert all(p.grad is None for p in gan.discriminator.parameters())
     assert any(p.grad is not None and p.grad.any() for p in gan.generator.parameters())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from latent_prior import cli
+from latent_prior import OptionError, cli
 from latent_prior.evaluate.bench import jobs
 from latent_prior.evaluate.bench.evaluation import Evaluation
 from latent_prior.evaluate.bench.results import Result
@@ -255,7 +255,7 @@ def test_the_default_is_three_methods_on_five_prompts(evaluate, monkeypatch):
 
     def record(variants, tasks, seeds, out, gpu):
         asked.update(labels=[v.label for v in variants], prompts=[task.prompt for task in tasks], seeds=seeds)
-        raise ValueError("recorded")
+        raise OptionError.because("recorded")
 
     monkeypatch.setattr(jobs, "planned", record)
     assert evaluate() == 2

@@ -53,8 +53,8 @@ def test_the_mesh_of_the_latest_export_is_taken(tmp_path):
 
 
 def test_what_is_no_run_is_refused(tmp_path, true_run):
-    with pytest.raises(ValueError, match="no run folder"):
+    with pytest.raises(ValueError, match="run folder"):
         measure.load_system(tmp_path)
     shutil.copytree(true_run / "configs", tmp_path / "run" / "configs")
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="no readable checkpoint"):
         measure.load_system(tmp_path / "run")
