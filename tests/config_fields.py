@@ -42,15 +42,8 @@ class Idle:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
-    """A field with one valid value only, for the reason given."""
-
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Table:
-    """The fields of `config`, each with a To (or a bare value), Refused, Idle or Fixed; `given` fills in functions."""
+    """The fields of `config`, each with a To (or a bare value), Refused or Idle; `given` fills in functions."""
 
     config: type
     observe: Callable[[dict[str, Any], Any], Any]
@@ -78,8 +71,6 @@ class Table:
     def check(self, field: str, given: Any) -> None:
         """Fail unless the field acts as its entry says."""
         probe = self.fields[field]
-        if isinstance(probe, Fixed):
-            return
         if isinstance(probe, Refused):
             with pytest.raises(OptionError, match=probe.message):
                 self.seen(dict(probe.base) | {field: probe.value}, given)

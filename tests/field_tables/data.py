@@ -30,6 +30,10 @@ def see_crops(settings, given):
     return see(OnePictureDataModule({"image": str(given.picture), "short_side": 16} | settings))
 
 
+def MASK(given):
+    return str(given.mask)
+
+
 STAGES = {"height": [2, 4], "width": [3, 4], "batch_size": [1, 2], "resolution_milestones": [5]}
 TABLES = [
     Table(
@@ -57,7 +61,6 @@ TABLES = [
             "eval_elevation_deg": 30.0,
             "eval_camera_distance": 3.0,
             "eval_fovy_deg": 30.0,
-            "light_sample_strategy": "magic3d",
             "batch_uniform_azimuth": To(False, {"batch_size": 2}),
             "progressive_until": 20,
             "rays_d_normalize": False,
@@ -82,7 +85,8 @@ TABLES = [
         see_crops,
         {
             "image": lambda given: str(given.other_picture),
-            "mask": lambda given: str(given.mask),
+            "mask": MASK,
+            "invert_mask": To(True, {"mask": MASK}),
             "short_side": 24,  # a multiple of 8
             "batch_size": 2,
             "crop": [0.5, 0.6],

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
-from config_fields import Fixed, Idle, Refused, Table, To
+from config_fields import Idle, Refused, Table, To
 from latent_prior import host
 from latent_prior.host.embedded.backgrounds import (
     NeuralEnvironmentMapBackground,
@@ -30,8 +30,6 @@ def volume(settings=None) -> VolumeGrid:
     points = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, n) for n in geometry.grid.shape[2:]], indexing="ij"))
     balls = [((points - torch.tensor(centre).view(3, 1, 1, 1)).norm(dim=0), r) for centre, r in BALLS]
     geometry.grid.data[0, 0] = torch.stack([(r - distance) * 40 for distance, r in balls]).amax(0)
-    if hasattr(geometry, "normal_grid"):
-        torch.nn.init.normal_(geometry.normal_grid)
     return geometry
 
 
@@ -62,8 +60,7 @@ def export(geometry, settings=None, material=None):
 
 def see_geometry(geometry):
     points = (torch.rand(40, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1) * 0.8
-    normals = geometry.cfg.normal_type is not None
-    field = geometry(points, output_normal=normals)
+    field = geometry(points, output_normal=True)
     flat = geometry.cfg.n_feature_dims != 3
     return {"field": field, "mesh": None if flat else export(geometry, {"min_component_fraction": 0.8})}
 
@@ -103,6 +100,9 @@ def see_renderer(settings, given):
 
 def see_exporter(settings, given):
     geometry = volume({"n_feature_dims": 4} if "latent_to_rgb" in settings else {"isosurface_threshold": 6.0})
+    if "fill_cavities" in settings:
+        geometry.grid.data[0, 0, 1:-1, 1:-1, 1:-1] = 40.0  # a block with a cavity
+        geometry.grid.data[0, 0, 4, 4, 4] = -200.0
     textures = {}
     if settings.get("texture"):
         textures = {"fmt": "obj", "max_faces": 60, "texture_size": 32}
@@ -111,13 +111,11 @@ def see_exporter(settings, given):
 
 def see_material(material, features):
     points = torch.randn(5, features, generator=torch.Generator().manual_seed(0))
-    wants = (material.requires_normal, material.requires_tangent)
-    return {"colour": material(features=points), "wants": wants, "weights": material.state_dict()}
+    return {"colour": material(features=points), "weights": material.state_dict()}
 
 
 def see_no_material(settings, given):
-    features = settings.get("input_feature_dims") or settings.get("n_output_dims", 3)
-    return see_material(NoMaterial(settings), features)
+    return see_material(NoMaterial(settings), settings.get("n_output_dims", 3))
 
 
 def see_latent_material(settings, given):
@@ -130,57 +128,47 @@ def see_latent_material(settings, given):
 def see_background(cls):
     def see(settings, given):
         background, directions = cls(settings), rays()["rays_d"]
-        trained = {name: parameter.requires_grad for name, parameter in background.named_parameters()}
-        drawn = [background(directions) for _ in range(4)]
-        return {"drawn": drawn, "shown": background.eval()(directions), "trained": trained}
+        return {"drawn": background(directions), "weights": background.state_dict()}
 
     return see
 
 
-ISOSURFACE = {
+GEOMETRY = {
+    "density_activation": "trunc_exp",
+    "normal_type": Refused(None, "normal_type is None"),
     "radius": 0.8,
-    "isosurface": Refused(False, "isosurface is false"),
-    "isosurface_method": Idle("mc-cpu", "the exporter does marching cubes for either"),
+    "isosurface": Refused(False, "isosurface is False"),
     "isosurface_resolution": 24,
     "isosurface_threshold": 4.0,
     "isosurface_chunk": 100,
     "isosurface_coarse_to_fine": False,
-    "isosurface_deformable_grid": Refused(True, "fixed grids only"),
-    "isosurface_outlier_n_faces_threshold": Idle(0.5, "ours goes by volume: exporter.min_component_fraction"),
 }
 TABLES = [
     Table(
         VolumeGrid.Config,
         see_volume,
-        ISOSURFACE
+        GEOMETRY
         | {
-            "weights": lambda given: f"{given.checkpoint}:volume",
             "isosurface_remove_outliers": False,
             "grid_size": [8, 9, 10],
             "n_feature_dims": 4,
-            "density_activation": "exp",
             "density_bias": 1.0,
             "density_blob_scale": To(3.0, {"density_bias": "blob"}),
             "density_blob_std": To(0.3, {"density_bias": "blob"}),
-            "normal_type": "pred",
         },
     ),
     Table(
         ImplicitVolume.Config,
         see_implicit,
-        ISOSURFACE
+        GEOMETRY
         | {
-            "weights": lambda given: f"{given.checkpoint}:implicit",
             "isosurface_remove_outliers": Idle(False, "this field is of one piece; volume-grid's probe has two"),
-            "n_input_dims": Fixed("points have three coordinates"),
             "n_feature_dims": 4,
-            "density_activation": "exp",
             "density_bias": "blob_dreamfusion",
             "density_blob_scale": 8.0,
             "density_blob_std": 0.3,
             "pos_encoding_config": GRID | {"n_levels": 3},
             "mlp_network_config": MLP | {"n_neurons": 6},
-            "normal_type": "analytic",
             "finite_difference_normal_eps": 0.2,
         },
     ),
@@ -188,21 +176,14 @@ TABLES = [
         NoMaterial.Config,
         see_no_material,
         {
-            "weights": To(
-                lambda given: f"{given.checkpoint}:material", {"input_feature_dims": 3, "mlp_network_config": MLP}
-            ),
             "n_output_dims": 4,
             "color_activation": "none",
-            "input_feature_dims": To(5, {"mlp_network_config": MLP}),
-            "mlp_network_config": To(MLP, {"input_feature_dims": 3}),
-            "requires_normal": True,
         },
     ),
     Table(
         LatentColourMaterial.Config,
         see_latent_material,
         {
-            "weights": lambda given: f"{given.checkpoint}:latent_material",
             "pretrained_model_name_or_path": lambda given: str(given.other_prior),
         },
     ),
@@ -210,19 +191,14 @@ TABLES = [
         SolidColorBackground.Config,
         see_background(SolidColorBackground),
         {
-            "weights": lambda given: f"{given.checkpoint}:solid",
             "n_output_dims": To(1, {"color": [0.5]}),
             "color": [0.1, 0.2, 0.3],
-            "learned": True,
-            "random_aug": True,
-            "random_aug_prob": To(1.0, {"random_aug": True}),
         },
     ),
     Table(
         TexturedBackground.Config,
         see_background(TexturedBackground),
         {
-            "weights": To(lambda given: f"{given.checkpoint}:textured", {"height": 4, "width": 4}),
             "n_output_dims": 4,
             "height": 8,
             "width": 8,
@@ -233,21 +209,16 @@ TABLES = [
         NeuralEnvironmentMapBackground.Config,
         see_background(NeuralEnvironmentMapBackground),
         {
-            "weights": lambda given: f"{given.checkpoint}:neural",
             "n_output_dims": 4,
             "color_activation": "none",
             "dir_encoding_config": {"otype": "SphericalHarmonics", "degree": 2},
             "mlp_network_config": MLP,
-            "random_aug": True,
-            "random_aug_prob": To(1.0, {"random_aug": True}),
-            "eval_color": [0.1, 0.2, 0.3],
         },
     ),
     Table(
         DenseVolumeRenderer.Config,
         see_renderer,
         {
-            "weights": lambda given: f"{given.checkpoint}:renderer",
             "radius": 0.8,
             "bounds": "sphere",
             "num_samples_per_ray": 7,
@@ -271,10 +242,11 @@ TABLES = [
             "save_video": True,
             "fmt": "glb",
             "save_name": "thing",
+            "up": "y",
             "isosurface_resolution": 24,
             "isosurface_threshold": "auto",
             "min_component_fraction": 0.8,
-            "fill_cavities": Idle(False, "this field has no cavity; generators/test_isosurface.py has"),
+            "fill_cavities": To(False, {"fill_cavities": True}),
             "smoothing": 1.0,
             "max_faces": 100,
             "texture": To(True, {"fmt": "obj"}),

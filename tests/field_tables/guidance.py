@@ -84,6 +84,7 @@ TABLES = [
         see_guidance,
         {
             "pretrained_model_name_or_path": lambda given: str(given.other_prior),
+            "prediction_type": "epsilon",
             "textual_inversion": To(lambda given: [given.word], {"textual_inversion": []}),
             "lora": lambda given: [given.lora],
             "half_precision_weights": Idle(False, "weights are float32 on a CPU"),

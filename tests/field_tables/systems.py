@@ -1,15 +1,13 @@
 """The systems, over toy guidances: their losses, gradients, optimisers, modules and what they write."""
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
 from config_fields import Idle, Refused, Table, To
-from field_tables.fields import GRID, rays
+from field_tables.fields import VolumeGrid, rays
 from latent_prior import host
 from latent_prior.editing.layer import LayerGeneratorConfig
-from latent_prior.host.embedded import systems as host_systems
 from latent_prior.host.embedded.materials import NoMaterial
 from latent_prior.rendering.volume_renderer import DenseVolumeRenderer
 from latent_prior.systems.layered_editing import LayeredEditingSystem
@@ -60,6 +58,12 @@ class ToyExporter(host.Exporter):
         return [self.cfg.word]
 
 
+class ToyGeometry(VolumeGrid):
+    def forward(self, points, **kwargs):
+        out = super().forward(points, **kwargs)
+        return out | {"density": out["density"] / 2}
+
+
 class ToyMaterial(NoMaterial):
     def forward(self, features, **kwargs):
         return super().forward(features, **kwargs) / 2
@@ -72,6 +76,7 @@ class ToyRenderer(DenseVolumeRenderer):
 
 
 TOYS = {
+    "toy-geometry": ToyGeometry,
     "toy-material": ToyMaterial,
     "toy-renderer": ToyRenderer,
     "toy-guidance": ToyGuidance,
@@ -90,31 +95,23 @@ SETTINGS = {
 
 
 def see(cls, settings, batch):
-    """A step of training, the optimiser and its schedule, what is freed, and the module."""
-    find, freed = host.find, []
+    """A step of training, the optimiser and its schedule, and the module."""
+    find = host.find
     with (
         patch.object(host, "find", lambda name, *key: TOYS.get(name) or find(name, *key)),
         patch("latent_prior.host.embedded.lift3d.find", lambda name, *key: TOYS.get(name) or find(name, *key)),
-        patch.object(host_systems, "cleanup", lambda: freed.append("x")),
     ):
         system = cls(settings)
         logged = {}
-        system.log = lambda name, value, **options: logged.update({name: float(value)})
+        system.log = lambda name, value, **options: logged.update({name: float(torch.as_tensor(value).detach())})
         system.on_fit_start()
         loss = system.training_step(dict(batch), 0)["loss"]
         loss.backward()
         configured = system.configure_optimizers()
         system.on_before_optimizer_step(configured["optimizer"])
-        loader = SimpleNamespace(dataset=None)
-        system._trainer = SimpleNamespace(
-            val_dataloaders=loader, test_dataloaders=loader, predicting=False, global_step=0, current_epoch=0
-        )
-        system.on_validation_batch_end(None, None, 0)
-        system.on_test_batch_end(None, None, 0)
         out = {
             "logged": logged,
             "prompt": getattr(system.guidance, "prompt", None),
-            "freed": "".join(freed),
             "optimizer": configured["optimizer"].state_dict(),
             "scheduler": type(configured.get("lr_scheduler", {}).get("scheduler")).__name__,
             "gradients": {name: p.grad for name, p in system.named_parameters()},
@@ -126,7 +123,7 @@ def see(cls, settings, batch):
 def see_text_to_3d(settings, given):
     small = {
         "geometry_type": "volume-grid",
-        "geometry": {"grid_size": [4, 4, 4]} if "geometry_type" not in settings else {},
+        "geometry": {"grid_size": [4, 4, 4]},
         "material_type": "no-material",
         "background_type": "solid-color-background",
         "renderer_type": "dense-volume-renderer",
@@ -169,8 +166,6 @@ BASE = {
     "loss": {"lambda_toy": 2.0},
     "optimizer": {"name": "SGD", "args": {"lr": 0.1}},
     "scheduler": {"name": "ExponentialLR", "args": {"gamma": 0.5}},
-    "cleanup_after_validation_step": True,
-    "cleanup_after_test_step": True,
     "guidance_type": "other-guidance",
     "guidance": {"grey": 0.1},
     "prompt_processor_type": "other-prompts",
@@ -185,8 +180,6 @@ def weights(name, module):
     }
 
 
-IMPLICIT = {"geometry_type": "implicit-volume", "geometry": {"pos_encoding_config": GRID}}
-CONVERTED = IMPLICIT | {"geometry_convert_from": lambda given: str(given.stage)}
 TABLES = [
     Table(
         LatentPriorSystem.Config,
@@ -199,11 +192,8 @@ TABLES = [
                 {"geometry": {"n_feature_dims": 3}, "background": {"n_output_dims": 3}},
             ),
             "random_background": [0.2, 0.4],
-            "geometry_type": To("implicit-volume", {"geometry": {}, "geometry_type": "volume-grid"}),
+            "geometry_type": "toy-geometry",
             "geometry": {"grid_size": [5, 5, 5]},
-            "geometry_convert_from": To(lambda given: str(given.stage), IMPLICIT),
-            "geometry_convert_inherit_texture": To(True, CONVERTED),
-            "geometry_convert_override": Refused({"raduis": 0.5}, "raduis", CONVERTED),
             "material_type": "toy-material",
             "material": {"color_activation": "none"},
             "background_type": "neural-environment-map-background",

@@ -67,7 +67,7 @@ class GridEncoding(nn.Module):
     def __init__(self, n_input_dims: int, config: Mapping[str, Any]):
         super().__init__()
         if not 1 <= n_input_dims <= len(PRIMES):
-            raise OptionError("system.geometry.n_input_dims", n_input_dims, f"1 to {len(PRIMES)}")
+            raise ValueError(f"n_input_dims is {n_input_dims}; expected 1 to {len(PRIMES)}")
         if str(config.get("interpolation", "Linear")).lower() != "linear":
             raise OptionError("pos_encoding_config.interpolation", config["interpolation"], "Linear")
         self.n_input_dims = n_input_dims

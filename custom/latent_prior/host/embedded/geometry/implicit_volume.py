@@ -21,8 +21,6 @@ class ImplicitVolume(BaseGeometry):
 
     @dataclass
     class Config(BaseGeometry.Config):
-        # Coordinates of a point.
-        n_input_dims: int = 3
         # Features beside the density; 0: none.
         n_feature_dims: int = 3
         # Added before the activation: blob_dreamfusion (Gaussian), blob_magic3d (cone), or a number.
@@ -66,7 +64,7 @@ class ImplicitVolume(BaseGeometry):
                 "system.geometry.density_bias", self.cfg.density_bias, f"one of {tuple(BLOBS)} or a number"
             )
         # the order of these decides which random numbers each gets
-        self.encoding = get_encoding(self.cfg.n_input_dims, self.cfg.pos_encoding_config)
+        self.encoding = get_encoding(3, self.cfg.pos_encoding_config)
         width = self.encoding.n_output_dims
         self.density_network = get_mlp(width, 1, self.cfg.mlp_network_config)
         if self.cfg.n_feature_dims > 0:
@@ -74,7 +72,7 @@ class ImplicitVolume(BaseGeometry):
 
     def encode(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N F"]:
         """The encoding of world points."""
-        flat = self.unit_cube(points).reshape(-1, self.cfg.n_input_dims)
+        flat = self.unit_cube(points).reshape(-1, 3)
         return self.encoding(flat).view(*points.shape[:-1], -1)
 
     def activate_density(self, points: Float[Tensor, "*N 3"], raw: Float[Tensor, "*N 1"]) -> Float[Tensor, "*N 1"]:
