@@ -58,7 +58,7 @@ class VertexColorMeshExporter(host.Exporter):
         # Seconds that the atlas may take; beyond, vertex colours are written instead. Fewer faces (max_faces) help.
         texture_timeout: float = 60.0
         # Whom vertex colours in a glb are for: viewers (linear light and a matte material, as glTF has it) or trimesh
-        # (sRGB, no material), see mesh_io.py; mesh_io.load_mesh reads either.
+        # (sRGB, no material), see files.py; files.load_mesh reads either.
         glb_for: str = "viewers"
         # For fields of latents: one row of three numbers for each channel, colours being (latents M + 1) / 2.
         latent_to_rgb: Any = None
