@@ -61,7 +61,7 @@ def see_guidance(settings, given):
         return out | {"words": guidance.prior.text_encoder(["a <b>"])}
     rgb = pictures(2, 48, 0).requires_grad_()
     cameras = {name: values[:2] for name, values in CAMERAS.items()}
-    for step in (0, 10):
+    for step in (0, 10) if "trainer_max_steps" in settings else (0,):
         guidance.update_step(0, step)
         showing = {"guidance_eval": "max_items_eval" in settings and step == 0}
         losses = guidance(rgb, given.prompts, **cameras, source_rgb=pictures(2, 48, 1), **showing)
