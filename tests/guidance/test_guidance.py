@@ -280,7 +280,7 @@ BACK_AGAIN = [0, 0.98, 0.01, 500, 0.98, 1000]  # right at both ends, wrong in th
         ({"min_step_percent": [0, 0.02, 0.6, 300], "max_step_percent": [200, 0.98, 0.5, 400, 0.98, 500]}, "max_step"),
         ({"min_step_percent": [0, 0.02, 0.3, 50, 0.02, 100], "anneal_end_percent": 0.2}, "anneal_end_percent is 0.2"),
         ({"guidance_rescale": [0, 0.0, 0.5, 100, 2.0, 100, 0.5, 200]}, "guidance_rescale is 2.0"),  # a jump
-        ({"guidance_scale": [0, 5.0, -5.0, 100, 5.0, 200]}, "guidance_scale is -5.0"),
+        ({"guidance_scale": [0, 5.0, -5.0, 100, 5.0, 200]}, "guidance_scale is -"),
     ],
 )
 def test_schedules_are_checked_at_every_knot_before_a_model_is_loaded(make_guidance, wrong, match, monkeypatch):

@@ -33,7 +33,7 @@ def guided(prior, v, condition, losses):
         alpha_bar = prior.denoiser.schedule.alphas_cumprod[losses.t[b]]
         z_t = alpha_bar.sqrt() * v[[b]] + (1 - alpha_bar).sqrt() * losses.eps[[b]]
         with torch.no_grad():
-            cond, uncond = (prior.denoiser(z_t, losses.t[[b]], c[[b]]) for c in (condition.cond, condition.uncond))
+            cond, uncond = (prior.denoiser(z_t, losses.t[[b]], c[[b]])[0] for c in (condition.cond, condition.uncond))
         rows.append(uncond + 7.0 * (cond - uncond))
     return torch.cat(rows)
 

@@ -201,7 +201,7 @@ def test_unknown_option(prior, images):
 
 def test_unknown_layer_is_found_on_loading(folder):
     with pytest.raises(ValueError, match="fm_layers.*up_7.*mid, up_0"):
-        LatentPrior.from_pretrained(str(folder), device="cpu", fm_layers=("up_7",))
+        LatentPrior.from_pretrained(str(folder), device="cpu", fm_layers=["up_7"])
 
 
 def test_timesteps_narrow_with_progress(prior, latents):
