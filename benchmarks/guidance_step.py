@@ -2,7 +2,8 @@
 its floor.
 
     THREESTUDIO_ROOT=~/threestudio python benchmarks/guidance_step.py
-    python benchmarks/guidance_step.py --options --input latents --repeats 1
+    python benchmarks/guidance_step.py --options --repeats 1       # every option, from latents and from pictures
+    python benchmarks/guidance_step.py --options --tiny            # whether it runs: seconds, figures of no use
 
 Networks have the architecture of Stable Diffusion 1.5 and random weights, which cost what real ones cost. Everything is
 measured in one process, taking turns, so that a machine that slows down slows all alike; ratios are medians over the
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -32,19 +34,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "custom"))
 LATENTS, PICTURES = "latents", "pictures"
 
 
-def networks(device: torch.device, dtype: torch.dtype):
-    """(UNet, VAE, scheduler) of Stable Diffusion 1.5 with random weights, frozen."""
+def networks(device: torch.device, dtype: torch.dtype, tiny: bool = False):
+    """(UNet, VAE, scheduler) of Stable Diffusion 1.5 with random weights, frozen; of a few channels if `tiny`."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # diffusers' defaults are SD 1.5's
+    narrow = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4} if tiny else {}
+    # diffusers' defaults are SD 1.5's
+    unet = UNet2DConditionModel(sample_size=8 if tiny else 64, cross_attention_dim=768, **narrow)
     levels = 4
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=(128, 256, 512, 512),
         layers_per_block=2,
-        sample_size=512,
+        sample_size=64 if tiny else 512,
+        **(narrow or {"block_out_channels": (128, 256, 512, 512)}),
     )
     scheduler = DDIMScheduler(
         beta_start=0.00085,
@@ -107,18 +111,17 @@ class Step:
     setting: Callable[[], AbstractContextManager] = nullcontext
 
 
-def steps(args: argparse.Namespace, device: torch.device) -> dict[str, Step]:
-    """The steps to compare, by label."""
+def steps(args: argparse.Namespace, device: torch.device, parts: tuple, latents: bool) -> dict[str, Step]:
+    """The steps to compare, by label, from latents or from pictures."""
     from latent_prior.models.condition import Condition
 
-    parts = networks(device, torch.float16 if device.type == "cuda" else torch.float32)
     unet, vae, _ = parts
-    prompts, batch, latents = Prompts(args.batch, device), args.batch, args.input == LATENTS
+    prompts, batch = Prompts(args.batch, device), args.batch
     condition = Condition(*prompts.embeddings.chunk(2))
 
     def floor(x: Tensor) -> Tensor | None:
         with torch.no_grad():
-            z = torch.randn(2 * batch, 4, 64, 64, device=device, dtype=unet.dtype)
+            z = torch.randn(2 * batch, 4, *(unet.config.sample_size,) * 2, device=device, dtype=unet.dtype)
             t = torch.full((2 * batch,), 500, device=device)
             unet(z, t, encoder_hidden_states=prompts.embeddings.to(unet.dtype))
         return None if latents else vae.encode((x * 2 - 1).to(vae.dtype)).latent_dist.mode().float().square().sum()
@@ -141,7 +144,7 @@ def steps(args: argparse.Namespace, device: torch.device) -> dict[str, Step]:
 
         found["threestudio"] = Step(plain)
     found["LSD"] = Step(objective(ours(*parts, device, use_fm=False, use_kl=False)))
-    whole = ours(*parts, device, fm_layers=tuple(args.fm_layers))
+    whole = ours(*parts, device, fm_layers=args.fm_layers)
     found["LSD + FM + KL"] = Step(objective(whole))
     if args.options:
         found |= {label: Step(objective(whole), setting) for label, setting in settings(unet, vae, whole).items()}
@@ -150,59 +153,44 @@ def steps(args: argparse.Namespace, device: torch.device) -> dict[str, Step]:
 
 def settings(unet, vae, prior) -> dict[str, Callable[[], AbstractContextManager]]:
     """The options of `Efficiency`, each as a context in which it is on."""
+    from latent_prior.models.efficiency import Efficiency, make_efficient
 
-    @contextmanager
-    def channels_last() -> Iterator[None]:
-        for module in (unet, vae):
-            module.to(memory_format=torch.channels_last)
-        yield
+    compiled_call, processors = [], unet.attn_processors
+
+    def contiguous() -> None:
         for module in (unet, vae):
             module.to(memory_format=torch.contiguous_format)
 
-    @contextmanager
-    def attention_slicing() -> Iterator[None]:
-        before = unet.attn_processors
-        unet.set_attention_slice("auto")
-        yield
-        unet.set_attn_processor(before)
-
-    @contextmanager
-    def gradient_checkpointing() -> Iterator[None]:
-        prior.autoencoder.checkpoint_activations()
-        yield
-        prior.autoencoder.recompute = vae.encoder.gradient_checkpointing = False
-        vae.encoder.eval()
-
-    @contextmanager
-    def compiled() -> Iterator[None]:
-        if not compiled_call:  # made once: the turn that is not counted pays for it
-            unet.compile()
-            compiled_call.append(unet._compiled_call_impl)
-        unet._compiled_call_impl = compiled_call[0]
-        yield
+    def interpreted() -> None:
+        compiled_call[:] = [unet._compiled_call_impl]
         unet._compiled_call_impl = None
 
-    compiled_call = []
-
-    @contextmanager
-    def token_merging() -> Iterator[None]:
+    def unmerged() -> None:
         import tomesd
 
-        tomesd.apply_patch(unet, ratio=0.5)
-        yield
         tomesd.remove_patch(unet)
 
-    found = {
-        "+ channels_last": channels_last,
-        "+ attention slicing": attention_slicing,
-        "+ gradient checkpointing": gradient_checkpointing,
-        "+ torch.compile": compiled,
+    undo = {
+        "+ channels_last": ({"enable_channels_last_format": True}, contiguous),
+        "+ attention slicing": ({"enable_attention_slicing": True}, lambda: unet.set_attn_processor(dict(processors))),
+        "+ gradient checkpointing": ({"enable_gradient_checkpointing": True}, vae.disable_gradient_checkpointing),
+        "+ torch.compile": ({"enable_compile": True}, interpreted),
+        "+ token merging 0.5": ({"token_merging": True, "token_merging_params": {"ratio": 0.5}}, unmerged),
     }
     if importlib.util.find_spec("tomesd") is None:
         print("token merging is left out: pip install tomesd", file=sys.stderr)
-    else:
-        found["+ token merging 0.5"] = token_merging
-    return found
+        undo.pop("+ token merging 0.5")
+
+    @contextmanager
+    def switched_on(options: dict, off: Callable[[], None]) -> Iterator[None]:
+        if "enable_compile" in options and compiled_call:  # made once: the turn that is not counted pays for it
+            unet._compiled_call_impl = compiled_call[0]
+        else:
+            make_efficient(prior.denoiser, prior.autoencoder, Efficiency(**options))
+        yield
+        off()
+
+    return {label: partial(switched_on, *how) for label, how in undo.items()}
 
 
 class Memory:
@@ -284,27 +272,32 @@ def table(seconds: dict[str, list[float]], megabytes: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", choices=(LATENTS, PICTURES), default=LATENTS, help="what the step starts from")
+    both = (LATENTS, PICTURES)
+    parser.add_argument("--input", nargs="+", choices=both, default=both, help="what the step starts from")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="turns that count; one more goes before them")
     parser.add_argument("--fm-layers", nargs="+", default=["up_0"], help="decoder layers of feature matching")
     parser.add_argument("--options", action="store_true", help="also the whole objective under each option")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too")
+    parser.add_argument("--tiny", action="store_true", help="networks of a few channels, to see whether it runs")
+    parser.add_argument("--out", metavar="FILE", help="write the tables there too")
     args = parser.parse_args()
     args.threestudio = bool(os.environ.get("THREESTUDIO_ROOT"))
     os.environ["LATENT_PRIOR_HOST"] = "threestudio" if args.threestudio else "embedded"
     from latent_prior import host
 
     device = host.get_device()
-    size = (4, 64, 64) if args.input == LATENTS else (3, 512, 512)
-    x = torch.rand(args.batch, *size, generator=torch.Generator().manual_seed(2)).to(device)
-    text = table(*measure(steps(args, device), x, args.repeats))
-    threads, layers = torch.get_num_threads(), " ".join(args.fm_layers)
-    what = f"{args.input}, batch {args.batch}, {device}, {threads} threads, FM of {layers}"
-    print(f"{what}\n\n{text}")
+    parts = networks(device, torch.float16 if device.type == "cuda" else torch.float32, args.tiny)
+    side, tables = parts[0].config.sample_size, []
+    for kind in args.input:
+        size = (4, side, side) if kind == LATENTS else (3, 8 * side, 8 * side)
+        x = torch.rand(args.batch, *size, generator=torch.Generator().manual_seed(2)).to(device)
+        text = table(*measure(steps(args, device, parts, kind == LATENTS), x, args.repeats))
+        threads, layers = torch.get_num_threads(), " ".join(args.fm_layers)
+        tables.append(f"{kind}, batch {args.batch}, {device}, {threads} threads, FM of {layers}\n\n{text}\n")
+        print(tables[-1], flush=True)
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(f"{what}\n\n{text}\n")
+        Path(args.out).write_text("\n".join(tables))
 
 
 if __name__ == "__main__":

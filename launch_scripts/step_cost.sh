@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# What a guidance step costs at Stable Diffusion 1.5's size, threestudio's and ours: the README's table. Half an hour on two
+# What a guidance step costs at Stable Diffusion 1.5's size, threestudio's and ours: the README's table. An hour on two
 # cores; nothing is downloaded, the networks have random weights.
 # usage: THREESTUDIO_ROOT=~/threestudio bash launch_scripts/step_cost.sh [benchmark arguments]
 set -euo pipefail
 : "${THREESTUDIO_ROOT:?set it to the folder of a threestudio checkout}"
 EXTRAS=threestudio
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-python benchmarks/guidance_step.py --input latents --options --out outputs/step_latents.md "$@"
-python benchmarks/guidance_step.py --input pictures --out outputs/step_pictures.md "$@"
+python benchmarks/guidance_step.py --options --out outputs/step_cost.md "$@"

@@ -41,7 +41,7 @@ def test_the_gpu_gives_what_the_cpu_gives():
     for device in (torch.device("cpu"), CUDA):
         prior = LatentPrior.from_pretrained("pocket", device=device, half_precision_weights=False)
         embedding = prior.text_encoder(["a red mug"] * 2)
-        eps.append(prior.denoiser(latents.to(device), torch.tensor([300, 700], device=device), embedding).cpu())
+        eps.append(prior.denoiser(latents.to(device), torch.tensor([300, 700], device=device), embedding)[0].cpu())
     torch.testing.assert_close(*eps, rtol=1e-2, atol=1e-3)
 
 
