@@ -47,10 +47,6 @@ class Edit:
         """As part of a file's name."""
         return self.description.replace(" ", "_")
 
-    @property
-    def changes_kind(self) -> bool:
-        return parse(self.source).kind != parse(self.target).kind
-
     def scene(self, size: int = SIZE) -> Scene:
         """The pictures, `size` pixels square."""
         subjects: list[Subject] = [parse(self.source), parse(self.target)]
