@@ -7,9 +7,9 @@ from latent_prior.host.embedded.scalars import C_max
 
 
 def scheduled(name: str, value: Any, epoch: int, global_step: int) -> float:
-    """The value of the option `name`, a number or a schedule, at a moment. Raises ValueError naming it."""
+    """The value of the option `name`, a number or a schedule, at a step of training. Raises OptionError naming it."""
     try:
-        C_max(value)  # reads it whole, where threestudio's C looks at one piece
+        C_max(value)  # checks all of it; threestudio's C looks at one piece only
         return host.C(value, epoch, global_step)
     except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:  # threestudio's raises the latter three
         raise OptionError(name, value, f"a number or a schedule: {error}") from error
