@@ -133,8 +133,8 @@ def extract_surface(
 
     Bodies that reach the grid's border are closed there. See `solid_mask` for the cleaning.
     smoothing: standard deviation in voxels of a Gaussian blur of the density, which is first clipped at twice the
-    threshold: the threshold is then half-way between that and 0, so flat surfaces do not move. Details and parts thinner
-    than about twice the deviation are lost. 0: no blur.
+    threshold: the threshold is then half-way between that and 0, so flat surfaces do not move. Details and parts
+    thinner than about twice the deviation are lost. 0: no blur.
 
     Raises:
         OptionError: nothing lies above the threshold.

@@ -2,8 +2,8 @@
 
 An embedding is the text tower's last hidden state, as in Stable Diffusion's pipelines: L rows of width D, where L is
 the tokenizer's `model_max_length`. Longer prompts are cut, with a warning, but keep the words of their view (", back
-view") if they end in them. Stable Diffusion XL has two towers: their second-to-last hidden states are concatenated along
-D, and a pooled embedding is packed below them as additional rows (packing.py).
+view") if they end in them. Stable Diffusion XL has two towers: their second-to-last hidden states are concatenated
+along D, and a pooled embedding is packed below them as additional rows (packing.py).
 
 Embeddings are kept in memory and, if a cache folder is given, on disk under a hash of the text tower's files, the
 precision and the prompt, so another checkpoint under the same path is never mistaken for this one. The tower is loaded
