@@ -3,9 +3,9 @@
 Importing this package is cheap: it pulls in neither torch nor diffusers nor a host framework. Two things load more:
 
 * `latent_prior.LatentPrior` (first use) loads the models layer;
-* `register()` names our guidance, systems, renderer and exporter in the host's registry. threestudio's loader of
-  custom extensions imports us after itself, so under threestudio registration happens here; `launch.py` and the
-  console script call `register()` themselves.
+* `register()` adds our guidance, systems, renderer and exporter to the host's registry. threestudio imports custom
+  extensions after itself, so under threestudio registration happens here; `launch.py` and the console script call
+  `register()` themselves.
 """
 
 import sys
@@ -17,11 +17,11 @@ __all__ = ["LatentPrior", "OptionError", "__version__", "options_under", "regist
 
 
 class OptionError(ValueError):
-    """Bad input that the user can mend: the only error that a command prints as one line, with exit code 2.
+    """Bad input that the user can fix: the only error that commands print as one line, with exit code 2.
 
-    `OptionError("views", 0, "at least 1")` reads "views is 0; expected at least 1". The core names the field alone; each
-    boundary puts its own prefix before it (`options_under`): a config key's path, or the dashes of a flag. Anything else
-    that is raised is a bug and keeps its traceback.
+    `OptionError("views", 0, "at least 1")` reads "views is 0; expected at least 1". The core only names the field; each
+    boundary adds its own prefix (`options_under`): a config key's path, or the dashes of a flag. Any other exception is
+    a bug and keeps its traceback.
     """
 
     def __init__(self, field: str, value: object, expected: str):
@@ -30,14 +30,14 @@ class OptionError(ValueError):
 
     @classmethod
     def because(cls, problem: str, field: str = "") -> "OptionError":
-        """Where a value and what was expected do not say it: "field: problem", or the problem alone."""
+        """For problems that a value and an expectation cannot describe: "field: problem", or only the problem."""
         error = cls.__new__(cls)
         ValueError.__init__(error, f"{field}: {problem}" if field else problem)
         error.field = field
         return error
 
     def under(self, prefix: str) -> "OptionError":
-        """The same error with `prefix` before its field; unchanged where it names none."""
+        """The same error with `prefix` before its field; unchanged if it has no field."""
         error = type(self).because(f"{prefix if self.field else ''}{self}")
         error.field = f"{prefix}{self.field}" if self.field else ""
         return error
@@ -45,7 +45,7 @@ class OptionError(ValueError):
 
 @contextmanager
 def options_under(prefix: str) -> Iterator[None]:
-    """Errors of options that are raised within name them with `prefix`, such as "system.guidance." or "--"."""
+    """Add `prefix`, such as "system.guidance." or "--", to the field of any OptionError raised inside."""
     try:
         yield
     except OptionError as error:
@@ -53,7 +53,7 @@ def options_under(prefix: str) -> Iterator[None]:
 
 
 def register() -> None:
-    """Register every type of the plugin with the host; calling it twice registers nothing twice."""
+    """Register every type of the plugin with the host; further calls have no effect."""
     import latent_prior.registration  # noqa: F401
 
 

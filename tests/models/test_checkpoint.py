@@ -56,7 +56,7 @@ def test_name_below_an_existing_folder_is_a_path(tmp_path, monkeypatch):
 
 
 def test_folder_that_is_no_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match="no diffusers checkpoint") as error:
+    with pytest.raises(ValueError, match="not a diffusers checkpoint") as error:
         resolve(str(tmp_path))
     assert_one_line(error)
 
@@ -301,8 +301,8 @@ def test_tokenizer_larger_than_its_text_encoder(folders, tmp_path):
 @pytest.mark.parametrize(
     ("part", "change", "match"),
     [
-        ("unet", {"sample_size": None}, "states no sample_size"),
-        ("unet", {"class_embed_type": "projection"}, "wants class labels"),
+        ("unet", {"sample_size": None}, "has no sample_size"),
+        ("unet", {"class_embed_type": "projection"}, "needs class labels"),
         ("vae", {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}, "latents_mean"),
     ],
 )
@@ -376,7 +376,7 @@ def test_a_unet_that_takes_more_than_latents_is_called_by_its_name(channels, kin
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "is a flow-matching model"),
         ({"use_flow_sigmas": True}, "is a flow-matching model"),
         ({"prediction_type": "flow_prediction"}, "is a flow-matching model"),
-        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "EDMEulerScheduler, states no beta_end"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "EDMEulerScheduler, has no beta_end"),
     ],
 )
 def test_a_schedule_of_another_kind_is_never_read_as_one_of_betas(config, match, pocket_like, tmp_path):

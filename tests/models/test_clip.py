@@ -253,7 +253,7 @@ def test_a_tensor_that_is_missing(folder, tmp_path):
     tensors = load_file(lacking / "model.safetensors")
     del tensors["visual_projection.weight"]
     save_file(tensors, lacking / "model.safetensors", {"format": "pt"})
-    refused(lacking, "lacks 1 of its tensors, for one 'visual_projection.weight'")
+    refused(lacking, "lacks 1 of its tensors, for example 'visual_projection.weight'")
 
 
 def pickled(folder, target, content):

@@ -124,7 +124,7 @@ def test_structure_compares_self_similarities():
         ({"generator": {"code": "top"}}, "system.generator.code is 'top'"),
         ({"generator": {"depth": 3}}, "depth"),
         ({"short_side": 7}, "system.short_side is 7; expected at least 8"),
-        ({"guidance_type": "clip-guidance", "loss": {"lambda_sds": 1.0}}, "lambda_sds is read by nothing"),
+        ({"guidance_type": "clip-guidance", "loss": {"lambda_sds": 1.0}}, "lambda_sds is not used by this system"),
         ({"loss": {"lambda_sparsity": -1.0}}, "expected a weight >= 0"),
     ],
 )

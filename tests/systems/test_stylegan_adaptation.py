@@ -173,7 +173,7 @@ def test_adaptive_places_keep_the_rest_still(generator_file):
         ({"adaptive_layers": 7, "trainable": ["synthesis.*"]}, "system.adaptive_layers is 7; expected 1 to 6"),
         ({"adaptive_layers": 2}, "leave them out, or set adaptive_layers=null"),
         ({"loss": {"lambda_grey": -1.0}}, "expected a weight >= 0"),
-        ({"guidance_type": "latent-prior-guidance", "loss": {"lambda_clip_text": 1.0}}, "is read by nothing"),
+        ({"guidance_type": "latent-prior-guidance", "loss": {"lambda_clip_text": 1.0}}, "is not used by this system"),
     ],
 )
 def test_bad_config_names_its_key(generator_file, settings, message):

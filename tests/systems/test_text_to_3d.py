@@ -86,8 +86,11 @@ def views():
         ({"loss": {"fm": 1.0}}, "system.loss.fm is not a weight"),
         ({"loss": {"emptiness_scale": "ten"}}, "system.loss.emptiness_scale is 'ten'"),
         ({"loss": {"emptiness_scale": 0}}, "system.loss.emptiness_scale is 0"),
-        ({"guidance_type": "latent-prior-guidance", "loss": {"lambda_gan": 1.0}}, "lambda_gan is read by nothing"),
-        ({"guidance_type": "clip-guidance", "loss": {"lambda_sds": 1.0}}, "lambda_sds is read by nothing"),
+        (
+            {"guidance_type": "latent-prior-guidance", "loss": {"lambda_gan": 1.0}},
+            "lambda_gan is not used by this system",
+        ),
+        ({"guidance_type": "clip-guidance", "loss": {"lambda_sds": 1.0}}, "lambda_sds is not used by this system"),
     ],
 )
 def test_bad_config_names_its_key(settings, message):

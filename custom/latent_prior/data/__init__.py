@@ -1,1 +1,1 @@
-"""The registered data modules of systems that are not lifted to 3D; cameras are the host's."""
+"""The registered data modules of the 2D systems; camera data modules belong to the host."""

@@ -1,8 +1,8 @@
-"""`latent-codes-datamodule`: codes z for a generator, standard normal.
+"""`latent-codes-datamodule`: standard normal codes z for a generator.
 
-Training draws them from torch's global generator, which the host saves and restores, so that a resumed run goes on
-exactly. Evaluation has codes of its own seed: a grid, then a closed path through the grid's codes for a video. The camera
-that every guidance of threestudio's contract asks for is always the same one.
+Training draws them from torch's global generator, which the host saves and restores, so a resumed run continues
+exactly. Evaluation uses codes from its own seed: a grid, then a closed path through the grid's codes for a video. The
+camera that threestudio's guidance contract requires is always the same one.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from latent_prior import OptionError, host
 
 @dataclass
 class LatentCodesDataModuleConfig:
-    batch_size: int = 4  # pictures a step
-    z_dim: int = 512  # the generator's
-    eval_seed: int = 0  # of the codes that pictures are shown for
+    batch_size: int = 4  # pictures per step
+    z_dim: int = 512  # size of the generator's z
+    eval_seed: int = 0  # of the codes in evaluation
     n_grid: int = 16  # codes of the before/after grid
     n_frames: int = 120  # frames of the interpolation; 0: no video
-    eval_batch_size: int = 8  # pictures at a time in evaluation
-    width: int = 64  # of the pictures, for the guidance's record
+    eval_batch_size: int = 8  # pictures per batch in evaluation
+    width: int = 64  # of the pictures, passed on to the guidance
     height: int = 64
 
 
 def camera(count: int) -> dict[str, Tensor]:
-    """The camera of `count` pictures that have none: from the front, at distance 1."""
+    """A constant camera for `count` pictures: from the front, at distance 1."""
     return {
         "elevation": torch.zeros(count),
         "azimuth": torch.zeros(count),
@@ -40,7 +40,7 @@ def camera(count: int) -> dict[str, Tensor]:
 
 
 def path(keys: Float[Tensor, "K Z"], frames: int) -> Float[Tensor, "frames Z"]:
-    """A closed path through `keys` at even steps, along great circles (slerp), so that every point is a likely code."""
+    """A closed path through `keys` in even steps along great circles (slerp), so every point is a likely code."""
     position = torch.arange(frames, dtype=keys.dtype) * len(keys) / frames
     start, share = position.long(), position.frac()[:, None]
     a, b = keys[start], keys[(start + 1) % len(keys)]
@@ -61,7 +61,7 @@ class RandomCodes(IterableDataset, host.Updateable):
             yield {}
 
     def collate(self, batch: Any) -> dict[str, Any]:
-        """Draw a batch; what comes in is ignored."""
+        """Draw a batch; the argument is ignored."""
         count = self.cfg.batch_size
         size = {"height": self.cfg.height, "width": self.cfg.width}
         return {"z": torch.randn(count, self.cfg.z_dim), **camera(count), **size}
@@ -86,7 +86,7 @@ class FixedCodes(Dataset):
 
 @host.register("latent-codes-datamodule")
 class LatentCodesDataModule(pl.LightningDataModule):
-    """Lightning's access to the codes."""
+    """Lightning's data module of the codes."""
 
     cfg: DictConfig  # of LatentCodesDataModuleConfig
 

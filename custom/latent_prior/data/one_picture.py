@@ -1,8 +1,8 @@
-"""`one-picture-datamodule`: random crops of one picture for training, the whole of it for evaluation, with its mask if any.
+"""`one-picture-datamodule`: random crops of one picture for training, all of it for evaluation; its mask if any.
 
-The picture is brought to `short_side`, its shape kept; a crop keeps that shape too and comes back to that size, so that
-every step has one size. Crops are drawn from torch's global generator, which the host saves and restores, so that a
-resumed run goes on exactly. The camera that every guidance of threestudio's contract asks for is always the same one.
+The picture is resized to `short_side`, keeping its aspect ratio; a crop has the same aspect ratio and is resized to the
+same size, so all steps have one size. Crops are drawn from torch's global generator, which the host saves and restores,
+so a resumed run continues exactly. The camera that threestudio's guidance contract requires is always the same one.
 """
 
 from dataclasses import dataclass, field
@@ -24,22 +24,22 @@ from latent_prior.files import pictures as picture_files
 
 @dataclass
 class OnePictureDataModuleConfig:
-    image: str = ""  # the picture to edit: any format of Pillow's
-    # White where the edit goes, of the picture's size; alpha: the picture's own, so that the edit goes where it is
-    # opaque; empty: none is known.
+    image: str = ""  # the picture to edit: any format that Pillow reads
+    # White where the edit goes, of the picture's size; alpha: the picture's own alpha, so the edit goes where it is
+    # opaque; empty: no mask.
     mask: str = ""
     invert_mask: bool = False  # the edit goes where the mask is black
-    short_side: int = 64  # of the picture in training, in pixels
-    batch_size: int = 1  # crops a step
-    crop: list[float] = field(default_factory=lambda: [0.85, 1.0])  # sides of a crop, as shares of the picture's
+    short_side: int = 64  # of the picture in training, pixels
+    batch_size: int = 1  # crops per step
+    crop: list[float] = field(default_factory=lambda: [0.85, 1.0])  # range of a crop's sides, relative to the picture's
     flip: float = 0.5  # probability that a crop is mirrored
-    jitter: float = 0.0  # most that brightness and contrast of a crop change, as shares
-    whole: float = 0.02  # probability that the whole picture is shown in place of a crop
+    jitter: float = 0.0  # largest relative change of a crop's brightness and contrast
+    whole: float = 0.02  # probability of the whole picture instead of a crop
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and its mask at the size of training, in [0, 1], and the picture at its own size, with its alpha if any."""
+    """A picture and its mask at training size, in [0, 1], and the picture at its own size, with its alpha if any."""
 
     pixels: Float[Tensor, "3 H W"]
     mask: Float[Tensor, "1 H W"] | None
@@ -47,7 +47,7 @@ class Picture:
 
 
 def read(cfg: DictConfig) -> Picture:
-    """The picture that a config names. Raises OptionError, naming the key, for what cannot be used."""
+    """The picture that a config names. Raises OptionError, naming the key, if it cannot be used."""
     if not cfg.image:
         raise OptionError.because("data.image is empty; say which picture to edit, e.g. data.image=photo.png")
     if cfg.invert_mask and not cfg.mask:
@@ -65,7 +65,7 @@ def read(cfg: DictConfig) -> Picture:
 def cropped(
     pixels: Float[Tensor, "C H W"], share: float, at: tuple[float, float], mirrored: bool, mode: str = "bilinear"
 ) -> Float[Tensor, "C H W"]:
-    """The part of `share` of both sides that lies at `at` (down, right; shares of the room there is), at full size."""
+    """A crop of `share` of both sides at `at` (down, right; fractions of the free room), resized to full size."""
     height, width = pixels.shape[1:]
     h, w = max(1, round(height * share)), max(1, round(width * share))
     top, left = round(at[0] * (height - h)), round(at[1] * (width - w))
@@ -89,7 +89,7 @@ class RandomCrops(IterableDataset, host.Updateable):
             yield {}
 
     def collate(self, batch: Any) -> dict[str, Any]:
-        """Draw a batch; what comes in is ignored."""
+        """Draw a batch; the argument is ignored."""
         pairs = [self._draw() for _ in range(self.cfg.batch_size)]
         out = {"picture": torch.stack([picture for picture, _ in pairs])}
         if self.picture.mask is not None:
@@ -97,7 +97,7 @@ class RandomCrops(IterableDataset, host.Updateable):
         return out | camera(len(pairs)) | {"height": out["picture"].shape[2], "width": out["picture"].shape[3]}
 
     def _draw(self) -> tuple[Tensor, Tensor | None]:
-        # always as many numbers, so that a setting changes no other's
+        # always the same number of draws, so that one setting does not affect the others
         whole, share, down, right, mirrored, brightness, contrast = torch.rand(7).tolist()
         low, high = self.cfg.crop
         share = 1.0 if whole < self.cfg.whole else low + (high - low) * share
@@ -127,7 +127,7 @@ class WholePicture(Dataset):
 
 @host.register("one-picture-datamodule")
 class OnePictureDataModule(pl.LightningDataModule):
-    """Lightning's access to the picture."""
+    """Lightning's data module of the picture."""
 
     cfg: DictConfig  # of OnePictureDataModuleConfig
 
@@ -143,7 +143,7 @@ class OnePictureDataModule(pl.LightningDataModule):
         for name in ("flip", "jitter", "whole"):
             if not 0 <= self.cfg[name] <= 1:
                 raise OptionError(f"data.{name}", self.cfg[name], "a number in [0, 1]")
-        # read at once: a file that cannot be used should not cost the loading of a model
+        # read now, so that an unusable file is reported before a model is loaded
         self.picture = read(self.cfg)
 
     def setup(self, stage: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, paths as users write them, and names for files. Standard library only."""
+"""Atomic writes of files, paths as users write them, and names for files. Standard library only."""
 
 import os
 import re
@@ -13,11 +13,11 @@ __all__ = ["atomic_write", "slug", "user_path"]
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, of the same suffix, that takes its place once the block has ended well.
+    """A temporary path next to `path`, with the same suffix, that replaces it once the block has ended without errors.
 
-    The bytes are on the disk before that, so neither a kill nor a power cut leaves half a file, and an error leaves what
-    was there. The file's mode follows the umask, whatever the writer makes of it (safetensors and Lightning write
-    through temporary files that only their owner may read).
+    The bytes are flushed to disk first, so neither a kill nor a power cut leaves half a file, and an error leaves the
+    old file. The file's mode follows the umask, whatever the writer sets (safetensors and Lightning write through
+    temporary files that only their owner may read).
     """
     path = Path(path)
     beside = path.with_name(f".{path.stem[:100]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
@@ -34,16 +34,16 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def user_path(path: str | os.PathLike) -> Path:
-    """A path from a config or a flag, with `~` expanded; that of an unknown user stays as it is."""
+    """A path from a config or a flag, with `~` expanded; unchanged for an unknown user."""
     return Path(os.path.expanduser(path))
 
 
 def slug(text: str) -> str:
     """A text, such as a prompt, as a short name for a file or folder: its words of any script, joined by underscores.
 
-    At most 60 characters and 180 bytes, cut between words where that is possible; "prompt" where no word is left.
+    At most 60 characters and 180 bytes, cut between words if possible; "prompt" if no word is left.
     """
-    text = re.sub("[\ufe00-\ufe0f]", "", unicodedata.normalize("NFC", text))  # they only choose how an emoji looks
+    text = re.sub("[\ufe00-\ufe0f]", "", unicodedata.normalize("NFC", text))  # they only select how an emoji looks
     words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
     short = "_".join(words)[:61]  # one more, so that a word that ends at the limit is kept
     while len(short) > 60 or len(short.encode()) > 180:

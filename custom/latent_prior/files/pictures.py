@@ -1,6 +1,6 @@
-"""Pictures and masks from files, as users have them: any format of Pillow's, turned as EXIF says, in 8 bits of sRGB.
+"""Users' pictures and masks from files: any format that Pillow reads, rotated by EXIF, as 8-bit sRGB.
 
-A mask is white where the edit goes. What is transparent in it counts as black, and grey is a soft edge.
+A mask is white where the edit goes. Its transparent parts count as black, and grey is a soft edge.
 """
 
 import logging
@@ -20,31 +20,31 @@ from latent_prior.files import pixel_formats, user_path
 
 logger = logging.getLogger(__name__)
 
-SMALLEST = 16  # pixels a side of a picture that there is something to edit in
-LARGEST = 80_000_000  # pixels; more would take gigabytes before it could be made smaller
-LONGEST = 4  # most that the long side may be of the asked-for short one: of longer pictures both get smaller
-MULTIPLE = 8  # what the sides of a picture are rounded to, so that every latent pixel has its block
-PAPER = (255, 255, 255)  # what transparency is flattened over
-ALPHA = "alpha"  # in place of a mask's file: the picture's own alpha
-FAINT = 13  # a mask's grey below which an edit cannot be seen, of 255
-SOFT = 128  # a mask that is nowhere brighter than this is more likely a mistake than a soft one
+SMALLEST = 16  # pixels; minimum side of a picture to edit
+LARGEST = 80_000_000  # pixels; more would take gigabytes before it could be scaled down
+LONGEST = 4  # maximum ratio of the long side to the requested short side; longer pictures get smaller
+MULTIPLE = 8  # sides are rounded to multiples of this, so that every latent pixel has a full block
+PAPER = (255, 255, 255)  # background of transparent pixels
+ALPHA = "alpha"  # instead of a mask's file: the picture's own alpha
+FAINT = 13  # grey of a mask, of 255, below which an edit is invisible
+SOFT = 128  # a mask that is nowhere brighter than this is probably a mistake
 
 
 def read_picture(path: str | Path, key: str = "data.image") -> Image.Image:
     """The picture in RGB at its own size, flattened over PAPER. `key`: the config key or flag that errors name.
 
-    Raises OptionError for a file that is missing, no picture, broken, or of more than LARGEST pixels.
+    Raises OptionError for a file that is missing, not a picture, broken, or has more than LARGEST pixels.
     """
     return flattened(read_with_alpha(path, key))
 
 
 def read_with_alpha(path: str | Path, key: str = "data.image") -> Image.Image:
-    """The same in RGBA where the file has alpha, with the colours that it has under it."""
+    """The same in RGBA if the file has alpha, keeping the colours of transparent pixels."""
     return pixel_formats.in_srgb(_opened(path, key), f"{key}: {path}")
 
 
 def flattened(picture: Image.Image) -> Image.Image:
-    """RGB or RGBA over PAPER, in RGB."""
+    """An RGB or RGBA picture over PAPER, in RGB."""
     if picture.mode == "RGB":
         return picture
     return Image.alpha_composite(Image.new("RGBA", picture.size, (*PAPER, 255)), picture).convert("RGB")
@@ -60,11 +60,11 @@ def require_size(picture: Image.Image, path: str | Path, key: str = "data.image"
 
 
 def read_mask(path: str | Path, picture: Image.Image, key: str = "data.mask", *, invert: bool = False) -> Image.Image:
-    """A mask over `picture`, as an image of mode L: 255 where the edit goes, 0 elsewhere, grey at soft edges.
+    """A mask for `picture`, as an image of mode L: 255 where the edit goes, 0 elsewhere, grey at soft edges.
 
-    path: a file, or ALPHA: white where `picture` (from `read_with_alpha`) is opaque. In files, values of 0 and 1 alone
-    stand for 0 and 255. Raises OptionError for what `read_picture` does, a mask of another size than the picture's, one
-    that selects nothing, and ALPHA of a picture that is opaque all over.
+    path: a file, or ALPHA: white where `picture` (from `read_with_alpha`) is opaque. In a file with only
+    the values 0 and 1, these stand for 0 and 255. Raises OptionError as `read_picture` does, and for a mask whose size
+    is not the picture's, one that selects nothing, and ALPHA of a fully opaque picture.
     """
     if str(path) == ALPHA:
         name, mask = f"{key}: the picture's alpha", _alpha(picture, key)
@@ -98,15 +98,15 @@ def _alpha(picture: Image.Image, key: str) -> Image.Image:
 
 
 def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Width and height with the short side near `short_side`, the shape kept, both multiples of MULTIPLE."""
+    """Width and height with the short side near `short_side`, the aspect ratio kept, and both multiples of MULTIPLE."""
     scale = min(short_side / min(size), LONGEST * short_side / max(size))
     return tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in size)
 
 
 def scaled(image: Image.Image, short_side: int) -> Image.Image:
-    """The picture (RGB), or mask (L), at the size that `scaled_size` says."""
+    """The picture (RGB) or mask (L), resized to `scaled_size`."""
     size = scaled_size(image.size, short_side)
-    # a sharper filter would leave rings around a mask
+    # a sharper filter would cause ringing in a mask
     return image.resize(size, Image.Resampling.BILINEAR if image.mode == "L" else Image.Resampling.LANCZOS)
 
 
@@ -117,18 +117,18 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "C H W"]:
 
 
 def to_picture(pixels: Float[Tensor, "C H W"]) -> Image.Image:
-    """The inverse of `to_tensor`; of four channels the last is alpha. What is outside [0, 1] is clipped."""
+    """The inverse of `to_tensor`; a fourth channel is alpha. Values outside [0, 1] are clipped."""
     rows = (pixels.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows)
 
 
 def _opened(path: str | Path, key: str) -> Image.Image:
-    """The file's first picture, turned as EXIF says, in 8 bits of whatever colour space and mode it is of."""
+    """The file's first picture, rotated by EXIF, in 8 bits, in its own colour space and mode."""
     path = user_path(path)
-    if not os.path.isfile(path):  # which takes names that are too long, unlike Path's
+    if not os.path.isfile(path):  # accepts names that are too long, unlike Path's
         raise OptionError.because(f"{key}: there is no file {path}")
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # our own limit says which key to change
+    Image.MAX_IMAGE_PIXELS = None  # our own limit names the key
     try:
         with Image.open(path) as image:
             size = math.prod(image.size)

@@ -1,4 +1,4 @@
-"""What a picture's file may say of its pixels, brought to 8 bits of sRGB: deep and float grey, colour profiles, alpha."""
+"""Converts the pixel formats of picture files to 8-bit sRGB: deep and float grey, colour profiles, alpha."""
 
 import logging
 from io import BytesIO
@@ -10,19 +10,19 @@ from latent_prior import OptionError
 
 logger = logging.getLogger(__name__)
 
-MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's name for the colour space of a profile
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile: Pillow's mode
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether some of it may be transparent."""
+    """Whether the image may have transparent pixels."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
 
 
 def eight_bit(image: Image.Image, name: str) -> Image.Image:
-    """Deep grey scaled to 8 bits, where Pillow clips it.
+    """Deep grey, scaled to 8 bits instead of clipped as by Pillow.
 
-    Floats are in [0, 1], integers go to 65535, or to 255 where none is above it. Other modes come back as they are.
-    Raises OptionError, with `name` before it, for values out of range and NaN.
+    Floats are in [0, 1]; integers go up to 65535, or to 255 if none is above it. Other modes are returned unchanged.
+    Raises OptionError, which begins with `name`, for values out of range and NaN.
     """
     if not image.mode.startswith(("I", "F")):
         return image
@@ -40,23 +40,23 @@ def eight_bit(image: Image.Image, name: str) -> Image.Image:
 
 
 def in_srgb(image: Image.Image, name: str) -> Image.Image:
-    """The picture in sRGB, of mode RGB, or RGBA where the file has alpha, without a profile.
+    """The picture in sRGB, of mode RGB, or RGBA if the file has alpha, without a profile.
 
-    A profile that cannot be used is ignored with a notice. Raises OptionError for modes that Pillow does not convert.
+    A profile that cannot be used is ignored with a warning. Raises OptionError for modes that Pillow does not convert.
     """
     try:
         alpha = image.convert("RGBA").getchannel("A") if has_alpha(image) else None
         image = _through_profile(image, name) if image.info.get("icc_profile") else image.convert("RGB")
     except ValueError as error:
         raise OptionError.because(f"{name} cannot be taken as RGB: {error}") from error
-    image.info = {}  # else Pillow writes the file's profile and transparent colour beside the new pixels
+    image.info = {}  # otherwise Pillow writes the file's profile and transparent colour with the new pixels
     if alpha is not None:
         image.putalpha(alpha)
     return image
 
 
 def grey(image: Image.Image) -> Image.Image:
-    """Luminance over black, of mode L: what is transparent is 0."""
+    """Luminance over black, of mode L: transparent pixels are 0."""
     if not has_alpha(image):
         return image.convert("L")
     image = image.convert("RGBA")
@@ -64,7 +64,7 @@ def grey(image: Image.Image) -> Image.Image:
 
 
 def _through_profile(image: Image.Image, name: str) -> Image.Image:
-    """RGB through the image's own profile; as if that were sRGB, with a notice, where it cannot be used."""
+    """RGB through the image's own profile; if it cannot be used, as if it were sRGB, with a warning."""
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(image.info["icc_profile"]))
         space = profile.profile.xcolor_space.strip()
@@ -83,7 +83,7 @@ def _through_profile(image: Image.Image, name: str) -> Image.Image:
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether no colour changes by more than rounding: pictures in sRGB, as most are, keep their bytes."""
+    """Whether colours change by rounding at most, so that pictures in sRGB, as most are, keep their bytes."""
     levels = np.linspace(0, 255, 18).round().astype(np.uint8)
     probe = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
     after = np.asarray(ImageCms.applyTransform(Image.fromarray(probe), transform), dtype=int)

@@ -1,1 +1,1 @@
-"""The prior behind the host's guidance and prompt-processor contracts; importing a module here registers its type."""
+"""The prior as the host's guidance and prompt processor; importing a module here registers its type."""

@@ -1,8 +1,9 @@
-"""Random views of pictures: cropped, mirrored, slightly turned and tilted, as CLIP guidance wants them.
+"""Random views of pictures for CLIP guidance: cropped, mirrored, slightly rotated and tilted.
 
-CLIP answers to patterns that no eye sees; what must hold in many views of a picture must show. A view is a homography M,
-3 3, from the view's points to the picture's, in coordinates in which the picture is the square [-1, 1]^2 (x to the right,
-y down): the view's pixel at p shows the picture at M p. What lies outside the picture repeats its border.
+CLIP also responds to patterns that people cannot see; requiring a match in many views of a picture suppresses them. A
+view is a homography M, 3 3, from the view's points to the picture's, in coordinates in which the picture is the square
+[-1, 1]^2 (x to the right, y down): the view's pixel at p shows the picture at M p. Outside the picture its border is
+repeated.
 """
 
 import torch
@@ -10,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-CROP = (0.85, 1.0)  # side of the part that is shown, as a share of the picture's
-AFFINE = 0.05  # most that a turn, stretch or shear adds to an entry of the matrix
-PERSPECTIVE = 0.05  # most that a tilt shrinks or stretches from the centre to an edge
+CROP = (0.85, 1.0)  # side of the visible part, as a fraction of the picture's
+AFFINE = 0.05  # largest change of a matrix entry by rotation, stretch or shear
+PERSPECTIVE = 0.05  # largest relative shrinking or stretching by a tilt, from the centre to an edge
 
 
 def draw_views(count: int, generator: torch.Generator | None = None) -> Float[Tensor, "N 3 3"]:
@@ -34,7 +35,7 @@ def draw_views(count: int, generator: torch.Generator | None = None) -> Float[Te
 
 
 def seen_from(images: Float[Tensor, "N C H W"], views: Float[Tensor, "N 3 3"]) -> Float[Tensor, "N C H W"]:
-    """Each picture under its view, bilinearly, at its own size; differentiable in the pictures."""
+    """Each picture under its view, resampled bilinearly at its own size; differentiable in the pictures."""
     views = views.to(images)
     identity = torch.eye(2, 3, device=images.device, dtype=images.dtype).repeat(len(images), 1, 1)
     points = F.affine_grid(identity, list(images.shape), align_corners=False)

@@ -1,8 +1,9 @@
-"""`clip-guidance`: CLIP in the prior's place, under the same guidance contract.
+"""`clip-guidance`: CLIP instead of the prior, with the same guidance contract.
 
-Two terms: loss_clip_directional (StyleGAN-NADA, Gal et al. 2022), which moves a picture from what it was as the texts move
-from source to target, and loss_clip_text (Text2LIVE, Bar-Tal et al. 2022), which brings it near the target. Their weights
-are the system's, `system.loss.lambda_clip_directional` and `lambda_clip_text`.
+Two terms: loss_clip_directional (StyleGAN-NADA, Gal et al. 2022), which moves a picture from its source in the
+direction from the source text to the target text, and loss_clip_text (Text2LIVE, Bar-Tal et al. 2022), which
+moves it towards the target text. The system sets their weights, `system.loss.lambda_clip_directional` and
+`lambda_clip_text`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from latent_prior.prior import directional_loss, require_finite, spherical_dista
 
 @host.register("clip-guidance")
 class ClipGuidance(host.BaseObject):
-    """Scores pictures by their embeddings' way from a source, and by their distance to a text."""
+    """Scores pictures by the direction of their embeddings from a source, and by their distance to a text."""
 
     @dataclass
     class Config(host.BaseObject.Config):
@@ -30,31 +31,31 @@ class ClipGuidance(host.BaseObject):
         clip_name_or_path: str = "pocket"
         # What the pictures should show, usually ${system.prompt_processor.prompt}.
         prompt: str = ""
-        # What the source's pictures show, for the directional term; empty: not said.
+        # What the source's pictures show, for the directional term; empty: not given.
         source_prompt: str = ""
         # Compute loss_clip_directional, which needs source_rgb and source_prompt.
         use_directional: Switch = False
         # Compute loss_clip_text.
         use_text: Switch = False
-        # Random views of each picture that CLIP looks at; 1 is the picture as it is. Text2LIVE takes 16.
+        # Number of random views of each picture that CLIP scores; 1: the unchanged picture. Text2LIVE uses 16.
         views: int = 1
 
     cfg: Config
 
     def configure(self) -> None:
-        with options_under("system.guidance."):  # first: a missing one should not cost the loading of a model
+        with options_under("system.guidance."):  # first, so that a missing option is reported before a model is loaded
             self._check_options()
             self.clip = Clip.from_pretrained(self.cfg.clip_name_or_path, self.device)
-        self._texts: dict[str, Tensor] = {}  # embedded, by prompt
+        self._texts: dict[str, Tensor] = {}  # embeddings by prompt
         self.source_text = self.clip.embed_texts([self.cfg.source_prompt])
-        # None draws from torch's global generator; set another to draw the views apart from the run's numbers
+        # None draws from torch's global generator; set one to draw the views independently of the run
         self.generator: torch.Generator | None = None
         self.update_step(0, 0)
         host.info(f"Loaded CLIP {self.cfg.clip_name_or_path}")
 
     @options_under("system.guidance.")
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        """Bring the switches to this moment of training."""
+        """Set the switches for this step of training."""
         self.use_directional = switched_on("use_directional", self.cfg.use_directional, epoch, global_step)
         self.use_text = switched_on("use_text", self.cfg.use_text, epoch, global_step)
 
@@ -71,16 +72,15 @@ class ClipGuidance(host.BaseObject):
         prompt: str | None = None,
         **batch,
     ) -> dict[str, Any]:
-        """loss_clip_directional and loss_clip_text, those in use, of pictures in [0, 1].
+        """loss_clip_directional and loss_clip_text (those in use) for pictures in [0, 1].
 
-        source_rgb: what `rgb` was before the optimisation, picture by picture, for the directional term. prompt: what
-        these pictures should show, if not what the config says. The texts are the config's otherwise, so `prompt_utils`
-        and the cameras are taken and left alone, as further keys of the framework's batch are. Raises ValueError for
-        latents, a missing source and a term that is not finite.
+        source_rgb: `rgb` before the optimisation, one per picture, for the directional term. prompt: what these
+        pictures should show; None uses the config's. `prompt_utils`, the cameras and other keys of the framework's
+        batch are accepted and ignored. Raises OptionError for latents, a missing source and a term that is not finite.
         """
         if rgb_as_latents:
             raise OptionError.because(
-                "clip-guidance looks at pictures, but the system gives latents (rgb_as_latents): set system.space=rgb, "
+                "clip-guidance scores pictures, but the system passes latents (rgb_as_latents): set system.space=rgb, "
                 "or system.guidance_type=latent-prior-guidance"
             )
         if rgb.shape[-1] != 3:
@@ -88,7 +88,7 @@ class ClipGuidance(host.BaseObject):
                 f"got pictures of shape {tuple(rgb.shape)}; expected B H W 3: set system.geometry.n_feature_dims=3"
             )
         out: dict[str, Any] = {}
-        # the precision is ours to choose, not the trainer's
+        # the precision is chosen here, not by the trainer
         with torch.autocast(rgb.device.type, enabled=False):
             views = draw_views(len(rgb) * self.cfg.views, self.generator) if self.cfg.views > 1 else None
             if not (self.use_directional or self.use_text):
@@ -117,11 +117,11 @@ class ClipGuidance(host.BaseObject):
     @torch.no_grad()
     def _embedded_source(self, source_rgb: Tensor | None, rgb: Tensor, views: Tensor | None) -> Float[Tensor, "N D"]:
         if source_rgb is None:
-            raise OptionError(
-                "system.guidance.use_directional", True, "false: this system gives no source to start from"
-            )
+            raise OptionError("system.guidance.use_directional", True, "false: this system gives no source")
         if len(source_rgb) != len(rgb):
-            raise ValueError(f"got {len(source_rgb)} pictures of the source for {len(rgb)} pictures; expected as many")
+            raise ValueError(
+                f"got {len(source_rgb)} pictures of the source for {len(rgb)} pictures; expected the same number"
+            )
         return self._embedded(source_rgb, views)
 
     def _check_options(self) -> None:
@@ -141,5 +141,5 @@ class ClipGuidance(host.BaseObject):
             )
         if source == target:
             raise OptionError(
-                "source_prompt", source, "what the source shows: from the prompt to itself is no direction"
+                "source_prompt", source, "what the source shows: there is no direction from the prompt to itself"
             )

@@ -1,7 +1,7 @@
 """Pictures that show what the guidance sees: threestudio's `guidance_eval` output.
 
-For the first samples of a batch: the noised latent, one sampling step from it, the clean estimate, and the end of the
-whole sampling run, each decoded to B H W 3 in [0, 1].
+For the first samples of a batch: the noised latent, one sampling step from it, the clean estimate, and the end of a
+full sampling run, each decoded to B H W 3 in [0, 1].
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ def guidance_pictures(
 ) -> dict[str, Any]:
     """The `eval` entry of the guidance's output, under threestudio's names.
 
-    cameras: elevation, azimuth (degrees) and distance, B each. max_items: how many samples to show, not 0; all if negative.
-    Sampling is deterministic, so that looking does not disturb the run's random numbers.
+    cameras: elevation, azimuth (degrees) and distance, B each. max_items: how many samples to show, not 0; all if
+    negative. Sampling is deterministic, so it does not change the run's random numbers.
     """
     count = len(losses.t) if max_items < 0 else min(max_items, len(losses.t))
     some = slice(0, count)

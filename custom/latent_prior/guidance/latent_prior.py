@@ -1,11 +1,10 @@
-"""`latent-prior-guidance`: the prior under threestudio's guidance contract.
+"""`latent-prior-guidance`: the prior with threestudio's guidance contract.
 
-Config, scheduled state and one call; what is computed lies in `latent_prior.models.latent_prior`, and its options in
-`models.options` and `models.efficiency`. The weights of the terms are the system's (`system.loss.lambda_sds`,
-`lambda_fm`, `lambda_kl`); a term whose weight is 0 is best not computed: `use_fm: ${system.loss.lambda_fm}` computes it
-while its weight is above 0.
+Config, scheduled state and one call; the computation is in `latent_prior.models.latent_prior`, its options in
+`models.options` and `models.efficiency`. The system sets the weights of the terms (`system.loss.lambda_sds`,
+`lambda_fm`, `lambda_kl`). To skip a term while its weight is 0, set for example `use_fm: ${system.loss.lambda_fm}`.
 
-Beware: guidance_scale is the standard scale, so threestudio's plain guidance_scale of 100 is 101 here.
+Note: guidance_scale is the standard scale, so threestudio's plain guidance_scale of 100 is 101 here.
 """
 
 from dataclasses import dataclass, field, fields
@@ -27,7 +26,7 @@ from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions, Switch
 from latent_prior.prior import PriorLosses, require_finite
 
-# Options for which a config may hold a schedule.
+# Options that may be schedules in a config.
 SCHEDULED = ("guidance_scale", "guidance_rescale", "grad_clip", "min_step_percent", "max_step_percent")
 SWITCHES = ("use_fm", "use_kl")
 
@@ -40,18 +39,18 @@ class LatentPriorGuidance(host.BaseObject):
     class Config(PriorOptions, Efficiency, host.BaseObject.Config):
         # The checkpoint: pocket, a diffusers folder, a .safetensors file or a hub id.
         pretrained_model_name_or_path: str = "pocket"
-        # What it predicts, where it does not say so or says it wrong: epsilon, v_prediction or sample; null believes it.
+        # What it predicts, if its config is missing or wrong: epsilon, v_prediction or sample; null: as in its config.
         prediction_type: str | None = None
-        # Textual Inversion files or hub ids, `file` or `file=word`: words added to the text encoder. Give the prompt
-        # processor the same.
+        # Textual Inversion files or hub ids, `file` or `file=word`: words added to the text encoder. Use the same
+        # in the prompt processor.
         textual_inversion: list[str] = field(default_factory=list)
-        # LoRA files or hub ids, `file` or `file:scale`, merged into the weights. Give the prompt processor the same.
+        # LoRA files or hub ids, `file` or `file:scale`, merged into the weights. Use the same in the prompt processor.
         lora: list[str] = field(default_factory=list)
-        # Weights in float16 on CUDA; on a CPU they are float32 always.
+        # Weights in float16 on CUDA; on a CPU they are always float32.
         half_precision_weights: bool = True
-        # Ask for the prompt of each camera's direction ("..., back view") instead of one prompt for all.
+        # Use the prompt for each camera's direction ("..., back view") instead of one prompt for all.
         view_dependent_prompting: bool = True
-        # Most samples of a batch to show in guidance_eval; 0 shows none, negative all.
+        # Maximum number of samples of a batch to show in guidance_eval; 0 shows none, negative all.
         max_items_eval: int = 4
         # Steps over which timestep_annealing runs, usually ${trainer.max_steps}.
         trainer_max_steps: int = 25000
@@ -60,13 +59,13 @@ class LatentPriorGuidance(host.BaseObject):
         use_directional: Switch = False
 
         def __post_init__(self):
-            """Nothing: a schedule is no number yet. `configure` checks the options at every knot of every schedule."""
+            """Does nothing: a schedule is not a number yet. `configure` checks the options at every knot."""
 
     cfg: Config
 
     def configure(self) -> None:
         with options_under("system.guidance."):
-            # options first: a misspelt one should not cost the loading of a model, nor a schedule's end the training
+            # options first, so that errors, also late in a schedule, are reported before a model is loaded
             if self.cfg.trainer_max_steps < 1:
                 raise OptionError("trainer_max_steps", self.cfg.trainer_max_steps, "at least 1")
             options = self._options_at_every_knot()
@@ -82,14 +81,14 @@ class LatentPriorGuidance(host.BaseObject):
             self.prior.autoencoder.check_layers(options[0].fm_layers)
             for some in options:
                 self.prior.timestep_bounds(some)
-        # None draws from torch's global generator; set another to draw the guidance's numbers apart from the run's
+        # None draws from torch's global generator; set one to draw the guidance's numbers independently of the run
         self.generator: torch.Generator | None = None
         self.update_step(0, 0)
         host.info(f"Loaded latent diffusion prior {self.cfg.pretrained_model_name_or_path}")
 
     @options_under("system.guidance.")
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        """Bring the scheduled options and the range of timesteps to this moment of training."""
+        """Set the scheduled options and the range of timesteps for this step of training."""
         self.options = self.prior.complete(self._options_at(epoch, global_step))
         self.use_directional = switched_on("use_directional", self.cfg.use_directional, epoch, global_step)
         progress = min(1.0, global_step / self.cfg.trainer_max_steps)
@@ -109,13 +108,13 @@ class LatentPriorGuidance(host.BaseObject):
     ) -> dict[str, Any]:
         """Losses of rendered pictures in [0, 1], or of scaled latents if `rgb_as_latents`; angles in degrees.
 
-        source_rgb: what `rgb` was before the optimisation, for the directional regulariser. Returns loss_sds, loss_fm,
-        loss_kl and loss_directional (those in use); grad_norm, the norm of w(t) times the residual; per term
-        the norm of its unweighted gradient on the latents, grad_norm_sds and so on, where a gradient is asked for;
-        min_step, max_step; and `eval` under `guidance_eval`. Random numbers are drawn in the order of LatentPrior.
-        Further keys of the framework's batch are taken and left alone. Raises ValueError for a term that is not finite.
+        source_rgb: `rgb` before the optimisation, for the directional regulariser. Returns loss_sds, loss_fm, loss_kl
+        and loss_directional (those in use); grad_norm, the norm of w(t) times the residual; grad_norm_sds and so on,
+        the norm of each term's unweighted gradient on the latents, if a gradient is required; min_step, max_step; and
+        `eval` with `guidance_eval`. Random numbers are drawn in the order of LatentPrior. Other keys of the framework's
+        batch are accepted and ignored. Raises OptionError for a term that is not finite.
         """
-        # the precision is ours to choose, not the trainer's
+        # the precision is chosen here, not by the trainer
         with torch.autocast(rgb.device.type, enabled=False):
             cameras = (elevation, azimuth, camera_distances)
             condition = self._condition(prompt_utils, cameras)
@@ -142,7 +141,7 @@ class LatentPriorGuidance(host.BaseObject):
         latent_height: int | None = None,
         latent_width: int | None = None,
     ) -> Float[Tensor, "B 3 H W"]:
-        """Pictures in [0, 1] of scaled latents, resized to the given size first; None: the checkpoint's own size."""
+        """Pictures in [0, 1] from scaled latents, resized to the given size first; None: the checkpoint's own size."""
         height, width = self.prior.denoiser.sample_size
         size = (latent_height or height, latent_width or width)
         if latents.shape[-2:] != size:
@@ -155,8 +154,8 @@ class LatentPriorGuidance(host.BaseObject):
         return {option.name: config[option.name] for option in fields(options)}
 
     def _options_at_every_knot(self) -> list[PriorOptions]:
-        """Options between which all scheduled ones are linear, so that their conditions hold throughout if they do here."""
-        self._options_at(0, 0)  # which names a schedule that cannot be read
+        """The options at the knots. Schedules are linear in between, so conditions that hold here hold throughout."""
+        self._options_at(0, 0)  # raises an error that names a schedule that cannot be read
         switched_on("use_directional", self.cfg.use_directional, 0, 0)
         values = self._values_of(PriorOptions)
         schedules = [values[name] for name in (*SCHEDULED, *SWITCHES) if values[name] is not None]
@@ -188,9 +187,7 @@ class LatentPriorGuidance(host.BaseObject):
         self, source_rgb: Tensor | None, as_latents: bool, condition: Condition, losses: PriorLosses
     ) -> Float[Tensor, ""]:
         if source_rgb is None:
-            raise OptionError(
-                "system.guidance.use_directional", True, "false: this system gives no source to hold on to"
-            )
+            raise OptionError("system.guidance.use_directional", True, "false: this system gives no source")
         with torch.no_grad():
             v_source = self.prior.to_latents(source_rgb.permute(0, 3, 1, 2), latents=as_latents, options=self.options)
         return directional_regulariser(self.prior, losses.v, v_source, condition, losses, self.options)

@@ -1,8 +1,8 @@
-"""`latent-prior-prompt-processor`: prompts of any checkpoint that the guidance takes, embedded in this process.
+"""`latent-prior-prompt-processor`: embeds prompts for any checkpoint that the guidance accepts, in this process.
 
-What the host's base class does (words of the directions, which camera gets which, perp-neg) stays the host's. Ours is
-how text becomes embeddings: through `TextEncoder`, which knows `pocket`, single files and withdrawn hub ids, and keeps
-its own cache under the contents of the text encoder instead of its name.
+The host's base class handles view-dependent prompts and perp-neg. This class only computes the embeddings, with
+`TextEncoder`, which supports `pocket`, single files and withdrawn hub ids, and has its own cache, keyed by the contents
+of the text encoder instead of its name.
 """
 
 from dataclasses import dataclass, field
@@ -16,30 +16,31 @@ from latent_prior import OptionError, host, options_under
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.text_encoder import TextEncoder
 
-CACHE_FOLDER = Path(".threestudio_cache", "text_embeddings")  # where threestudio's own lies
+CACHE_FOLDER = Path(".threestudio_cache", "text_embeddings")  # threestudio's own
 
 
 @host.register("latent-prior-prompt-processor")
 class LatentPriorPromptProcessor(host.PromptProcessor):
-    """The host's prompt processor over our text encoder."""
+    """The host's prompt processor with our text encoder."""
 
     @dataclass
     class Config(host.PromptProcessor.Config):
-        # Checkpoint with the text encoder: pocket, a diffusers folder, a .safetensors file or a hub id. The guidance's.
+        # Checkpoint with the text encoder: pocket, a diffusers folder, a .safetensors file or a hub id; as
+        # in the guidance.
         pretrained_model_name_or_path: str = "pocket"
-        # Textual Inversion (`file` or `file=word`) and LoRA (`file` or `file:scale`) files or hub ids on top of it; the
-        # guidance's: ${system.guidance.textual_inversion}.
+        # Textual Inversion (`file` or `file=word`) and LoRA (`file` or `file:scale`) files or hub ids for it, as in
+        # the guidance: ${system.guidance.textual_inversion}.
         textual_inversion: list[str] = field(default_factory=list)
         lora: list[str] = field(default_factory=list)
         # Keep embeddings on disk, in .threestudio_cache/text_embeddings of the working directory, if it can be written.
         use_cache: bool = True
-        # threestudio's switch for a process of its own. Here prompts are always embedded in this one: true is refused.
+        # threestudio's switch for a separate process. Prompts are always embedded in this process: true is rejected.
         spawn: bool = False
 
     cfg: Config
 
     def configure(self) -> None:
-        # before anything else, so that neither the base class nor a cache folder comes first
+        # before the base class runs and a cache folder is made
         if not (self.cfg.prompt or "").strip():
             raise OptionError.because('system.prompt_processor.prompt is empty; say what to make, e.g. "a red mug"')
         if self.cfg.spawn:
@@ -49,7 +50,7 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
         super().configure()
 
     def prepare_text_embeddings(self) -> None:
-        """Embed all prompts at once, then let go of the text encoder."""
+        """Embed all prompts at once, then release the text encoder."""
         prompts = list(dict.fromkeys([self.prompt, self.negative_prompt, *self.prompts_vd, *self.negative_prompts_vd]))
         with options_under("system.prompt_processor."):
             encoder = TextEncoder(

@@ -2,15 +2,18 @@
 
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from latent_prior import OptionError, host
 from latent_prior.host.embedded.scalars import C_max
 
 
 def scheduled(name: str, value: Any, epoch: int, global_step: int) -> float:
-    """The value of the option `name`, a number or a schedule, at a moment. Raises ValueError naming it."""
+    """The value of the option `name`, a number or a schedule, at a step of training. Raises OptionError naming it."""
     try:
-        C_max(value)  # reads it whole, where threestudio's C looks at one piece
-        return host.C(value, epoch, global_step)
+        C_max(value)  # checks all of it; threestudio's C looks at one piece only
+        # threestudio's takes no plain list
+        return host.C(OmegaConf.create(value) if isinstance(value, list) else value, epoch, global_step)
     except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:  # threestudio's raises the latter three
         raise OptionError(name, value, f"a number or a schedule: {error}") from error
 

@@ -1,1 +1,1 @@
-"""From a field to a mesh file: surface extraction, colours and textures, file formats, the registered exporter."""
+"""From fields to mesh files: surface extraction, colours and textures, file formats, the registered exporter."""

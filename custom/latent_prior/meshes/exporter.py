@@ -1,4 +1,4 @@
-"""The exporter: a trained field to mesh files with true colours."""
+"""The exporter: writes a trained field to mesh files with true colours."""
 
 import importlib.util
 import tempfile
@@ -24,9 +24,9 @@ UNTEXTURED = {"ply", "stl"}
 
 @host.register("vertex-color-mesh-exporter")
 class VertexColorMeshExporter(host.Exporter):
-    """Cuts the geometry's surface, colours it by the material, and hands the files to the system's `save_file`.
+    """Extracts the geometry's surface, colours it with the material, and passes the files to the system's `save_file`.
 
-    A field of latents has no colours of its own. For those give `latent_to_rgb`, or set the attribute `to_rgb` to a
+    A field of latents has no colours of its own. In that case set `latent_to_rgb`, or set the attribute `to_rgb` to a
     function from (N, channels) to (N, 3) in [0, 1] before the call.
     """
 
@@ -36,7 +36,7 @@ class VertexColorMeshExporter(host.Exporter):
         fmt: Any = "glb"
         # Name of the files, without suffix.
         save_name: str = "model"
-        # Axis that points up in obj, ply and stl files, y or z; None: y in obj, z in ply and stl. In glb it is always y.
+        # Axis that points up in obj, ply and stl files, y or z; None: y in obj, z in ply and stl. Always y in glb.
         up: str | None = None
         # Samples along the longest edge of the object's box; None: geometry.isosurface_resolution.
         isosurface_resolution: int | None = None
@@ -47,7 +47,7 @@ class VertexColorMeshExporter(host.Exporter):
         min_component_fraction: float = 0.05
         # Fill cavities that cannot be seen from outside.
         fill_cavities: bool = True
-        # Blur the density by this many voxels first, so that its noise does not roughen the surface; 0: do not.
+        # Blur the density by this many voxels first, so that its noise does not roughen the surface; 0: no blur.
         smoothing: float = 0.0
         # Simplify to about this many faces; None: keep all.
         max_faces: int | None = None
@@ -55,12 +55,12 @@ class VertexColorMeshExporter(host.Exporter):
         texture: bool = False
         # Width and height of the texture in pixels.
         texture_size: int = 1024
-        # Seconds that the atlas may take; beyond, vertex colours are written instead. Fewer faces (max_faces) help.
+        # Time limit of the atlas in seconds; beyond it vertex colours are written instead. A lower max_faces helps.
         texture_timeout: float = 60.0
-        # Whom vertex colours in a glb are for: viewers (linear light and a matte material, as glTF has it) or trimesh
-        # (sRGB, no material), see files.py; files.load_mesh reads either.
+        # Readers of vertex colours in a glb: viewers (linear light and a matte material, as in glTF) or trimesh (sRGB,
+        # no material), see meshes/files.py; its load_mesh reads either.
         glb_for: str = "viewers"
-        # For fields of latents: one row of three numbers for each channel, colours being (latents M + 1) / 2.
+        # For fields of latents: one row of three numbers per channel; colours are (latents M + 1) / 2.
         latent_to_rgb: Any = None
 
     cfg: Config
@@ -82,7 +82,7 @@ class VertexColorMeshExporter(host.Exporter):
         if not name or Path(name).name != name:
             raise OptionError("system.exporter.save_name", name, "a file's name, without folders")
         if up not in (None, "y", "z"):
-            raise OptionError("system.exporter.up", up, "y, z, or null for what is usual in the format")
+            raise OptionError("system.exporter.up", up, "y, z, or null for the format's default")
         if up == "z" and self.formats == ["glb"]:
             raise OptionError(
                 "system.exporter.up", up, "y or null, since system.exporter.fmt is glb, which is always y up"
@@ -98,7 +98,7 @@ class VertexColorMeshExporter(host.Exporter):
             )
 
     def _check_surface(self) -> None:
-        """What is known before there is a surface: training takes longer than this."""
+        """Checks the settings of the surface, before the long training."""
         options = self.geometry.cfg
         if not options.isosurface:
             raise OptionError("system.geometry.isosurface", options.isosurface, "true, since a mesh is to be exported")
@@ -118,7 +118,7 @@ class VertexColorMeshExporter(host.Exporter):
 
     @torch.no_grad()
     def __call__(self) -> list[host.ExporterOutput]:
-        """Write the files to a temporary folder, which lives as long as the exporter, and name them."""
+        """Write the files to a temporary folder, which lives as long as the exporter, and return them."""
         self._folder = tempfile.TemporaryDirectory(prefix="latent_prior_export_")
         result = self.extract()
         textured = self._bake(result) if self.cfg.texture and set(self.formats) - UNTEXTURED else None
@@ -180,8 +180,8 @@ class VertexColorMeshExporter(host.Exporter):
             atlas = unwrap(result.mesh, self.cfg.texture_size, self.cfg.texture_timeout)
         except TimeoutError as error:
             host.warn(
-                f"no texture atlas: {error} (system.exporter.texture_timeout; fewer faces, by system.exporter.max_faces, "
-                "help). Writing vertex colours instead"
+                f"no texture atlas: {error}; raise system.exporter.texture_timeout or lower "
+                "system.exporter.max_faces. Writing vertex colours instead"
             )
             return None
         except RuntimeError as error:
@@ -204,7 +204,7 @@ class VertexColorMeshExporter(host.Exporter):
 
 
 def _first(own: Any, geometrys: Any) -> tuple[str, Any]:
-    """Whose setting counts, and the setting: the exporter's where it has one."""
+    """The owner of the setting in effect, and the setting: the exporter's if it has one."""
     return ("geometry", geometrys) if own is None else ("exporter", own)
 
 
@@ -213,5 +213,5 @@ def _matrix(rows: Any) -> Float[Tensor, "..."]:
         return torch.tensor([list(row) for row in rows], dtype=torch.float32)
     except (TypeError, ValueError) as error:
         raise OptionError.because(
-            f"system.exporter.latent_to_rgb is {rows}, expected rows of three numbers, one a channel"
+            f"system.exporter.latent_to_rgb is {rows}, expected rows of three numbers, one per channel"
         ) from error

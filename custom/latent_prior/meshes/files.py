@@ -1,18 +1,18 @@
-"""Mesh files, written and read through trimesh.
+"""Mesh files, written and read with trimesh.
 
 Conventions. In memory a mesh is in world coordinates, z up, front towards +x, and its colours are display values
 (sRGB). On disk:
-    .glb   as glTF 2.0 has it, so that viewers show it upright and in its true colours: y up, front towards +z, that is
-           (x, y, z) becomes (y, z, x); vertex colours in linear light, 16 bits a channel (8 would merge most of the
+    .glb   as in glTF 2.0, so that viewers show it upright and in its true colours: y up, front towards +z, that is
+           (x, y, z) becomes (y, z, x); vertex colours in linear light, 16 bits per channel (8 would merge most of the
            darkest display values), with a matte material; textures in sRGB. With glb_for="trimesh" vertex colours are
            8-bit sRGB and there is no material, as trimesh itself writes and reads them (with a material trimesh hides
            vertex colours); viewers then show them too light, and metallic.
-    .obj   y up, turned as a .glb is; a texture through its .mtl, or sRGB vertex colours with the mean colour in the
+    .obj   y up, oriented as in .glb; a texture through its .mtl, or sRGB vertex colours with the mean colour in the
            .mtl for readers that do not know vertex colours.
     .ply   z up, sRGB vertex colours.
     .stl   z up, no colours.
-For the last three `up` may ask for the other axis; a line in the file's header says which it is. `load_mesh` undoes all
-of it.
+For the last three `up` may select the other axis; a line in the file's header records it. `load_mesh` undoes all of
+it.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from jaxtyping import Float, UInt
 
 from latent_prior import OptionError
 
-UP = {"glb": "y", "obj": "y", "ply": "z", "stl": "z"}  # what programs that open such files take for up
+UP = {"glb": "y", "obj": "y", "ply": "z", "stl": "z"}  # the usual up axis in programs that open such files
 FORMATS = tuple(UP)
 COLORLESS = ("stl",)
 GLB_READERS = ("viewers", "trimesh")
@@ -42,9 +42,9 @@ def linear_to_srgb(light: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 
 
 def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers", up: str | None = None) -> list[Path]:
-    """Write the mesh in the format of the path's suffix; returns every file written, the mesh's own first.
+    """Write the mesh in the format of the path's suffix; returns every written file, the mesh file first.
 
-    glb_for: viewers or trimesh, see above; `load_mesh` reads either. up: y or z; None: the format's own, see above.
+    glb_for: viewers or trimesh, see above; `load_mesh` reads either. up: y or z; None: the format's default, see above.
     """
     path = Path(path)
     fmt = path.suffix[1:].lower()
@@ -52,7 +52,7 @@ def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers",
         raise ValueError(f"cannot write {path.name} with glb_for={glb_for!r}, up={up!r}")
     up = up or UP[fmt]
     if up == "y":
-        mesh = mesh.copy(include_cache=True)  # the normals too, which a textured mesh has from before it was cut
+        mesh = mesh.copy(include_cache=True)  # with the normals, which a textured mesh has from before it was cut
         mesh.apply_transform(WORLD_TO_Y_UP)
     mark = UP_MARK.format(up)
     if fmt == "obj":
@@ -75,15 +75,15 @@ def load_mesh(path: Path | str) -> trimesh.Trimesh:
     fmt = path.suffix[1:].lower()
     mesh = _load(path)
     if fmt in COLORLESS:
-        mesh.merge_vertices()  # the format keeps each triangle's corners apart
+        mesh.merge_vertices()  # the format stores each triangle's corners separately
     else:
-        colors = getattr(mesh.visual, "vertex_attributes", {}).get("color")  # a glb's, beside its material
+        colors = getattr(mesh.visual, "vertex_attributes", {}).get("color")  # in a glb, next to its material
         if colors is not None:
             colors = _bytes(linear_to_srgb(colors[:, :3] / np.iinfo(colors.dtype).max))
         elif getattr(mesh.visual, "uv", None) is not None:
             colors = mesh.visual.to_color().vertex_colors
         else:
-            colors = _load(path, skip_materials=True).visual.vertex_colors  # an obj's, which its material would hide
+            colors = _load(path, skip_materials=True).visual.vertex_colors  # in an obj, hidden by its material
         mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=np.array(colors))
     with path.open("rb") as file:
         head = file.read(200).decode(errors="replace")
@@ -95,7 +95,7 @@ def load_mesh(path: Path | str) -> trimesh.Trimesh:
 def _load(path: Path, **options) -> trimesh.Trimesh:
     scene = trimesh.load_scene(path, process=False, **options)
     if len(scene.geometry) != 1:
-        raise OptionError.because(f"{path} holds {len(scene.geometry)} meshes, expected the one that an export writes")
+        raise OptionError.because(f"{path} holds {len(scene.geometry)} meshes, expected one, as in an export")
     (mesh,) = scene.geometry.values()
     return mesh
 
@@ -109,7 +109,7 @@ def _glb(mesh: trimesh.Trimesh, **options) -> bytes:
 
 
 def _linear_glb(mesh: trimesh.Trimesh) -> bytes:
-    """As glTF has it. trimesh writes colours with 8 bits, but vertex attributes as they are, with "_" before the name."""
+    """As in glTF. trimesh writes colours with 8 bits, but vertex attributes unchanged, with "_" before the name."""
     if mesh.visual.kind != "vertex":
         return _glb(mesh)
     light = srgb_to_linear(np.asarray(mesh.visual.vertex_colors)[:, :3] / 255.0)
@@ -121,7 +121,7 @@ def _linear_glb(mesh: trimesh.Trimesh) -> bytes:
         (primitive,) = tree["meshes"][0]["primitives"]
         primitive["attributes"]["COLOR_0"] = primitive["attributes"].pop("_COLOR_0")
         tree["accessors"][primitive["attributes"]["COLOR_0"]]["normalized"] = True
-        # without a material a viewer takes glTF's default, which is a metal
+        # without a material viewers use glTF's default, which is a metal
         tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}]
         primitive["material"] = 0
 

@@ -1,7 +1,7 @@
-"""From a density field to a closed surface.
+"""Extracts a closed surface from a density field.
 
 Conventions. Fields are functions of world points, z up; grids are indexed [x, y, z] with equal spacing `step` on the
-three axes; density is per unit of world length. Faces wind so that normals point out of the body.
+three axes; density is per unit of world length. Faces are wound so that normals point outwards.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from latent_prior import OptionError
 
 Density = Callable[[Tensor], Tensor]  # (N, 3) points -> (N, 1) densities
 CANDIDATES = 96  # thresholds tried by automatic_threshold
-PINHOLE = 4  # voxels; half the width of the openings that a cavity is filled through
+PINHOLE = 4  # voxels; cavities with openings of up to twice this width are filled
 PLATEAU = 0.005  # how much silhouette IoU a threshold may lose and still count as equally good
 
 
@@ -55,26 +55,26 @@ def sample_density(density: Density, box: Float[Tensor, "2 3"], resolution: int,
 
 
 def automatic_threshold(grid: DensityGrid) -> float:
-    """The density whose isosurface has the silhouettes that the field shows when rendered.
+    """The density whose isosurface matches the silhouettes of the rendered field.
 
     Looking along x, y and z, a pixel is opaque when its ray's opacity 1 - exp(-sum density * step) exceeds one half.
-    Of geometrically spaced thresholds, take those whose surface, seen the same ways, matches the opaque pixels best
-    (intersection over union, within 0.005 of the best, adjoining the best), and return their geometric mean.
+    Of geometrically spaced thresholds, take those whose surface, seen along the same axes, matches the opaque pixels
+    best (intersection over union, within 0.005 of the best, adjoining the best), and return their geometric mean.
 
     Raises:
-        OptionError: an empty field, that is one without an opaque pixel.
+        OptionError: the field is empty, that is, it has no opaque pixel.
     """
     opacities = [1 - np.exp(-grid.values.sum(axis=axis, dtype=np.float64) * grid.step) for axis in range(3)]
     opaque = np.concatenate([opacity.ravel() > 0.5 for opacity in opacities])
     peak = np.concatenate([grid.values.max(axis=axis).ravel() for axis in range(3)])
     if not opaque.any():
         raise OptionError.because(
-            f"the field is empty: seen along x, y and z its opacity is {max(map(np.max, opacities)):.2g} at most. "
+            f"the field is empty: seen along x, y and z its opacity is at most {max(map(np.max, opacities)):.2g}. "
             "Train longer (trainer.max_steps), weaken the sparsity losses (system.loss), or set "
             f"system.exporter.isosurface_threshold below the largest density, {grid.values.max():.3g}"
         )
     thresholds = np.geomspace(1e-4, 1, CANDIDATES, endpoint=False) * float(grid.values.max())
-    # counts of pixels above each threshold, by two sorts instead of a pass over the pixels for each
+    # counts of pixels above each threshold, with two sorts instead of one pass over the pixels per threshold
     inside, outside = np.sort(peak[opaque]), np.sort(peak[~opaque])
     hits = len(inside) - np.searchsorted(inside, thresholds, side="right")
     false = len(outside) - np.searchsorted(outside, thresholds, side="right")
@@ -95,9 +95,9 @@ def solid_mask(
     """The voxels of the body: those above the threshold, without floaters, and with cavities filled.
 
     min_fraction: separate pieces with fewer voxels than this fraction of the largest piece's are floaters; 0 keeps
-    all, 1 keeps the largest alone.
-    fill_cavities: also those that open to the outside by pinholes alone, up to 2 * PINHOLE voxels wide: no picture ever
-    shows a field's inside, and what lies there is noise.
+    all, 1 keeps only the largest.
+    fill_cavities: also fill those that open to the outside only by pinholes, up to 2 * PINHOLE voxels wide: pictures
+    never show a field's inside, and its content is noise.
     """
     labels, count = ndimage.label(values > threshold)
     if count == 0:
@@ -113,13 +113,13 @@ def solid_mask(
 
 
 def _without_cavities(solid: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "X Y Z"]:
-    """`solid` with all that the outside cannot reach: it passes no pinholes, and no crevice deeper than a few voxels."""
+    """`solid` and what is enclosed by it, closing pinholes and crevices deeper than a few voxels."""
     padded = np.pad(solid, PINHOLE + 1)
-    thick = ndimage.binary_dilation(padded, iterations=PINHOLE)  # pinholes close
+    thick = ndimage.binary_dilation(padded, iterations=PINHOLE)  # closes pinholes
     labels, _ = ndimage.label(~thick)
     outside = ndimage.binary_dilation(labels == labels[0, 0, 0], iterations=3 * PINHOLE, mask=~padded)
     labels, _ = ndimage.label(~outside[(slice(PINHOLE + 1, -PINHOLE - 1),) * 3])
-    return np.isin(labels, np.unique(labels[solid]))  # nothing that touches the body by an edge alone
+    return np.isin(labels, np.unique(labels[solid]))  # drops what touches the body only at an edge
 
 
 def extract_surface(
@@ -132,9 +132,9 @@ def extract_surface(
     """The surface where the density crosses the threshold, by marching cubes (Lewiner et al. 2003).
 
     Bodies that reach the grid's border are closed there. See `solid_mask` for the cleaning.
-    smoothing: standard deviation in voxels of a Gaussian that the density, cut off at twice the threshold, is blurred
-    with: between that and 0 the threshold lies half-way, so that flat surfaces stay where they are; details and parts
-    thinner than about twice as much are lost. 0 leaves it alone.
+    smoothing: standard deviation in voxels of a Gaussian blur of the density, which is first clipped at twice the
+    threshold: the threshold is then half-way between that and 0, so flat surfaces do not move. Details and parts
+    thinner than about twice the deviation are lost. 0: no blur.
 
     Raises:
         OptionError: nothing lies above the threshold.
@@ -147,13 +147,13 @@ def extract_surface(
     values = _cleaned(grid.values, threshold, min_fraction, fill_cavities)
     if smoothing > 0:
         blurred = ndimage.gaussian_filter(np.clip(values, 0, 2 * threshold), smoothing, mode="nearest")
-        if blurred.max() > threshold:  # otherwise the body is thinner than the blur, and rough is better than nothing
+        if blurred.max() > threshold:  # otherwise the body is thinner than the blur: keep the rough surface
             values = _cleaned(blurred, threshold, min_fraction, fill_cavities)
     vertices, faces, _, _ = marching_cubes(
         np.pad(values, 1),
         level=threshold,
         spacing=(grid.step,) * 3,
-        gradient_direction="ascent",  # with x, y, z as axes this is what winds the faces outwards
+        gradient_direction="ascent",  # with x, y, z as axes this winds the faces outwards
         allow_degenerate=False,
     )
     return trimesh.Trimesh(vertices + grid.origin - grid.step, faces)
@@ -162,7 +162,7 @@ def extract_surface(
 def _cleaned(
     values: Float[np.ndarray, "X Y Z"], threshold: float, min_fraction: float, fill_cavities: bool
 ) -> Float[np.ndarray, "X Y Z"]:
-    """The densities with nothing but `solid_mask` above the threshold."""
+    """The densities with only `solid_mask` above the threshold."""
     solid = solid_mask(values, threshold, min_fraction, fill_cavities)
     above = values > threshold
     return np.select([above & ~solid, solid & ~above], [0, values.max()], values)
@@ -176,7 +176,7 @@ def simplify(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
         return mesh
     vertices, faces = fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=max_faces)
     simpler = trimesh.Trimesh(vertices, faces)
-    # collapsing an edge parts nothing, so what comes out as a further piece is a sliver that folded off
+    # collapsing an edge does not split a mesh, so any additional piece is a sliver that folded off
     pieces = _piece_of_face(simpler)
     sizes = np.bincount(pieces)
     simpler.update_faces(np.isin(pieces, sizes.argsort()[::-1][: len(np.unique(_piece_of_face(mesh)))]))

@@ -1,4 +1,4 @@
-"""From a field to a cleaned, coloured mesh.
+"""Converts a field to a cleaned, coloured mesh.
 
 Conventions. World coordinates, z up. Colours are display values (sRGB) in [0, 1], stored as 8-bit vertex colours.
 """
@@ -23,9 +23,9 @@ from latent_prior.meshes.isosurface import (
 )
 
 Color = Callable[[Tensor], Tensor]  # (N, 3) points -> (N, 3) colours in [0, 1]
-MARCH_SAMPLES = 24  # samples of the march that colours a surface point
-# Pieces that the coarse look may pass over, at most this fraction of the largest: thin joints break there which the
-# final grid closes, so what counts as a floater is for that one to say.
+MARCH_SAMPLES = 24  # samples on the ray that colours a surface point
+# The coarse grid drops only pieces below this fraction of the largest: thin joints may break on it that the final grid
+# closes, so the final grid decides what counts as a floater.
 COARSE_FLOATER = 0.05
 
 
@@ -51,7 +51,7 @@ def field_to_mesh(
     max_faces: int | None = None,
     chunk: int = 1 << 18,
 ) -> FieldMesh:
-    """Cut the field's surface, clean it and colour its vertices.
+    """Extract the field's surface, clean it and colour its vertices.
 
     density, color: the field at world points; without `color` the mesh stays uncoloured.
     box: corners of the box to search, on the field's device.
@@ -59,11 +59,11 @@ def field_to_mesh(
     threshold: density at the surface; None: isosurface.automatic_threshold.
     coarse_to_fine: find the object at half the resolution first, then sample its own box (with a margin).
     min_fraction, fill_cavities, smoothing: see isosurface.extract_surface.
-    max_faces: simplify to about as many faces; None: leave them.
+    max_faces: simplify to about this many faces; None: keep all.
     chunk: points evaluated at a time.
 
     Raises:
-        OptionError: an empty field.
+        OptionError: the field is empty.
     """
     grid = sample_density(density, box, max(32, resolution // 2) if coarse_to_fine else resolution, chunk)
     threshold = automatic_threshold(grid) if threshold is None else threshold
@@ -94,9 +94,9 @@ def surface_colors(
     step: float,
     chunk: int = 1 << 18,
 ) -> Float[Tensor, "N 3"]:
-    """What a viewer right above each surface point sees: the colour composited along the inward normal.
+    """The colour that a viewer right above each surface point sees, composited along the inward normal.
 
-    The isosurface lies where the density fades, and the field's colour there was hardly ever seen; so a short ray goes
+    The isosurface lies where the density fades, and the field's colour there was hardly ever seen. So a short ray goes
     from one `step` outside into the body, to where at least the threshold's density has made it opaque (optical depth
     4, within 3 to 12 steps), and its samples are weighted as in volume rendering, divided by the ray's opacity.
     """
@@ -127,7 +127,7 @@ def linear_latents_to_rgb(matrix: Float[Tensor, "..."]) -> Callable[[Tensor], Te
     """Colours from latents by a linear map, (v M + 1) / 2, clamped (the map Latent-NeRF uses, Metzer et al. 2022)."""
     if matrix.ndim != 2 or matrix.shape[1] != 3:
         raise OptionError.because(
-            f"system.exporter.latent_to_rgb has shape {tuple(matrix.shape)}, expected one row of three numbers a channel"
+            f"system.exporter.latent_to_rgb has shape {tuple(matrix.shape)}, expected one row of three numbers per channel"
         )
 
     def to_rgb(latents: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:

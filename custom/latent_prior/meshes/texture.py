@@ -1,4 +1,4 @@
-"""A baked texture for a mesh: an atlas by xatlas, one texel one colour.
+"""Bakes a texture for a mesh, with an atlas by xatlas and one colour per texel.
 
 Conventions. Texture coordinates (u, v) have their origin at the bottom left; row 0 of a picture is its top.
 """
@@ -19,7 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 
 SurfaceColor = Callable[[Tensor, Tensor], Tensor]  # (N, 3) points, (N, 3) normals -> (N, 3) colours
-# xatlas cannot be interrupted from Python and can take minutes on a rough surface, so it gets a process of its own
+# xatlas cannot be interrupted from Python and can take minutes on a rough surface, so it runs in a separate process
 UNWRAP = """
 import sys, numpy, xatlas
 data = numpy.load(sys.argv[1])
@@ -46,7 +46,7 @@ def unwrap(mesh: trimesh.Trimesh, size: int, timeout: float) -> Atlas:
 
     Raises:
         TimeoutError: it takes longer than `timeout` seconds.
-        RuntimeError: the process that does it fails, with its last words.
+        RuntimeError: the process fails; the message is its last line of output.
     """
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "mesh.npz"), Path(folder, "atlas.npz")

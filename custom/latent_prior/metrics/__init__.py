@@ -1,10 +1,10 @@
-"""Figures as plain functions of pictures, masks, features and points: torch, numpy and scipy alone.
+"""Metrics as plain functions of pictures, masks, features and points; they need only torch, numpy and scipy.
 
-Conventions, which every function keeps:
+Conventions:
 
 * pictures are B 3 H W in [0, 1]; masks and opacities B 1 H W, "inside" above 0.5;
-* a figure of pictures comes as one value a picture, in float64; the caller takes the mean;
-* PSNR is in dB; a length is in the units of the points.
+* a metric of pictures returns one value per picture, in float64; the caller takes the mean;
+* PSNR is in dB; lengths are in the units of the points.
 """
 
 from latent_prior.metrics.features import frechet_distance, mean_cosine_distance, r_precision, ranks

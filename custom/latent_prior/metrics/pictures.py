@@ -1,4 +1,4 @@
-"""Pictures against pictures, masks against masks."""
+"""Metrics that compare pictures or masks."""
 
 import math
 
@@ -18,9 +18,9 @@ def psnr(
 ) -> Float[Tensor, " B"]:
     """10 log10(1 / mean squared error) of each picture, in dB, for values in [0, 1]; at most `cap`.
 
-    where: only pixels inside this mask count (None: all); a picture without such a pixel has NaN. Equal pictures have an
-    infinite PSNR, so that a mean over pictures needs a `cap`. Pictures of bytes that differ at all stay below 100 dB up
-    to 226 x 226 pixels in colour, which makes 100 a cap that only equal ones of them reach.
+    where: only pixels inside this mask count (None: all); a picture without such a pixel gives NaN. Equal pictures have
+    an infinite PSNR, so a mean over pictures needs a `cap`. 8-bit colour pictures of up to 226 x 226 pixels that
+    differ at all stay below 100 dB, so only equal ones reach a cap of 100.
     """
     _require_same_shape("pictures", pictures, "truth", truth)
     error = (pictures.double() - truth.double()).square()
@@ -33,7 +33,7 @@ def psnr(
 
 
 def iou(a: Float[Tensor, "B 1 H W"], b: Float[Tensor, "B 1 H W"]) -> Float[Tensor, " B"]:
-    """Intersection over union of two masks; two that are both empty agree: 1."""
+    """Intersection over union of two masks; 1 if both are empty."""
     _require_same_shape("the first mask", a, "the second", b)
     a, b = a > 0.5, b > 0.5
     both, either = (a & b).flatten(1).sum(1).double(), (a | b).flatten(1).sum(1).double()
@@ -41,12 +41,12 @@ def iou(a: Float[Tensor, "B 1 H W"], b: Float[Tensor, "B 1 H W"]) -> Float[Tenso
 
 
 def dilate(mask: Float[Tensor, "B 1 H W"], margin: int) -> Float[Tensor, "B 1 H W"]:
-    """Every pixel within `margin` rows and columns of a covered one (a square of 2 margin + 1 pixels)."""
+    """Mask of every pixel within `margin` rows and columns of a covered one (a square of 2 margin + 1 pixels)."""
     return F.max_pool2d(mask, 2 * margin + 1, stride=1, padding=margin)
 
 
 def fog(pictures: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B 1 H W"], margin: int = FOG_MARGIN) -> float:
-    """Mean |picture - white| over the pixels (and channels) farther than `margin` from any that the truth touches.
+    """Mean |picture - white| over the pixels (and channels) farther than `margin` from any that the truth covers.
 
     The pictures are of the object on white, `mask` is the truth's covered share of each pixel (any at all counts). All
     views count as one set of pixels. Raises ValueError if the truth leaves no pixel free.

@@ -1,4 +1,4 @@
-"""Points on a surface against points on another; a mesh comes as arrays."""
+"""Metrics that compare points on two surfaces, given as arrays."""
 
 import numpy as np
 from jaxtyping import Float

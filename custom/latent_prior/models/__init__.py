@@ -1,1 +1,1 @@
-"""What wraps diffusers and transformers: checkpoints, denoiser, autoencoder, text encoder, and `LatentPrior` over them."""
+"""Wrappers around diffusers and transformers: checkpoint, denoiser, autoencoder, text encoder, and `LatentPrior`."""

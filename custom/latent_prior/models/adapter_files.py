@@ -1,7 +1,8 @@
-"""What a user writes as an adapter, and the weights that it names.
+"""Adapters as users write them, and the weights that they name.
 
-A Textual Inversion entry is `name` or `name=word`, a LoRA entry `name` or `name:scale`. A name is a `.safetensors` file,
-a folder that holds one, or a hub id. Pickled files are not read, except for tensors in diffusers' older `.bin` files.
+A Textual Inversion entry is `name` or `name=word`, a LoRA entry is `name` or `name:scale`. A name is a `.safetensors`
+file, a folder that holds one, or a hub id. Pickled files are not read, except for tensors in diffusers' older
+`.bin` files.
 """
 
 import math
@@ -26,8 +27,8 @@ STEMS = {"textual_inversion": "learned_embeds", "lora": "pytorch_lora_weights"}
 class AdapterFile:
     """One entry.
 
-    field: `textual_inversion` or `lora`. entry: what the user wrote. name: the path or hub id in it. word: the word that a
-    Textual Inversion gets; None leaves it to the file. scale: by which a LoRA is multiplied.
+    field: `textual_inversion` or `lora`. entry: what the user wrote. name: the path or hub id in it. word: the word for
+    a Textual Inversion; None uses the file's. scale: the factor that multiplies a LoRA.
     """
 
     field: str
@@ -38,7 +39,7 @@ class AdapterFile:
 
     @cached_property
     def path(self) -> Path:
-        """The weight file, fetched if it must be. Raises OptionError where there is none."""
+        """The weight file, downloaded if needed. Raises OptionError if there is none."""
         found = self.local() or self._fetched()
         file = self._weights_in(found) if found.is_dir() else found
         if file is None:
@@ -82,14 +83,14 @@ class AdapterFile:
 
 @dataclass(frozen=True)
 class Adapters:
-    """Textual Inversions and LoRAs to put on top of a checkpoint."""
+    """Textual Inversions and LoRAs to apply to a checkpoint."""
 
     textual_inversion: tuple[AdapterFile, ...] = ()
     lora: tuple[AdapterFile, ...] = ()
 
     @classmethod
     def parse(cls, textual_inversion: Sequence[str] = (), lora: Sequence[str] = ()) -> "Adapters":
-        """Read a user's entries. Raises OptionError for a path that does not exist; fetches nothing."""
+        """Read a user's entries. Raises OptionError for a path that does not exist; downloads nothing."""
         words = tuple(AdapterFile("textual_inversion", entry, *word_entry(entry)) for entry in textual_inversion or ())
         scaled = ((entry, *lora_scale(entry)) for entry in lora or ())
         loras = tuple(AdapterFile("lora", entry, name, scale=scale) for entry, name, scale in scaled)
@@ -99,12 +100,12 @@ class Adapters:
 
 
 def word_entry(entry: str) -> tuple[str, str | None]:
-    """(name, word) of an entry `name` or `name=word`; paths may have an equals sign in them."""
+    """(name, word) of an entry `name` or `name=word`; paths may contain an equals sign."""
     name, equals, word = entry.rpartition("=")
     if not equals or "/" in word or word.endswith(hub.WEIGHT_SUFFIXES) or os.path.exists(os.path.expanduser(entry)):
         return entry, None
     if not name or word != "".join(word.split()) or not word:
-        raise OptionError("textual_inversion", entry, "path or path=word, with a word without spaces")
+        raise OptionError("textual_inversion", entry, "path or path=word, where the word has no spaces")
     return name, word
 
 

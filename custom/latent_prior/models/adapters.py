@@ -1,8 +1,8 @@
-"""Textual Inversion embeddings and LoRA weights on top of a checkpoint, put there by diffusers' own loaders.
+"""Adds Textual Inversion embeddings and LoRA weights to a checkpoint with diffusers' own loaders.
 
-A Textual Inversion (Gal et al. 2022) adds a word to the tokenizer and its vectors to the text encoder. A LoRA (Hu et al.
-2022) changes weights of the denoiser and of the text encoders; it is merged into them once, so that a step costs what it
-costs without. An adapter that does not fit the checkpoint, be it in part, is refused.
+A Textual Inversion (Gal et al. 2022) adds a word to the tokenizer and its vectors to the text encoder. A LoRA (Hu et
+al. 2022) changes weights of the denoiser and of the text encoders; it is merged into them once, so it adds no cost to a
+step. An adapter that does not fit the checkpoint, even in part, is rejected.
 """
 
 import re
@@ -28,12 +28,12 @@ from latent_prior import OptionError
 from latent_prior.models.adapter_files import AdapterFile
 from latent_prior.models.hub import one_line
 
-# The keys of a Stable Diffusion XL embedding, by the text encoder that each is for.
+# The keys of a Stable Diffusion XL embedding, by text encoder.
 XL_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 
 
 class _TextPart(DiffusionPipeline, TextualInversionLoaderMixin):
-    """The least that diffusers' Textual Inversion loader works on."""
+    """The smallest pipeline that diffusers' Textual Inversion loader works on."""
 
     def __init__(self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel | CLIPTextModelWithProjection):
         super().__init__()
@@ -47,7 +47,7 @@ def add_words(
     adapters: Sequence[AdapterFile],
     xl: bool,
 ) -> None:
-    """Add the words of Textual Inversions to the tokenizer and text encoder of a part, as far as they concern it."""
+    """Add the words of Textual Inversions that apply to a part to its tokenizer and text encoder."""
     width = text_encoder.get_input_embeddings().embedding_dim
     for adapter in adapters:
         with _named_errors(adapter):
@@ -56,7 +56,7 @@ def add_words(
                 continue
             if vectors.ndim > 2 or vectors.shape[-1] != width:
                 raise ValueError(
-                    f"its vectors are of shape {tuple(vectors.shape)}, but the {part} is {width} wide: it is made for "
+                    f"its vectors have shape {tuple(vectors.shape)}, but the {part} is {width} wide: it was made for "
                     "another model"
                 )
             _TextPart(tokenizer, text_encoder).load_textual_inversion(vectors, token=word)
@@ -64,12 +64,12 @@ def add_words(
 
 
 def with_all_vectors(prompt: str, tokenizer: CLIPTokenizer) -> str:
-    """A prompt in which every added word of several vectors is followed by its further tokens."""
+    """The prompt, with every added multi-vector word followed by its other tokens."""
     return TextualInversionLoaderMixin().maybe_convert_prompt(prompt, tokenizer)
 
 
 def merge_loras(module: Any, part: str, adapters: Sequence[AdapterFile], xl: bool) -> None:
-    """Merge LoRAs into the `unet`, `text_encoder` or `text_encoder_2` of a checkpoint, as far as they concern it."""
+    """Merge LoRAs into the `unet`, `text_encoder` or `text_encoder_2` of a checkpoint, where they apply to it."""
     loader = StableDiffusionXLLoraLoaderMixin if xl else StableDiffusionLoraLoaderMixin
     unet = isinstance(module, UNet2DConditionModel)
     parts = ("unet.", "text_encoder.", *(("text_encoder_2.",) if xl else ()))
@@ -97,25 +97,25 @@ def merge_loras(module: Any, part: str, adapters: Sequence[AdapterFile], xl: boo
 
 
 def _word(adapter: AdapterFile, part: str, xl: bool) -> tuple[str, Tensor | None]:
-    """The word of a Textual Inversion and its vectors for a text encoder; None where it has none for that one."""
+    """The word of a Textual Inversion and its vectors for a text encoder; None if it has none for it."""
     tensors = adapter.tensors()
     name = next(iter(tensors), "")
     if set(tensors) == set(XL_KEYS.values()):
         if not xl:
-            raise ValueError("it is made for Stable Diffusion XL (clip_l and clip_g), and the checkpoint is not")
+            raise ValueError("it was made for Stable Diffusion XL (clip_l and clip_g), and the checkpoint is not")
         return adapter.word or adapter.path.stem, tensors[XL_KEYS[part]]
     if len(tensors) != 1 or not isinstance(tensors[name], Tensor):
         raise ValueError(
             f"it holds {', '.join(sorted(map(str, tensors))[:3]) or 'nothing'}; expected one tensor, named by its word "
             "or emb_params, or clip_l and clip_g"
         )
-    # web UIs write emb_params, and take the file's name for the word
+    # web UIs write emb_params and use the file's name as the word
     word = adapter.word or (adapter.path.stem if name == "emb_params" else name)
     return word, tensors[name] if part == "text_encoder" else None
 
 
 def _misfits(state: dict[str, Tensor], module: nn.Module, part: str) -> list[str]:
-    """Which weights of a LoRA have no layer of their size in the module."""
+    """The weights of a LoRA that have no layer of matching size in the module."""
     state = {name.removeprefix(f"{part}."): value for name, value in state.items()}
     if not isinstance(module, UNet2DConditionModel):
         state = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
@@ -140,13 +140,13 @@ def _require_fit(misfits: list[str], state: dict[str, Tensor]) -> None:
         raise ValueError("it holds no weights")
     if misfits:
         raise ValueError(
-            f"{len(misfits)} of its {len(state)} weights do not fit the checkpoint, for one {misfits[0]!r}: it is made "
-            "for another model"
+            f"{len(misfits)} of its {len(state)} weights do not fit the checkpoint, for example {misfits[0]!r}: it was "
+            "made for another model"
         )
 
 
 def _merge(text_encoder: Any) -> None:
-    """Merge what peft has put into a transformers model, and leave nothing of peft behind."""
+    """Merge what peft has put into a transformers model, and remove every trace of peft."""
     from diffusers.utils import recurse_remove_peft_layers
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -161,7 +161,7 @@ def _merge(text_encoder: Any) -> None:
 
 @contextmanager
 def _named_errors(adapter: AdapterFile) -> Iterator[None]:
-    """Say in one line which adapter cannot be used; the libraries raise anything over a bad file."""
+    """Report in one line which adapter cannot be used; the libraries raise many types of errors for a bad file."""
     try:
         yield
     except OptionError:

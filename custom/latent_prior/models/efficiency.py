@@ -1,6 +1,6 @@
 """Ways to spend less memory or time on a step, each off by default; benchmarks/guidance_step.py measures their effect.
 
-The names are threestudio's where it has the option.
+The names are threestudio's if it has the option.
 """
 
 from dataclasses import dataclass, field
@@ -15,25 +15,25 @@ from latent_prior.models.denoiser import Denoiser
 
 @dataclass
 class Efficiency:
-    """What to change in how a checkpoint's networks are run; but for token merging, not in what they compute."""
+    """How a checkpoint's networks are run. Except for token merging, no option changes what they compute."""
 
     # Keep convolution weights and activations in the order N H W C.
     enable_channels_last_format: bool = False
     # Compute attention in slices: less memory where torch's fused attention cannot be used, slower.
     enable_attention_slicing: bool = False
-    # Recompute the autoencoder's activations on the way back instead of keeping them: less memory, slower.
+    # Recompute the autoencoder's activations in the backward pass instead of keeping them: less memory, slower.
     enable_gradient_checkpointing: bool = False
     # Merge similar tokens in the denoiser's attention (Bolya and Hoffman 2023, "Token Merging for Fast Stable
     # Diffusion"): faster at large sizes, approximate. Needs tomesd.
     token_merging: bool = False
-    # Keywords of tomesd.apply_patch, such as ratio: 0.5.
+    # Keyword arguments of tomesd.apply_patch, such as ratio: 0.5.
     token_merging_params: dict[str, Any] = field(default_factory=dict)
-    # Compile the denoiser with torch.compile: the first step takes minutes, the others less.
+    # Compile the denoiser with torch.compile: the first step takes minutes, later ones are faster.
     enable_compile: bool = False
 
 
 def make_efficient(denoiser: Denoiser, autoencoder: Autoencoder, options: Efficiency) -> None:
-    """Apply the options to loaded networks. Raises ValueError where token merging is asked for and tomesd is missing."""
+    """Apply the options to loaded networks. Raises OptionError if token merging needs tomesd and it is missing."""
     if options.enable_channels_last_format:
         denoiser.unet.to(memory_format=torch.channels_last)
         autoencoder.vae.to(memory_format=torch.channels_last)

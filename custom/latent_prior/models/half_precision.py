@@ -1,8 +1,8 @@
-"""Gradients through a half-precision network, kept in half precision's range.
+"""Gradients through a half-precision network, kept within the range of half precision.
 
-Below 2^-24 a float16 is zero, and the gradient on one latent falls as one over their number; above 65504 it is infinite.
-So the gradient is brought to one size where it enters the network, and back where it leaves it, by a power of two, which
-rounds nothing. A gradient scaler of the trainer is neither needed nor in the way.
+A float16 is zero below 2^-24 and infinite above 65504, and the gradient on one latent falls as one over their number.
+So the gradient is scaled to a fixed size where it enters the network and scaled back where it leaves, by a power of
+two, which causes no rounding. The trainer needs no gradient scaler, but may have one.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PEAK = 2.0**4  # about the largest entry of the gradient that enters: room for 12 doublings on the way, 28 halvings
+PEAK = 2.0**4  # about the largest entry of the entering gradient: leaves room for 12 doublings and 28 halvings
 
 
 class _Enter(torch.autograd.Function):
@@ -42,8 +42,8 @@ class _Leave(torch.autograd.Function):
 
 
 def in_precision(network: Callable[[Tensor], Sequence[Tensor]], x: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
-    """Outputs of network(x) in float32, computed in `dtype`; differentiable in x, once in a lower precision."""
+    """Outputs of network(x) in float32, computed in `dtype`; differentiable in x, in a lower precision only once."""
     if dtype == torch.float32:
         return network(x.to(dtype))
-    scale: list[Tensor] = []  # set when the gradients enter, read when theirs leaves
+    scale: list[Tensor] = []  # set when the gradients enter the network, read when they leave it
     return _Leave.apply(scale, *network(_Enter.apply(x, dtype, scale)))

@@ -1,7 +1,7 @@
-"""From a name that a user wrote to files: a path of this machine, or a repository of the Hugging Face hub.
+"""Resolves names that users write to files: a path on this machine, or a repository of the Hugging Face hub.
 
-A name that looks like a path is never tried on the hub, so that a missing file is said to be missing at once. Under
-`HF_HUB_OFFLINE=1` nothing is fetched that is not in the local cache.
+A name that looks like a path is never tried on the hub, so a missing file is reported at once. With `HF_HUB_OFFLINE=1`
+only the local cache is used.
 """
 
 import os
@@ -15,7 +15,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def local_path(name: str, field: str, expected: str) -> Path | None:
-    """The file or folder of that name, `~` expanded; None for what can only be a hub id `owner/name`.
+    """The file or folder of that name, `~` expanded; None for a name that can only be a hub id `owner/name`.
 
     Raises OptionError for a path that does not exist; `field` names the option, `expected` says what it takes.
     """
@@ -28,10 +28,10 @@ def local_path(name: str, field: str, expected: str) -> Path | None:
 
 
 def snapshot(hub_id: str, patterns: Sequence[str], field: str, what: str) -> Path:
-    """The folder of a hub repository with the files that match in it, as far as it has them."""
+    """Download the files of a hub repository that match the patterns, and return the repository's folder."""
     from huggingface_hub import snapshot_download
 
-    # asked here as well as in huggingface_hub, which reads the variable only once
+    # checked here too, since huggingface_hub reads the variable only once
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(patterns), local_files_only=offline))
@@ -41,7 +41,7 @@ def snapshot(hub_id: str, patterns: Sequence[str], field: str, what: str) -> Pat
 
 
 def one_line(error: Exception, most: int = 300) -> str:
-    """What an error of a library says, as one line of at most that many characters."""
+    """The message of a library's error, as one line of at most `most` characters (and an ellipsis)."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[:most]}..."
 

@@ -1,6 +1,6 @@
-"""What colour a latent has: the affine map from scaled latents to RGB that fits an autoencoder best.
+"""The colours of latents: the affine map from scaled latents to RGB that fits an autoencoder best.
 
-Score Jacobian Chaining and Latent-NeRF quote such a map for Stable Diffusion; fitted here, it serves any checkpoint.
+Score Jacobian Chaining and Latent-NeRF give such a map for Stable Diffusion; here it is fitted to any checkpoint.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 from latent_prior.models.autoencoder import Autoencoder
 
 LEVELS = 4  # levels per channel; LEVELS^3 flat pictures are encoded
-LATENT_SIDE = 16  # their size in latent pixels: large enough for a middle that the borders do not reach
+LATENT_SIDE = 16  # their size in latent pixels: large enough that the borders do not affect the middle
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class LatentColours:
     @staticmethod
     @torch.no_grad()
     def fit(autoencoder: Autoencoder) -> "LatentColours":
-        """Least squares over flat pictures of LEVELS^3 colours, the latent's middle half against the colour."""
+        """Least squares over flat pictures of LEVELS^3 colours, from the latent's middle half to the colour."""
         levels = torch.linspace(0, 1, LEVELS)
         colours = torch.cartesian_prod(levels, levels, levels)
         side, quarter = LATENT_SIDE * autoencoder.downscale, LATENT_SIDE // 4

@@ -1,11 +1,11 @@
-"""The library face: a pretrained latent diffusion model that says how pictures should change to fit a prompt.
+"""The library's main class: a pretrained latent diffusion model that scores how well pictures fit a prompt.
 
     prior = LatentPrior.from_pretrained("pocket", guidance_scale=4.0)
     out = prior(images, prompt="a red mug", generator=torch.Generator().manual_seed(0))
     out.total({"sds": 1.0, "fm": 0.3, "kl": 0.1}).backward()
 
 Pictures are B 3 H W in [0, 1]; with `latents=True` the input is B C h w, scaled by the checkpoint's scaling factor.
-Random numbers are drawn in a fixed order: the encoder's noise (under `sample_latents` only), the timesteps, the noise.
+Random numbers are drawn in a fixed order: the encoder's noise (only with `sample_latents`), the timesteps, the noise.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from latent_prior.prior import (
     weighting,
 )
 
-# Where a checkpoint says nothing: what score distillation of Stable Diffusion is used with (Poole et al. 2022).
+# For checkpoints that state none: usual for score distillation with Stable Diffusion (Poole et al. 2022).
 GUIDANCE_SCALE = 100.0
 
 
@@ -58,7 +58,7 @@ class LatentPrior:
         options: PriorOptions | None = None,
         guidance_scale: float = GUIDANCE_SCALE,
     ):
-        """guidance_scale: the checkpoint's own, for options that name none."""
+        """guidance_scale: the checkpoint's own, used if the options set none."""
         self.guidance_scale = guidance_scale
         self.denoiser = denoiser
         self.autoencoder = autoencoder
@@ -82,20 +82,20 @@ class LatentPrior:
     ) -> "LatentPrior":
         """Load a prior by name: `pocket`, a diffusers folder, a `.safetensors` file or a hub id.
 
-        device: None takes CUDA where there is one. half_precision_weights: float16 on CUDA; on a CPU weights are always
-        float32. cache_dir: folder for prompt embeddings, None keeps them in memory. textual_inversion, lora: files or hub
-        ids to put on top; a LoRA may end in `:scale`, an inversion in `=word`. prediction_type: what the UNet predicts
-        (epsilon, v_prediction or sample) over what the checkpoint says. efficiency: ways to spend less memory or time.
-        options: fields of PriorOptions. The checkpoint's own guidance scale is that of `latent_prior.json` in its folder,
-        `{"guidance_scale": 3.0}`; 100 where there is none.
-        Raises ValueError, in one line, for a checkpoint that is missing, corrupt or does not fit together.
+        device: None uses CUDA if available. half_precision_weights: float16 on CUDA; on a CPU weights are always
+        float32. cache_dir: folder for prompt embeddings, None keeps them in memory. textual_inversion, lora: files or
+        hub ids to apply; a LoRA may end in `:scale`, an inversion in `=word`. prediction_type: what the UNet predicts
+        (epsilon, v_prediction or sample); overrides the checkpoint. efficiency: ways to save memory or time. options:
+        fields of PriorOptions. The checkpoint's own guidance scale is read from `latent_prior.json` in its folder,
+        `{"guidance_scale": 3.0}`; 100 if there is none.
+        Raises OptionError, in one line, for a checkpoint that is missing, corrupt or does not fit together.
         """
         chosen = PriorOptions(**options)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.float16 if half_precision_weights and device.type == "cuda" else torch.float32
         checkpoint = resolve(pretrained_model_name_or_path, textual_inversion, lora, prediction_type)
         check_fit(checkpoint)
-        vae_dtype = torch.float32 if checkpoint.is_xl else dtype  # that of Stable Diffusion XL overflows in float16
+        vae_dtype = torch.float32 if checkpoint.is_xl else dtype  # Stable Diffusion XL's overflows in float16
         denoiser = Denoiser.from_checkpoint(checkpoint, device, dtype)
         autoencoder = Autoencoder.from_checkpoint(checkpoint, device, vae_dtype)
         make_efficient(denoiser, autoencoder, efficiency or Efficiency())
@@ -103,7 +103,7 @@ class LatentPrior:
         return cls(denoiser, autoencoder, text_encoder, chosen, _guidance_scale(checkpoint))
 
     def complete(self, options: PriorOptions) -> PriorOptions:
-        """The options with the checkpoint's own guidance scale where they name none."""
+        """The options, with the checkpoint's own guidance scale if they set none."""
         return options if options.guidance_scale is not None else replace(options, guidance_scale=self.guidance_scale)
 
     @property
@@ -126,8 +126,8 @@ class LatentPrior:
         """Score pictures under a prompt; differentiable in them.
 
         images: B 3 H W in [0, 1], or scaled latents B C h w if `latents`. prompt, negative_prompt: one for all, or one
-        per picture. progress: fraction of an optimisation that is done, for timestep annealing. changes: fields of
-        PriorOptions that differ from the prior's own for this call, such as `use_fm=False`.
+        per picture. progress: completed fraction of the optimisation, for timestep annealing. changes: fields of
+        PriorOptions to change for this call, such as `use_fm=False`.
         """
         options = self.complete(replace(self.options, **changes))
         condition = self.condition(prompt, negative_prompt, len(images), options)
@@ -139,7 +139,8 @@ class LatentPrior:
     ) -> Condition:
         """Embed prompts for `batch` pictures.
 
-        Raises ValueError for an empty prompt, a wrong number of them, and noise-free distillation without a negative one.
+        Raises OptionError for an empty prompt, a wrong number of prompts, and noise-free distillation without a
+        negative prompt.
         """
         given = {"prompt": prompt, "negative_prompt": negative_prompt}
         lists = {name: [text] * batch if isinstance(text, str) else list(text) for name, text in given.items()}
@@ -165,7 +166,7 @@ class LatentPrior:
         options: PriorOptions,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B c h w"]:
-        """Scaled latents of pictures, or of latents of any size, at the checkpoint's own size if it is to resize."""
+        """Scaled latents from pictures or latents, resized to the checkpoint's own size if `resize_input` is set."""
         channels = self.autoencoder.latent_channels if latents else 3
         if images.ndim != 4 or images.shape[1] != channels:
             what = "latents" if latents else "pictures"
@@ -179,9 +180,9 @@ class LatentPrior:
         return self.autoencoder.encode(images, sample=options.sample_latents, generator=generator)
 
     def timestep_bounds(self, options: PriorOptions, progress: float = 0.0) -> tuple[int, int]:
-        """Lowest and highest timestep to draw once a fraction `progress` of an optimisation is done.
+        """Lowest and highest timestep to draw when a fraction `progress` of an optimisation is done.
 
-        Raises ValueError where that includes timesteps without signal, of which the checkpoint knows nothing.
+        Raises OptionError if they include timesteps without signal at which the checkpoint's output is of no use.
         """
         schedule, end = self.denoiser.schedule, options.anneal_end_percent
         t_min, t_max = timestep_range(schedule.num_timesteps, options.min_step_percent, options.max_step_percent)
@@ -191,7 +192,7 @@ class LatentPrior:
                 "max_step_percent",
                 options.max_step_percent,
                 f"less than {(last + 1) / schedule.num_timesteps:g}: the checkpoint predicts the noise, which says nothing "
-                f"of the picture from timestep {last + 1} on, where its schedule leaves no signal",
+                f"about the picture from timestep {last + 1} on, where its schedule leaves no signal",
             )
         t_end = None if end is None else timestep_range(schedule.num_timesteps, options.min_step_percent, end)[1]
         return annealed_bounds(options.timestep_annealing, progress, t_min, t_max, t_end=t_end, schedule=schedule)
@@ -204,9 +205,9 @@ class LatentPrior:
         options: PriorOptions | None = None,
         generator: torch.Generator | None = None,
     ) -> PriorLosses:
-        """The objective on scaled latents, timesteps drawn from `bounds`. Everything above ends here.
+        """The objective on scaled latents, with timesteps drawn from `bounds`.
 
-        One call of the denoiser without graph. Only feature matching runs the decoder, up to its deepest layer.
+        One call of the denoiser without gradients. Only feature matching runs the decoder, up to its deepest layer.
         """
         options = self.complete(options or self.options)
         schedule = self.denoiser.schedule
@@ -229,15 +230,15 @@ class LatentPrior:
         )
 
     def check_condition(self, condition: Condition, options: PriorOptions) -> None:
-        """Raise ValueError where prompts do not fit the checkpoint or the score, naming the prompt processor's key."""
+        """Raise OptionError, naming the prompt processor's key, if prompts do not fit the checkpoint or the score."""
         width, expected = condition.cond.shape[-1], self.denoiser.condition_width
         if width != expected:
             raise OptionError.because(
-                f"prompt embeddings are {width} wide, but the denoiser expects {expected}: set it to the guidance's",
+                f"prompt embeddings are {width} wide, but the denoiser expects {expected}: use the guidance's checkpoint",
                 KEY,
             )
         if condition.negatives is not None and options.score != "sds":
-            raise OptionError("use_perp_neg", True, f"false: the score {options.score!r} knows no perp-neg")
+            raise OptionError("use_perp_neg", True, f"false: the score {options.score!r} does not support perp-neg")
         if options.score == "nfsd" and (condition.null is None or torch.equal(condition.uncond, condition.null)):
             flaws = "'unrealistic, blurry, low quality'"
             raise OptionError(

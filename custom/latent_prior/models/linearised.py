@@ -1,7 +1,7 @@
-"""A loss whose gradient is computed at once, on the spot, and handed on when the caller runs backward.
+"""A loss whose gradient is computed at once and passed on when the caller runs the backward pass.
 
-The decoder's graph is freed before the renderer's backward begins, and the decoder is walked back once however many
-gradients are asked of the result.
+The decoder's graph is freed before the renderer's backward pass begins, and the decoder is backpropagated once, however
+many gradients of the result are computed.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,9 @@ class _KnownGradient(torch.autograd.Function):
 
 
 def linearised(loss: Callable[[Tensor], Tensor], v: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
-    """loss(v), a scalar, with its gradient on `v` known already; differentiable once.
+    """loss(v), a scalar, with its gradient on `v` already computed; differentiable once.
 
-    Where no gradient on `v` can be wanted, none is computed.
+    No gradient is computed if `v` does not require one.
     """
     if not (torch.is_grad_enabled() and v.requires_grad):
         with torch.no_grad():

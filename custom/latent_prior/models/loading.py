@@ -1,6 +1,6 @@
-"""From a resolved checkpoint to modules: frozen, in evaluation mode, and checked to fit one another.
+"""Loads the modules of a resolved checkpoint: frozen, in evaluation mode, and checked to fit one another.
 
-Each function loads one part and nothing else: no pipeline, no safety checker. Weights come from safetensors files and
+Each function loads one part only: no pipeline, no safety checker. Weights come from safetensors files and
 must be complete; a tensor missing from the file is an error, not a random initialisation.
 """
 
@@ -21,23 +21,23 @@ from latent_prior.models.weights import KEY, WEIGHT_NAMES, weight_variant
 
 
 def check_fit(checkpoint: Checkpoint) -> None:
-    """Raise ValueError unless UNet, autoencoder and text encoder fit one another; reads configs only."""
+    """Raise OptionError unless UNet, autoencoder and text encoder fit one another; reads only configs."""
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
     check_channels(checkpoint.source, unet.get("in_channels", 4), unet.get("out_channels", 4))
     if unet.get("addition_embed_type") not in (None, "text_time"):
         raise _refusal(
-            f"{checkpoint.source!r} wants added conditions of type {unet['addition_embed_type']!r}; expected a "
+            f"{checkpoint.source!r} needs added conditions of type {unet['addition_embed_type']!r}; expected a "
             "model of the Stable Diffusion 1, 2 or XL family"
         )
     towers = {name: checkpoint.config(name) for name in text_towers(checkpoint)}
     if unet.get("sample_size") is None:
-        raise _refusal(f"the UNet of {checkpoint.source!r} states no sample_size in its config.json")
+        raise _refusal(f"the UNet of {checkpoint.source!r} has no sample_size in its config.json")
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
-        raise _refusal(f"the UNet of {checkpoint.source!r} wants class labels; expected one led by text alone")
+        raise _refusal(f"the UNet of {checkpoint.source!r} needs class labels; expected one with text conditions only")
     if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
         raise _refusal(
             f"the autoencoder of {checkpoint.source!r} normalises its latents by latents_mean and latents_std; "
-            "expected a scaling_factor alone"
+            "expected only a scaling_factor"
         )
     channels = {"UNet in": unet.get("in_channels", 4), "UNet out": unet.get("out_channels", 4)}
     channels["autoencoder"] = vae.get("latent_channels", 4)
@@ -63,12 +63,12 @@ def check_fit(checkpoint: Checkpoint) -> None:
 
 
 def text_towers(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The folders of the text encoders; that of each one's tokenizer is named `tokenizer` in place of `text_encoder`."""
+    """The folders of the text encoders; their tokenizers' have `tokenizer` instead of `text_encoder` in the name."""
     return ("text_encoder", "text_encoder_2") if checkpoint.is_xl else ("text_encoder",)
 
 
 def load_unet(checkpoint: Checkpoint, dtype: torch.dtype) -> UNet2DConditionModel:
-    """The denoising network with the checkpoint's LoRAs in it, frozen, on the CPU."""
+    """The denoising network with the checkpoint's LoRAs merged, frozen, on the CPU."""
     unet = _load_diffusers(UNet2DConditionModel, checkpoint, "unet", dtype, "model.diffusion_model.")
     merge_loras(unet, "unet", checkpoint.adapters.lora, checkpoint.is_xl)
     return unet
@@ -82,7 +82,7 @@ def load_vae(checkpoint: Checkpoint, dtype: torch.dtype) -> AutoencoderKL:
 def load_scheduler(checkpoint: Checkpoint) -> DDIMScheduler:
     """The noise schedule as a DDIM scheduler, whatever sampler the checkpoint names.
 
-    Raises OptionError for one that is not a schedule of betas, such as flow matching's.
+    Raises OptionError if it is not a schedule of betas, for example with flow matching.
     """
     config = checkpoint.config("scheduler")
     name = config.get("_class_name", "a scheduler")
@@ -92,7 +92,7 @@ def load_scheduler(checkpoint: Checkpoint) -> DDIMScheduler:
     betas = {"beta_schedule", "beta_start", "beta_end"}
     if config.get("trained_betas") is None and not betas <= config.keys():
         lost = ", ".join(sorted(betas - config.keys()))
-        raise _refusal(f"the scheduler of {checkpoint.source!r}, {name}, states no {lost}; {expected}")
+        raise _refusal(f"the scheduler of {checkpoint.source!r}, {name}, has no {lost}; {expected}")
     with _named_errors(checkpoint, "scheduler"):
         return DDIMScheduler.from_config(config | checkpoint.schedule_changes)
 
@@ -100,11 +100,11 @@ def load_scheduler(checkpoint: Checkpoint) -> DDIMScheduler:
 def load_text_encoder(
     checkpoint: Checkpoint, dtype: torch.dtype, part: str = "text_encoder"
 ) -> tuple[CLIPTokenizer, CLIPTextModel | CLIPTextModelWithProjection]:
-    """Tokenizer and text tower (one of `text_towers`) with the checkpoint's adapters in them, frozen, on the CPU."""
+    """Tokenizer and text tower (one of `text_towers`) with the checkpoint's adapters, frozen, on the CPU."""
     words = part.replace("text_encoder", "tokenizer")
     vocabulary, folder = checkpoint.part(words), str(checkpoint.part(part))
     cls = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
-    # transformers makes an empty tokenizer of an empty folder
+    # transformers makes an empty tokenizer from an empty folder
     if not any((vocabulary / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise _refusal(f"{checkpoint.source!r} has neither vocab.json nor tokenizer.json in {vocabulary}")
     with _named_errors(checkpoint, words):
@@ -125,7 +125,7 @@ def load_text_encoder(
             f"the tokenizer of {checkpoint.source!r} knows {len(tokenizer)} tokens, but its text encoder only "
             f"{model.config.vocab_size}"
         )
-    # converted here: transformers names its argument for it differently from version to version
+    # converted here, since the name of transformers' argument for it depends on the version
     model = _finish(model, checkpoint, part, missing).to(dtype)
     merge_loras(model, part, checkpoint.adapters.lora, checkpoint.is_xl)
     add_words(tokenizer, model, part, checkpoint.adapters.textual_inversion, checkpoint.is_xl)
@@ -133,7 +133,7 @@ def load_text_encoder(
 
 
 def single_file_prefixes(part: str) -> tuple[str, ...]:
-    """How the names of a text tower's tensors begin in a single file: Stable Diffusion 1 and 2, or XL."""
+    """Prefixes of a text tower's tensor names in a single file: Stable Diffusion 1 and 2, or XL."""
     if part == "text_encoder_2":
         return ("conditioner.embedders.1.",)
     return ("cond_stage_model.", "conditioner.embedders.0.")
@@ -163,12 +163,12 @@ def _load_diffusers(cls, checkpoint: Checkpoint, part: str, dtype: torch.dtype, 
 
 @contextmanager
 def _named_errors(checkpoint: Checkpoint, part: str) -> Iterator[None]:
-    """Say in one line which part of which checkpoint cannot be read; the libraries raise anything over a bad file."""
+    """Report in one line which part of a checkpoint cannot be read; the libraries raise many types of errors."""
     try:
         yield
     except Exception as error:
         reason = one_line(error)
-        if "meta tensor" in reason:  # how diffusers tells of a single file that is incomplete
+        if "meta tensor" in reason:  # diffusers' message for an incomplete single file
             reason = "some of its tensors are missing from the file"
         raise _refusal(f"cannot read {part!r} from {checkpoint.source!r}: {reason}") from error
 
@@ -176,7 +176,9 @@ def _named_errors(checkpoint: Checkpoint, part: str) -> Iterator[None]:
 def _finish(model: nn.Module, checkpoint: Checkpoint, part: str, missing: Iterable[str]) -> nn.Module:
     missing = sorted({*missing, *(name for name, parameter in model.named_parameters() if parameter.is_meta)})
     if missing:
-        raise _refusal(f"{part!r} of {checkpoint.source!r} lacks {len(missing)} of its tensors, for one {missing[0]!r}")
+        raise _refusal(
+            f"{part!r} of {checkpoint.source!r} lacks {len(missing)} of its tensors, for example {missing[0]!r}"
+        )
     return model.eval().requires_grad_(False)
 
 

@@ -1,6 +1,6 @@
-"""The options of the prior, checked where they are made, before anything is loaded.
+"""The options of the prior, checked when they are created, before anything is loaded.
 
-The names are the config keys of `latent-prior-guidance`, and where threestudio has a key of that meaning, threestudio's.
+The names are the config keys of `latent-prior-guidance`, the same as threestudio's if it has a key of that meaning.
 """
 
 from dataclasses import dataclass
@@ -11,34 +11,34 @@ from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, WEIGHTINGS, req
 
 SCORES = ("sds", "csd", "nfsd")
 
-# A number; the guidance's config also takes a schedule [v0, v1, end], ...
+# A number; the guidance's config also accepts a schedule [v0, v1, end], ...
 Scheduled = Any
-# True or false; the guidance's config also takes a number or a schedule, such as the term's weight
-# ${system.loss.lambda_fm}, and the switch is on while that is above 0.
+# True or false; the guidance's config also accepts a number or a schedule, such as the term's weight
+# ${system.loss.lambda_fm}; the switch is then on while it is above 0.
 Switch = Any
 
 
 @dataclass
 class PriorOptions:
-    """How latents are scored. Raises ValueError, naming the option, for a value that means nothing."""
+    """How latents are scored. Raises OptionError, naming the option, for an invalid value."""
 
-    # Scale of classifier-free guidance in its standard form: 0 unconditional, 1 conditional. None takes the checkpoint's,
-    # see `LatentPrior.guidance_scale`.
+    # Scale of classifier-free guidance in its standard form: 0 unconditional, 1 conditional. None uses the
+    # checkpoint's, see `LatentPrior.guidance_scale`.
     guidance_scale: Scheduled = None
-    # phi in [0, 1]: how far the guided clean estimate is drawn back to the conditional's spread; 0 leaves it alone.
+    # phi in [0, 1]: how far the guided clean estimate is rescaled to the spread of the conditional one; 0: not at all.
     guidance_rescale: Scheduled = 0.0
-    # Noise residual: sds (guided prediction less the noise), csd (conditional less unconditional), or nfsd (noise-free),
+    # Noise residual: sds (guided prediction minus noise), csd (conditional minus unconditional), or nfsd (noise-free),
     # which needs a negative prompt that names flaws.
     score: str = "sds"
     # w(t) of score distillation: sds (1 - alpha_bar), uniform, fantasia3d (sqrt(alpha_bar) (1 - alpha_bar)).
     weighting_strategy: str = "sds"
     # Bound on every entry of w(t) times the residual; None does not clip. Feature matching is not clipped.
     grad_clip: Scheduled = None
-    # Compute the feature matching term. It alone needs the decoder: without it a step costs the denoiser only.
+    # Compute the feature matching term. Only this term needs the decoder: without it a step costs just the denoiser.
     use_fm: Switch = True
-    # What feature matching compares with: residual, paper or denoised, see latent_prior.prior.feature_matching.
+    # The target of feature matching: residual, paper or denoised, see latent_prior.prior.feature_matching.
     fm_target: str = "residual"
-    # Decoder layers it compares in, of mid, up_0, up_1, ...; None takes the first three levels after the middle block.
+    # Decoder layers that it compares, of mid, up_0, up_1, ...; None uses the first three levels after the middle block.
     fm_layers: list[str] | None = None
     # Compute the KL regulariser.
     use_kl: Switch = True
@@ -49,11 +49,11 @@ class PriorOptions:
     max_step_percent: Scheduled = 0.98
     # How that range narrows with progress: none, linear (its upper end falls), sqrt (HiFA), dreamtime.
     timestep_annealing: str = "none"
-    # Where the upper end arrives under linear annealing, as a fraction of the schedule; None goes down to the minimum.
+    # Final upper end under linear annealing, as a fraction of the schedule; None goes down to min_step_percent.
     anneal_end_percent: float | None = None
     # Draw latents from the encoder's Gaussian, as threestudio does, instead of taking its mode.
     sample_latents: bool = False
-    # Resize input to the checkpoint's own size, bilinearly; without it pictures must be a size the encoder can take.
+    # Resize input to the checkpoint's own size, bilinearly; otherwise pictures must have a size the encoder accepts.
     resize_input: bool = True
 
     def __post_init__(self):

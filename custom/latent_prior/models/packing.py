@@ -1,7 +1,7 @@
-"""One tensor for all that a prompt says: Stable Diffusion XL's pooled embedding as further rows below the hidden states.
+"""One tensor per prompt: Stable Diffusion XL's pooled embedding as additional rows below the hidden states.
 
-A host's prompt processor hands on one tensor a prompt. So the pooled embedding (P numbers) is laid into ceil(P / D) rows
-of the hidden states' width D, the rest zero, and taken out again before the denoiser.
+A host's prompt processor passes on one tensor per prompt. So the pooled embedding (P numbers) is stored in ceil(P / D)
+rows of the hidden states' width D, padded with zeros, and extracted again before the denoiser.
 """
 
 import torch

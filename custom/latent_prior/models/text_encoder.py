@@ -1,13 +1,13 @@
-"""Prompts to the hidden states that a latent diffusion model is conditioned on, with a cache of two levels.
+"""Embeds prompts as the hidden states that condition a latent diffusion model, with a cache of two levels.
 
-An embedding is the text tower's last hidden state, as Stable Diffusion's pipelines use it: L rows of width D, L being
-the tokenizer's `model_max_length`; longer prompts are cut, with a notice, and keep the words of their view (", back
-view") if they end in them. Stable Diffusion XL has two towers, of which the
-last hidden states but one stand side by side, and a pooled embedding, which is packed below them as further rows
-(packing.py), so that it goes wherever an embedding goes. It is kept in memory and, where a cache
-folder is given, on disk under a hash of the text tower's files, the precision and the prompt, so that another
-checkpoint under the same path is never mistaken for this one. The tower is loaded at the first prompt that is in
-neither, and can be let go of with `unload`.
+An embedding is the text tower's last hidden state, as in Stable Diffusion's pipelines: L rows of width D, where L is
+the tokenizer's `model_max_length`. Longer prompts are cut, with a warning, but keep the words of their view (", back
+view") if they end in them. Stable Diffusion XL has two towers: their second-to-last hidden states are concatenated
+along D, and a pooled embedding is packed below them as additional rows (packing.py).
+
+Embeddings are kept in memory and, if a cache folder is given, on disk under a hash of the text tower's files, the
+precision and the prompt, so another checkpoint under the same path is never mistaken for this one. The tower is loaded
+at the first prompt that is in neither cache; `unload` releases it.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from latent_prior.models.weights import WEIGHT_NAMES, weight_files
 
 logger = logging.getLogger(__name__)
 
-# How the hosts' prompt processors end the prompt of a direction.
+# How the hosts' prompt processors end a view-dependent prompt.
 VIEW = re.compile(r", (?:side|front|back|overhead) view$")
 
 
@@ -71,19 +71,19 @@ class TextEncoder:
         return torch.stack([self._memory[prompt] for prompt in prompts])
 
     def unload(self) -> None:
-        """Let go of the text towers; they are loaded again when a new prompt comes."""
+        """Release the text towers; they are loaded again for the next new prompt."""
         self._towers = []
 
     @cached_property
     def _empty_is_zero(self) -> bool:
-        """Whether zeros stand for the empty prompt: in Stable Diffusion XL, unless the checkpoint says no."""
+        """Whether the empty prompt is embedded as zeros: in Stable Diffusion XL, unless the checkpoint disables it."""
         index = self.checkpoint.beside_parts("model_index.json") if self.checkpoint.is_xl else {}
         return self.checkpoint.is_xl and index.get("force_zeros_for_empty_prompt", True)  # diffusers' default
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the contents of text towers, tokenizers and adapters."""
-        # the number changes with how prompts are embedded
+        # increase the number when the way prompts are embedded changes
         digest = hashlib.sha256(f"2 {self.dtype} {self._empty_is_zero}".encode())
         for part in text_towers(self.checkpoint):
             tower = self.checkpoint.part(part)
@@ -123,7 +123,7 @@ class TextEncoder:
     def _tokens(self, tokenizer, model, prompts: list[str]) -> Tensor:
         words = self.checkpoint.adapters.textual_inversion
         prompts = [with_all_vectors(prompt, tokenizer) if words else prompt for prompt in prompts]
-        # a tokenizer without a stated limit reports an astronomic one
+        # a tokenizer without a stated limit reports an astronomical one
         length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
         for row, prompt in enumerate(prompts):
             count = _count(tokenizer, prompt)
@@ -144,7 +144,7 @@ class TextEncoder:
         return self.cache_dir / f"{key}.safetensors"
 
     def _recall(self, prompt: str) -> bool:
-        """True if the prompt's embedding is in memory, fetched from disk if it must be."""
+        """True if the prompt's embedding is in memory, after loading it from disk if needed."""
         if prompt in self._memory:
             return True
         file = self._cached(prompt)
@@ -153,7 +153,7 @@ class TextEncoder:
         try:
             self._memory[prompt] = load_file(file)["embedding"].to(self.device)
         except (SafetensorError, OSError, KeyError) as error:
-            logger.warning("cached embedding %s is unreadable and computed anew: %s", file, error)
+            logger.warning("cached embedding %s is unreadable and will be recomputed: %s", file, error)
             return False
         return True
 
@@ -166,7 +166,7 @@ class TextEncoder:
             with atomic_write(file) as beside:
                 save_file({"embedding": embedding.cpu().contiguous()}, beside)
         except (OSError, SafetensorError) as error:
-            logger.warning("prompt embeddings are not kept: cannot write to %s: %s", file.parent, error)
+            logger.warning("prompt embeddings are not cached on disk: cannot write to %s: %s", file.parent, error)
             self.cache_dir = None
 
 
@@ -177,12 +177,12 @@ def _count(tokenizer, prompt: str) -> int:
 def _cut(prompt: str, tokenizer, length: int) -> str:
     """A prompt that is too long, cut to whole words before the words of its view.
 
-    Without such words it comes back as it is: the tokenizer cuts its end.
+    Without such words it is returned unchanged, and the tokenizer cuts its end.
     """
     view = VIEW.search(prompt)
     if view is None:
         return prompt
     body = prompt[: view.start()]
     fits = bisect_right(range(len(body) + 1), length, key=lambda end: _count(tokenizer, body[:end] + view[0]))
-    # one letter more, so that a word that just fits is seen to be whole; a script without spaces is cut anywhere
+    # one more letter, so that a word that just fits counts as whole; a script without spaces is cut anywhere
     return (body[:fits].rpartition(" ")[0].rstrip() or body[: max(fits - 1, 0)]) + view[0]

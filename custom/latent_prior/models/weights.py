@@ -1,6 +1,6 @@
-"""The weight files of a part in diffusers' layout: one safetensors file or shards, plain or in a half-precision variant.
+"""The weight files of a part in diffusers' layout: a safetensors file or shards, plain or in a half-precision variant.
 
-The plain ones come first; where there are none, `*.fp16.safetensors` and then `*.bf16.safetensors` are taken.
+Plain files are preferred; if there are none, `*.fp16.safetensors` and then `*.bf16.safetensors` are used.
 """
 
 import json
@@ -20,12 +20,12 @@ WEIGHT_NAMES = {
     "text_encoder_2": "model",
 }
 
-# Suffixes of weights, in the order of preference.
+# Suffixes of weights, in order of preference.
 VARIANTS = (None, "fp16", "bf16")
 
 
 def check_safetensors(path: Path) -> None:
-    """Raise ValueError if a safetensors file is truncated or its header cannot be read."""
+    """Raise OptionError if a safetensors file is truncated or its header cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
             file.keys()
@@ -41,7 +41,7 @@ def has_weights(folder: Path, stem: str, variant: str | None) -> bool:
 
 
 def weight_variant(folder: Path, stem: str) -> str | None:
-    """The variant of a part's weights that is there; None for the plain ones. Raises OptionError where there are none."""
+    """The available variant of a part's weights; None for the plain ones. Raises OptionError if there are none."""
     for variant in VARIANTS:
         if has_weights(folder, stem, variant):
             return variant
@@ -56,7 +56,7 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     try:
         return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OptionError.because(f"{index} is no index of shards: {hub.one_line(error)}", KEY) from error
+        raise OptionError.because(f"{index} is not an index of shards: {hub.one_line(error)}", KEY) from error
 
 
 def _names(folder: Path, stem: str, variant: str | None) -> tuple[Path, Path]:
@@ -65,7 +65,7 @@ def _names(folder: Path, stem: str, variant: str | None) -> tuple[Path, Path]:
 
 
 def weight_patterns(stem: str, variant: str | None) -> list[str]:
-    """Patterns of the names that a variant's weights may have on the hub, shards included."""
+    """File name patterns of a variant's weights on the hub, including shards."""
     if variant is None:
         return [f"{stem}.safetensors", f"{stem}-?????-of-?????.safetensors"]
     return [f"{stem}.{variant}*.safetensors", f"{stem}-?????-of-?????.{variant}.safetensors"]

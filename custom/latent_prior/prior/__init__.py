@@ -1,9 +1,9 @@
-"""The maths of a latent diffusion prior, on tensors alone: torch, the standard library and jaxtyping's annotations.
+"""The maths of a latent diffusion prior, on tensors only; it needs torch, jaxtyping and the standard library.
 
-Symbols, throughout: `v` a latent scaled by the autoencoder's scaling factor, B C h w; `t` integer timesteps, B;
-z_t = alpha_t v + sigma_t eps; `eps` the noise drawn; `eps_hat` the guided noise prediction; delta = eps_hat - eps the
-noise residual; `x0_hat` the clean estimate; `sg` stop-gradient. Random numbers come from a torch.Generator that is
-passed in (None: torch's global one). Importing this package registers nothing and imports neither diffusers nor a host.
+Symbols: `v` a latent scaled by the autoencoder's scaling factor, B C h w; `t` integer timesteps, B;
+z_t = alpha_t v + sigma_t eps; `eps` the drawn noise; `eps_hat` the guided noise prediction; delta = eps_hat - eps the
+noise residual; `x0_hat` the clean estimate; `sg` stop-gradient. Random numbers come from a torch.Generator argument
+(None: torch's global one). Importing this package registers nothing and imports neither diffusers nor a host.
 """
 
 from latent_prior.prior._checks import require_finite, require_one_of

@@ -1,4 +1,4 @@
-"""Errors about options, phrased once, and the check that nothing diverged."""
+"""Shared errors about options, and the check that no value has diverged."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ def require_one_of(value: str, choices: Iterable[str], field: str) -> None:
 
 
 def require_finite(values: Mapping[str, Tensor]) -> None:
-    """Raise OptionError naming what is not finite among scalars; one look at the device for all of them."""
+    """Raise OptionError naming the scalars that are not finite. Synchronises with the device once for all of them."""
     if not values or bool(torch.isfinite(torch.stack([value.detach() for value in values.values()])).all()):
         return
     bad = ", ".join(f"{name} = {value.item()}" for name, value in values.items() if not torch.isfinite(value))

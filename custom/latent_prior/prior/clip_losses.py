@@ -1,6 +1,6 @@
-"""Losses in the space of a CLIP: of unit embeddings of pictures and texts, B D, and of self-similarities, B N N.
+"""Losses in CLIP space: on unit embeddings of pictures and texts, B D, and on self-similarities, B N N.
 
-What embeds is the caller's; these are formulas. Texts may be one for all pictures (1 D).
+The caller computes the embeddings. One text may be given for all pictures (1 D).
 """
 
 import torch
@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# Below this length the difference of two embeddings counts as this long, see `directional_loss`.
+# Differences of two embeddings that are shorter than this count as this long, see `directional_loss`.
 SHORTEST_DIRECTION = 0.05
-# A direction between texts shorter than this is none.
+# A direction between texts shorter than this counts as zero.
 _NO_DIRECTION = 1e-8
 
 
@@ -22,10 +22,11 @@ def directional_loss(
 ) -> Float[Tensor, ""]:
     """mean over B of 1 - cos(now - before, text_to - text_from).
 
-    Gal et al. 2022, "StyleGAN-NADA" (arXiv 2108.00946), the directional loss. The cosine's gradient grows as one over
-    the difference's length, and an optimisation that starts at its source starts with length 0. So a difference shorter
-    than SHORTEST_DIRECTION is divided by that instead of by its length: the gradient stays bounded, still points along the
-    texts at length 0, and does not flood an optimiser's second moments. Two equal texts give 1 and no gradient.
+    Gal et al. 2022, "StyleGAN-NADA" (arXiv 2108.00946), the directional loss. The gradient of the cosine grows as one
+    over the length of the difference, and an optimisation that starts at its source starts with length 0. So a
+    difference shorter than SHORTEST_DIRECTION is divided by SHORTEST_DIRECTION instead of its length: the gradient
+    stays bounded, follows the text direction at length 0, and does not flood the optimiser's second moments. Two equal
+    texts give 1 and no gradient.
     """
     moved, wanted = now - before, text_to - text_from
     moved = moved / moved.norm(dim=-1, keepdim=True).clamp_min(SHORTEST_DIRECTION)
@@ -36,18 +37,18 @@ def directional_loss(
 def spherical_distance(x: Float[Tensor, "#B D"], y: Float[Tensor, "#B D"]) -> Float[Tensor, " B"]:
     """2 arcsin(|x - y| / 2)^2 of unit vectors, row by row: half the squared angle between them, at most pi^2 / 2.
 
-    Crowson's guidance of pictures by CLIP; Text2LIVE (Bar-Tal et al. 2022, arXiv 2204.02491) takes it as its distance to
-    a text. Half the angle is computed as atan2(|x - y|, |x + y|), which is the same for unit vectors and has a finite
-    gradient for equal and opposite ones too (0 there).
+    Used in Crowson's CLIP guidance and as the distance to a text in Text2LIVE (Bar-Tal et al. 2022, arXiv 2204.02491).
+    Half the angle is computed as atan2(|x - y|, |x + y|), which is the same for unit vectors and has a finite gradient
+    for equal and opposite ones too (0 there).
     """
     half_angle = torch.atan2((x - y).norm(dim=-1), (x + y).norm(dim=-1))
     return 2.0 * half_angle.square()
 
 
 def structure_loss(S_a: Float[Tensor, "B N N"], S_b: Float[Tensor, "B N N"]) -> Float[Tensor, ""]:
-    """Mean squared difference of two pictures' self-similarities, over B and all pairs of patches.
+    """Mean squared difference between two pictures' self-similarities, over B and all pairs of patches.
 
-    Bar-Tal et al. 2022 (Text2LIVE), the structure term, by the self-similarity of Kolkin et al. 2019 (STROTSS,
-    arXiv 1904.12785): what resembles what in a picture is kept, while every patch may change.
+    Bar-Tal et al. 2022 (Text2LIVE), the structure term, with the self-similarity of Kolkin et al. 2019 (STROTSS,
+    arXiv 1904.12785): it preserves which patches resemble each other, while every patch may change.
     """
     return F.mse_loss(S_a, S_b)

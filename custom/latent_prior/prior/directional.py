@@ -1,7 +1,7 @@
-"""Directional regulariser: what is optimised keeps the noise prediction that its frozen source has.
+"""Directional regulariser: keeps the noise prediction for a latent close to that for its frozen source.
 
 Both latents are noised with the same noise and timestep and predicted under the same prompt with the same guidance, so
-the noise itself cancels, and what the prompt asks of every picture with it.
+the noise cancels, and so does the part of the prediction that is common to every picture under the prompt.
 """
 
 from jaxtyping import Float
@@ -18,8 +18,8 @@ def directional_distillation_loss(
 ) -> Float[Tensor, ""]:
     """1/2 ||v - sg(v - w (eps_hat - eps_hat_frozen))||^2 / B; the gradient on v is w (eps_hat - eps_hat_frozen) / B.
 
-    eps_hat is the guided prediction for the noised `v`, eps_hat_frozen that for the noised latent of the source. Song et
+    eps_hat is the guided prediction for the noised `v`, eps_hat_frozen that for the source's noised latent. Song et
     al. 2022, "Diffusion Guided Domain Adaptation of Image Generators" (StyleGANFusion, arXiv 2212.04473), with
-    w = 1 - alpha_bar_t. Reduction: that of `lsd_loss`.
+    w = 1 - alpha_bar_t. Reduction: as in `lsd_loss`.
     """
     return lsd_loss(v, eps_hat - eps_hat_frozen, w)

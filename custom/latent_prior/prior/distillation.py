@@ -1,9 +1,9 @@
-"""Score distillation: the noise residual `delta` in its variants, and the loss (LSD) that hands it to the latent.
+"""Score distillation: variants of the noise residual `delta`, and the loss (LSD) that passes it to the latent.
 
 `delta` points away from what the model finds likely, so descending along it moves `v` towards the prompt. Predictions
 and noise have shape B C h w; `eps_hat` is guided (see cfg), `eps_cond`, `eps_uncond`, `eps_neg` are the predictions
 under the prompt, the empty prompt and a prompt for bad quality. Interval score matching is not offered: its residual is
-one subtraction, but needs a DDIM inversion with several denoiser calls per step, which is no pure function of these.
+one subtraction, but needs a DDIM inversion with several denoiser calls per step, which is not a pure function of these.
 """
 
 import torch
@@ -22,7 +22,7 @@ def csd_residual(eps_cond: Float[Tensor, "B C h w"], eps_uncond: Float[Tensor, "
     """eps_cond - eps_uncond: the implicit classifier's score alone.
 
     Yu et al. 2023, "Text-to-3D with Classifier Score Distillation" (arXiv 2310.19415). The guidance scale does not
-    enter; a residual `s` times as long is had through the loss weight.
+    enter; to scale the residual, change the loss weight.
     """
     return eps_cond - eps_uncond
 
@@ -53,17 +53,17 @@ def lsd_loss(
     """Latent score distillation: 1/2 ||v - sg(v - w delta)||^2 / B, whose gradient on v is w delta / B.
 
     `clip` bounds every entry of w delta to [-clip, clip] (D-SDS's dynamic clipping: Hong et al. 2023,
-    arXiv 2303.15413); None does not. Raises ValueError for a negative bound.
+    arXiv 2303.15413); None disables it. Raises OptionError for a negative bound.
 
     Reduction: summed over C h w, averaged over B, as threestudio's loss_sds is. The gradient on one entry of v does not
     depend on the latent's size, but the value does, and so does its ratio to the feature matching and KL terms, which
-    are means: to carry weights tuned at n = C h w over to another size n', multiply lambda_sds by n / n'.
+    are means: to transfer weights tuned at n = C h w to another size n', multiply lambda_sds by n / n'.
     """
     if clip is not None and clip < 0:
         raise OptionError("grad_clip", clip, "a number >= 0, or None for no clipping")
     gradient = (w * delta).detach()
     if clip is not None:
         gradient = gradient.clamp(-clip, clip)
-    # v - sg(v - g) written as (v - sg(v)) + g: the same number, but g is not rounded against the size of v.
+    # v - sg(v - g) written as (v - sg(v)) + g: the same number, but g is not rounded to v's precision.
     difference = (v - v.detach()) + gradient
     return 0.5 * difference.square().sum() / v.shape[0]

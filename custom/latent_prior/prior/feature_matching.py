@@ -1,9 +1,9 @@
-"""Feature matching (FM): the latent is compared with where the model wants it, by the eyes of the decoder.
+"""Feature matching (FM): compares the latent with the model's target for it, in the decoder's feature space.
 
 `features` maps a scaled latent B C h w to a list of decoder feature maps G^l, each B C_l h_l w_l. `delta` is the noise
-residual eps_hat - eps. Source: Liao et al. 2023 (arXiv 2302.08510): its method figure prints the target v + delta,
-which read literally, with the target detached, pulls *against* score distillation (the proof is in
-tests/prior/test_feature_matching.py). The readings offered all pull with it:
+residual eps_hat - eps. Source: Liao et al. 2023 (arXiv 2302.08510): its method figure prints the target v + delta.
+Read literally, with the target detached, its gradient opposes that of score distillation (shown in
+tests/prior/test_feature_matching.py). The gradients of the readings offered here all agree with it:
     residual   sg[G(v - delta)] against G(v)
     paper      sg[G(v)] against G(v + delta), the gradient taken through the displaced branch
     denoised   sg[G(x0_hat)] against G(v), x0_hat the model's clean estimate
@@ -27,13 +27,13 @@ def fm_loss(
     x0_hat: Float[Tensor, "B C h w"] | None = None,
     target: str = "residual",
 ) -> Float[Tensor, ""]:
-    """sum over layers l of mean |G^l(moving) - sg[G^l(fixed)]|, the pair as `target` says (see the module's docstring).
+    """sum over layers l of mean |G^l(moving) - sg[G^l(fixed)]|, the pair set by `target` (see the module docstring).
 
-    `x0_hat` is read by 'denoised' only. Raises ValueError for an unknown target, a missing x0_hat or no layers.
+    Only 'denoised' uses `x0_hat`. Raises OptionError for an unknown target, ValueError if x0_hat or layers are missing.
 
     Reduction: per layer the mean over B and all entries of the map, then the sum over layers. The value does not depend
-    on the sizes of latent and maps; doubling the layers about doubles it. The gradient on one entry of v falls as
-    1 / (B C h w), where that of LSD falls as 1 / B only (see `lsd_loss`).
+    on the sizes of the latent and the maps; doubling the number of layers about doubles it. The gradient on one entry
+    of v falls as 1 / (B C h w), that of LSD only as 1 / B (see `lsd_loss`).
     """
     require_one_of(target, FM_TARGETS, "fm_target")
     delta = delta.detach()

@@ -1,7 +1,7 @@
-"""KL regulariser: each channel of a latent, taken as a sample of a Gaussian, is drawn towards the standard normal.
+"""KL regulariser: pulls each channel of a latent, taken as a sample of a Gaussian, towards the standard normal.
 
 mu and sigma^2 are the moments of `v` over its spatial axes, per sample and channel. The variance is the biased one
-(divided by h w): it is the maximum-likelihood Gaussian's, of which the formula is the exact divergence from N(0, 1).
+(divided by h w): the formula is then the exact divergence of the maximum-likelihood Gaussian from N(0, 1).
 Source: Liao et al. 2023 (arXiv 2302.08510), the method figure.
 """
 
@@ -17,13 +17,13 @@ _VARIANCE_FLOOR = 1e-8
 def kl_loss(v: Float[Tensor, "B C h w"], form: str = "standard") -> Float[Tensor, ""]:
     """Divergence of v's spatial moments from N(0, 1).
 
-    standard   1/2 (mu^2 + sigma^2 - log sigma^2 - 1): KL(N(mu, sigma^2) || N(0, 1)), least (0) at mu = 0, sigma = 1.
-    paper      1/2 (mu^2 + sigma^2 - log sigma + 1), as the figure prints it; least at sigma = 1/sqrt(2), about 0.707.
-    Inside the logarithm the variance is held above 1e-8, so that a constant channel costs much, but not infinity.
-    Raises ValueError for another form.
+    standard   1/2 (mu^2 + sigma^2 - log sigma^2 - 1): KL(N(mu, sigma^2) || N(0, 1)), minimum 0 at mu = 0, sigma = 1.
+    paper      1/2 (mu^2 + sigma^2 - log sigma + 1), as the figure prints it; minimum at sigma = 1/sqrt(2), about 0.707.
+    Inside the logarithm the variance is clamped to at least 1e-8, so a constant channel has a large but finite loss.
+    Raises OptionError for any other form.
 
-    Reduction: mean over B and C of a function of moments, which are means themselves: the value does not depend on the
-    latent's size. The gradient on one entry of v falls as 1 / (B C h w), as that of feature matching does.
+    Reduction: mean over B and C of a function of moments, which are means themselves, so the value does not depend on
+    the latent's size. The gradient on one entry of v falls as 1 / (B C h w), as for feature matching.
     """
     require_one_of(form, KL_FORMS, "kl_form")
     mean = v.mean(dim=(2, 3))

@@ -1,7 +1,7 @@
 """The prior's three terms for one batch, with the tensors they came from, and their weighted total.
 
 total = lambda_sds LSD + lambda_fm FM + lambda_kl KL (Liao et al. 2023, arXiv 2302.08510). LSD is a sum over
-C h w, FM and KL are means, so their balance depends on the latent's size; `lsd_loss` says how to carry weights over.
+C h w, FM and KL are means, so their balance depends on the latent's size; `lsd_loss` explains how to transfer weights.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ TERMS = {"sds": "lsd", "fm": "fm", "kl": "kl"}
 
 @dataclass(frozen=True, eq=False)
 class PriorLosses:
-    """What the prior says of latents `v` at noise levels `t`. A term that was not asked for is None.
+    """The prior's losses for latents `v` at noise levels `t`. A term that was not requested is None.
 
     The terms and `v` carry the graph; all other tensors are detached.
     """
@@ -28,12 +28,12 @@ class PriorLosses:
     lsd: Float[Tensor, ""] | None  # latent score distillation, see lsd_loss
     fm: Float[Tensor, ""] | None  # feature matching, see fm_loss
     kl: Float[Tensor, ""] | None  # KL regulariser, see kl_loss
-    t: Int[Tensor, " B"]  # timesteps drawn
-    v: Float[Tensor, "B C h w"]  # latents that were scored, scaled
-    eps: Float[Tensor, "B C h w"]  # noise drawn
+    t: Int[Tensor, " B"]  # drawn timesteps
+    v: Float[Tensor, "B C h w"]  # scored latents, scaled
+    eps: Float[Tensor, "B C h w"]  # drawn noise
     z_t: Float[Tensor, "B C h w"]  # noised latents
     eps_hat: Float[Tensor, "B C h w"]  # guided noise prediction
-    delta: Float[Tensor, "B C h w"]  # noise residual, in the variant chosen
+    delta: Float[Tensor, "B C h w"]  # noise residual, in the chosen variant
     x0_hat: Float[Tensor, "B C h w"]  # clean estimate that eps_hat implies
 
     def terms(self) -> dict[str, Float[Tensor, ""]]:
@@ -44,8 +44,8 @@ class PriorLosses:
     def total(self, weights: Mapping[str, float]) -> Float[Tensor, ""]:
         """Weighted sum of the terms; a weight that is left out counts as 0.
 
-        Raises ValueError for an unknown name, a weight that is negative or not finite, a positive weight on a term
-        that was not computed, and a term that is not finite, naming the culprit.
+        Raises OptionError, naming the term, for an unknown name, a weight that is negative or not finite, a positive
+        weight on a term that was not computed, and a term that is not finite.
         """
         terms = self.terms()
         total = self.v.new_zeros(())
@@ -62,7 +62,7 @@ class PriorLosses:
         return total
 
     def gradient_norms(self) -> dict[str, Float[Tensor, ""]]:
-        """Euclidean norm of each computed term's gradient on `v`, unweighted, keyed as `terms`.
+        """Euclidean norm of each computed term's gradient on `v`, unweighted, with the keys of `terms`.
 
         The graph is kept. Costs one backward pass through the decoder for FM. `v` must require a gradient.
         """

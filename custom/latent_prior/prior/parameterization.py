@@ -1,4 +1,4 @@
-"""What a denoiser may predict, and how each prediction gives the noise and the clean latent.
+"""The quantities that a denoiser may predict, and how each one gives the noise and the clean latent.
 
 All conversions follow from z_t = alpha x0 + sigma eps with alpha^2 + sigma^2 = 1; `x0` is a clean latent or its
 estimate. Names as in diffusers' `prediction_type`:
@@ -6,9 +6,9 @@ estimate. Names as in diffusers' `prediction_type`:
     v_prediction   the velocity alpha eps - sigma x0 (Salimans & Ho 2022, "Progressive Distillation", appendix D);
                    not to be confused with our latent `v`
     sample         the clean latent x0
-`alpha`, `sigma` have shape B 1 1 1. Divisions by alpha or sigma lose precision where that one is near zero; a velocity is
-turned into either estimate without one, so both are known at zero terminal SNR (alpha = 0), where noise alone says nothing
-of x0 (Lin et al. 2023, section 3.1).
+`alpha`, `sigma` have shape B 1 1 1. Dividing by alpha or sigma loses precision where it is near zero. A velocity is
+converted to either estimate without a division, so both are known at zero terminal SNR (alpha = 0), where the noise
+alone does not determine x0 (Lin et al. 2023, section 3.1).
 """
 
 from jaxtyping import Float
@@ -47,7 +47,7 @@ def eps_from_model(
     sigma: Float[Tensor, "B 1 1 1"],
     prediction_type: str,
 ) -> Float[Tensor, "B C h w"]:
-    """eps_hat from a denoiser's raw output. Raises ValueError for an unknown prediction type."""
+    """eps_hat from a denoiser's raw output. Raises OptionError for an unknown prediction type."""
     require_one_of(prediction_type, PREDICTION_TYPES, _KEY)
     if prediction_type == "epsilon":
         return output
@@ -63,7 +63,7 @@ def x0_from_model(
     sigma: Float[Tensor, "B 1 1 1"],
     prediction_type: str,
 ) -> Float[Tensor, "B C h w"]:
-    """The clean estimate from a denoiser's raw output. Raises ValueError for an unknown prediction type."""
+    """The clean estimate from a denoiser's raw output. Raises OptionError for an unknown prediction type."""
     require_one_of(prediction_type, PREDICTION_TYPES, _KEY)
     if prediction_type == "epsilon":
         return x0_from_eps(z_t, output, alpha, sigma)

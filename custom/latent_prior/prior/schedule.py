@@ -17,7 +17,7 @@ from latent_prior import OptionError
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """The table of alpha_bar that a checkpoint was trained with, shape (T,); never increasing, within [0, 1]."""
+    """The table of alpha_bar that a checkpoint was trained with, shape (T,); non-increasing, within [0, 1]."""
 
     alphas_cumprod: Float[Tensor, " T"]
 
@@ -39,9 +39,9 @@ class NoiseSchedule:
 
     @classmethod
     def scaled_linear(cls, beta_start: float, beta_end: float, num_timesteps: int) -> "NoiseSchedule":
-        """Betas whose square roots are evenly spaced, as every Stable Diffusion has them (Rombach et al. 2022).
+        """Betas whose square roots are evenly spaced, as in every Stable Diffusion (Rombach et al. 2022).
 
-        Computed in float32, as diffusers does, so that both tables agree to the last bit.
+        Computed in float32, as in diffusers, so both tables agree to the last bit.
         """
         return cls.from_betas(torch.linspace(beta_start**0.5, beta_end**0.5, num_timesteps, dtype=torch.float32) ** 2)
 
@@ -74,7 +74,7 @@ class NoiseSchedule:
 
 
 def draw_noise(v: Float[Tensor, "B C h w"], generator: torch.Generator | None = None) -> Float[Tensor, "B C h w"]:
-    """Standard normal noise like `v`: its shape, precision and device.
+    """Standard normal noise with the shape, precision and device of `v`.
 
     Drawn on the generator's own device and then moved, so one CPU generator gives the same noise on every machine.
     Without a generator, the global one of v's device is used, as `torch.randn_like` does.

@@ -1,6 +1,6 @@
-"""Which timesteps are drawn, and how their range narrows while an optimisation goes on.
+"""Which timesteps are drawn, and how their range narrows during an optimisation.
 
-Bounds are integers and both are drawn. `progress` is the fraction of the optimisation that is done, in [0, 1].
+Bounds are inclusive integers. `progress` is the completed fraction of the optimisation, in [0, 1].
 """
 
 import torch
@@ -17,7 +17,7 @@ ANNEALINGS = ("none", "linear", "sqrt", "dreamtime")
 def timestep_range(num_timesteps: int, min_percent: float, max_percent: float) -> tuple[int, int]:
     """(t_min, t_max) from fractions of T, rounded down as threestudio does; t_max is at most T - 1.
 
-    Raises ValueError unless 0 <= min_percent <= max_percent <= 1.
+    Raises OptionError unless 0 <= min_percent <= max_percent <= 1.
     """
     if not 0.0 <= min_percent <= max_percent <= 1.0:
         raise OptionError(
@@ -57,11 +57,11 @@ def annealed_bounds(
     """Bounds (lowest, highest) to draw from once `progress` of the optimisation is done.
 
     none       (t_min, t_max) throughout.
-    linear     the upper bound falls evenly from t_max to `t_end` (None: down to t_min); draws stay uniform below it.
+    linear     the upper bound falls linearly from t_max to `t_end` (None: down to t_min); draws stay uniform below it.
     sqrt       one timestep, t_max - (t_max - t_min) sqrt(progress): the timestep annealing of Zhu et al. 2023, "HiFA".
     dreamtime  one timestep, see `dreamtime_timestep`; needs the model's `schedule`.
-    The last two leave nothing to chance: both bounds are equal.
-    Raises ValueError for an unknown name, a progress outside [0, 1] or a t_end outside t_min..t_max.
+    For the last two both bounds are equal, so nothing is random.
+    Raises OptionError for an unknown name, a progress outside [0, 1] or a t_end outside t_min..t_max.
     """
     require_one_of(annealing, ANNEALINGS, "timestep_annealing")
     if not 0.0 <= progress <= 1.0:
@@ -85,12 +85,12 @@ def annealed_bounds(
 def dreamtime_weight(
     schedule: NoiseSchedule, centre: float | None = None, width: float | None = None
 ) -> Float[Tensor, " T"]:
-    """DreamTime's W(t), up to its normalisation: how much of the optimisation is to be spent at each timestep.
+    """DreamTime's W(t), not normalised: how much of the optimisation to spend at each timestep.
 
     W = W_d W_p with W_d = sqrt((1 - alpha_bar) / alpha_bar) from the model and W_p = exp(-(t - centre)^2 / 2 width^2)
     from perception: mid timesteps shape the content. None: centre T/2 and width T/8, that is 500 and 125 for T = 1000.
-    In float64. Where alpha_bar is 0 (zero terminal SNR) W_d would be infinite and no other timestep had a share, so the
-    least alpha_bar above 0 stands in. Source: Huang et al. 2024, "DreamTime" (arXiv 2306.12422).
+    In float64. Where alpha_bar is 0 (zero terminal SNR) W_d would be infinite and leave no share to the others, so the
+    smallest alpha_bar above 0 is used there. Source: Huang et al. 2024, "DreamTime" (arXiv 2306.12422).
     """
     num = schedule.num_timesteps
     centre = num / 2 if centre is None else centre
@@ -111,7 +111,7 @@ def dreamtime_timestep(
 ) -> int:
     """The timestep above which a fraction `progress` of DreamTime's weight lies; it falls from t_max to t_min.
 
-    argmin over t' of |sum of W(t) over t >= t' - progress|, W restricted to t_min..t_max and summing to one there.
+    argmin over t' of |sum of W(t) over t >= t' - progress|, W restricted to t_min..t_max and normalised to sum to one.
     Source: Huang et al. 2024, "DreamTime" (time-prioritised score distillation).
     """
     weight = dreamtime_weight(schedule, centre, width)[t_min : t_max + 1]

@@ -1,6 +1,6 @@
 """w(t), the weight of the noise residual at a timestep, under threestudio's names.
 
-Each entry of WEIGHTINGS takes alpha_bar and gives w of the same shape.
+Each entry of WEIGHTINGS maps alpha_bar to w, of the same shape.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,6 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def weighting(name: str, schedule: NoiseSchedule, t: Int[Tensor, " B"]) -> Float[Tensor, "B 1 1 1"]:
-    """w(t) of the weighting `name`, one of WEIGHTINGS. Raises ValueError for another name."""
+    """w(t) of the weighting `name`, one of WEIGHTINGS. Raises OptionError for any other name."""
     require_one_of(name, WEIGHTINGS, "weighting_strategy")
     return WEIGHTINGS[name](schedule.alpha_bar(t))

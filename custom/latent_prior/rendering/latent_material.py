@@ -1,7 +1,7 @@
 """`latent-colour-material`: the RGB refinement of a field that was trained in latent space (Latent-NeRF, sec. 3.3).
 
 The field keeps its latent features; a trainable affine layer, which starts as the checkpoint's own map from latents to
-colours, makes them RGB. Training goes on in RGB space through the encoder.
+colours, converts them to RGB. Training continues in RGB space through the encoder.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class LatentColourMaterial(host.BaseModule):
 
     @dataclass
     class Config(host.BaseModule.Config):
-        # The checkpoint that the field was trained under: its autoencoder gives the layer to start from.
+        # The checkpoint that the field was trained with: its autoencoder gives the layer's initial values.
         pretrained_model_name_or_path: str = "pocket"
 
     cfg: Config

@@ -1,4 +1,4 @@
-"""Which part of a field can be seen at all, by a coarse look at its density."""
+"""The visible part of a field, estimated from its density on a coarse grid."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from torch import Tensor
 def occupied_box(
     density: Callable[[Tensor], Tensor], box: Float[Tensor, "2 3"], cells: int, step: float, min_alpha: float
 ) -> Float[Tensor, "2 3"]:
-    """The box around the cells that can be seen, with one cell to spare on each side so that the object can grow.
+    """The box around the visible cells, with a margin of one cell on each side so that the object can grow.
 
     density: (N, 3) world points to (N, 1). cells: number along each axis of `box`. step, min_alpha: a cell is empty
-    while one sample of that length in it would have an opacity below min_alpha; its density is the largest at eight
-    points of it. A field with empty cells only keeps the whole box.
+    if one sample of that length in it would have an opacity below min_alpha; its density is the largest at eight points
+    in it. If all cells are empty, the whole box is returned.
     """
     offsets = (torch.arange(2 * cells, device=box.device) + 0.5) / (2 * cells)
     x, y, z = (box[0, axis] + offsets * (box[1, axis] - box[0, axis]) for axis in range(3))

@@ -1,4 +1,4 @@
-"""Rays against bounding volumes, and where to sample them.
+"""Intersections of rays with bounding volumes, and sample positions on rays.
 
 Conventions. A ray is origin + t * direction; directions need not be unit vectors. Bounds are (near, far) in t; a ray
 misses when far <= near.
@@ -35,7 +35,7 @@ def sample_bins(
 ) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S"], Float[Tensor, "R S"]]:
     """Split [near, far] into equal bins with one sample each: (bin starts, bin ends, samples).
 
-    jitter: draw the sample uniformly in its bin (global generator, as the hosts do), else take the bin's middle.
+    jitter: draw the sample uniformly in its bin (global generator, as the hosts do), otherwise take the bin's middle.
     """
     width = ((far - near) / num_samples)[:, None]
     steps = torch.arange(num_samples + 1, dtype=near.dtype, device=near.device)

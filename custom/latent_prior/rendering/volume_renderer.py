@@ -2,17 +2,16 @@
 
     sigma_i density at sample i, delta_i its bin's width, T_i = exp(-sum_{j<i} sigma_j delta_j),
     w_i = T_i (1 - exp(-sigma_i delta_i)), colour = sum_i w_i c_i + (1 - sum_i w_i) * background
-(Max 1995, eq. 20; Mildenhall et al. 2020, eq. 3). Each ray is cut where it enters and leaves the bounds and its chord
-is split into equal bins; rays that miss are never sampled. Depth is sum_i w_i t_i, not divided by the opacity, as
-threestudio's.
+(Max 1995, eq. 20; Mildenhall et al. 2020, eq. 3). Each ray is clipped to the bounds and its chord is split into
+equal bins; rays that miss are never sampled. Depth is sum_i w_i t_i, not divided by the opacity, as in threestudio.
 
-With `grid_prune` the bounds shrink to the box around the occupied cells of a coarse grid, which is what makes training
-fast: the rays that miss cost nothing, and the others spend their samples on the object. The box is a buffer, so a
-resumed run goes on with it.
+With `grid_prune` the bounds shrink to the box around the occupied cells of a coarse grid, which makes training fast:
+the rays that miss cost nothing, and the others spend their samples on the object. The box is a buffer, so a resumed run
+continues with it.
 
-Where a geometry has finite-difference normals, those drawn in evaluation are the direction of -sum_i T_i grad sigma_i,
-with grad sigma over NORMAL_STEP. Unit normals composited by weight would be noise: inside a body that is not quite
-opaque the density is nearly level, and each sample there, its gradient scaled to length one, counts as much as the
+If a geometry has finite-difference normals, those drawn in evaluation are the direction of -sum_i T_i grad sigma_i,
+with grad sigma over NORMAL_STEP. Unit normals composited by weight would be noisy: inside a body that is not quite
+opaque the density is nearly constant, and each sample there, with its gradient normalised, counts as much as the
 surface.
 """
 
@@ -29,13 +28,13 @@ from latent_prior import OptionError, host
 from latent_prior.rendering.occupancy import occupied_box
 from latent_prior.rendering.rays import ray_box, ray_sphere, sample_bins
 
-NEGLIGIBLE_WEIGHT = 1e-5  # in evaluation, samples that weigh less get no colour
-NORMAL_STEP = 1 / 20  # step of the drawn normals' central differences, in radii
+NEGLIGIBLE_WEIGHT = 1e-5  # in evaluation, samples with less weight get no colour
+NORMAL_STEP = 1 / 20  # step of the central differences for drawn normals, in radii
 
 
 @dataclass(frozen=True)
 class SubModules:
-    """What is rendered. A plain holder, so that the renderer's state dict does not contain it."""
+    """What is rendered, in a plain holder so that the renderer's state dict does not contain it."""
 
     geometry: Any
     material: Any
@@ -72,7 +71,7 @@ class DenseVolumeRenderer(host.BaseModule):
         far_plane: float = 1e10
         # Draw each sample uniformly in its bin while training; false: the bin's middle.
         randomized: bool = True
-        # Samples rendered at a time in evaluation; bounds memory.
+        # Samples rendered at a time in evaluation; limits memory.
         eval_chunk_size: int = 160000
         # Composite normals while training too (threestudio's key); costs the geometry's normals.
         return_comp_normal: bool = False
@@ -80,9 +79,9 @@ class DenseVolumeRenderer(host.BaseModule):
         return_eval_normal: bool = True
         # While training, also the normals at points moved by a Gaussian of 0.01, for smoothness losses.
         return_normal_perturb: bool = False
-        # Shrink the bounds to the occupied part of the field as training goes on; false: exact.
+        # Shrink the bounds to the occupied part of the field during training; false: exact.
         grid_prune: bool = False
-        # A cell counts as empty while one sample in it would have an opacity below this.
+        # A cell counts as empty if one sample in it would have an opacity below this.
         prune_alpha: float = 1e-3
         # Cells along each axis of the occupancy estimate.
         prune_resolution: int = 32
@@ -127,8 +126,8 @@ class DenseVolumeRenderer(host.BaseModule):
     ) -> dict[str, Tensor]:
         """Render.
 
-        bg_color: in place of the background's colour: Nc, B Nc or B H W Nc. render_normal: false leaves out what
-        return_eval_normal asks for, which is more than half of the work. Other keywords go to the material (the hosts
+        bg_color: used instead of the background's colour: Nc, B Nc or B H W Nc. render_normal: False skips the normals
+        of return_eval_normal, which are more than half of the work. Other keywords go to the material (the hosts
         pass the whole batch).
 
         Returns comp_rgb, comp_rgb_fg, comp_rgb_bg (B H W Nc), opacity and depth (B H W 1), comp_normal (B H W 3, drawn

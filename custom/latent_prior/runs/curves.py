@@ -1,4 +1,4 @@
-"""Training curves of a run, drawn from what its CSV logger wrote."""
+"""Training curves of a run, drawn from its CSV log."""
 
 import csv
 import math
@@ -10,7 +10,7 @@ SMOOTHING = 0.9  # weight of the past in the running mean
 
 
 def read(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of every `train/` figure over all versions of the log; a resumed run has several."""
+    """Steps and values of every `train/` metric over all versions of the log; a resumed run has several."""
     rows: dict[str, dict[int, float]] = {}
     files = sorted(folder.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     for file in files:
@@ -23,7 +23,7 @@ def read(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def running_mean(values: list[float]) -> list[float]:
-    """Exponential running mean without the bias towards its start."""
+    """Exponential running mean, corrected for the bias towards its start."""
     out, mean, weight = [], 0.0, 0.0
     for value in values:
         mean, weight = SMOOTHING * mean + (1 - SMOOTHING) * value, SMOOTHING * weight + 1 - SMOOTHING
@@ -32,7 +32,7 @@ def running_mean(values: list[float]) -> list[float]:
 
 
 def draw(folder: Path, picture: Path) -> None:
-    """One panel a loss: its values, and their running mean. Draws nothing where nothing was logged."""
+    """One panel per loss: its values and their running mean. Draws nothing if nothing was logged."""
     curves = {name: curve for name, curve in read(folder).items() if name.startswith("loss")}
     if not curves:
         return

@@ -1,1 +1,1 @@
-"""The registered systems: what is optimised under the prior, and how a run reports and exports it."""
+"""The registered systems: what is optimised with the prior, and how a run reports and exports it."""

@@ -1,9 +1,9 @@
-"""`layered-editing-system`: a picture is edited by a prompt through an RGBA layer that is painted over it.
+"""`layered-editing-system`: edits a picture by a prompt, through an RGBA layer that is composited over it.
 
-One generator is optimised for one picture (Text2LIVE, Bar-Tal et al. 2022): it sees the picture and paints colour and
-alpha; a guidance of threestudio's contract says how the composite should change. Now and then the guidance looks at the
-layer over a plain screen instead, so that the layer is the object and not a veil. The objective is what makes the
-method: the prior's three terms (Liao et al. 2023), LSD alone, or CLIP's distance and direction (Text2LIVE).
+One generator is optimised for one picture (Text2LIVE, Bar-Tal et al. 2022): it takes the picture and outputs colour and
+alpha; a guidance with threestudio's contract scores the composite. In some steps the guidance scores the layer over a
+plain screen instead, so that the layer shows the object and not a veil. The objective defines the method: the prior's
+three terms (Liao et al. 2023), LSD alone, or CLIP's distance and direction (Text2LIVE).
 """
 
 from dataclasses import asdict, dataclass, field
@@ -24,8 +24,8 @@ from latent_prior.prior import structure_loss
 from latent_prior.systems.loss_weights import LossWeights
 
 OWN_TERMS = ("sparsity", "structure", "mask")
-SCREENS = {"green": (0.0, 177 / 255, 64 / 255), "grey": None}  # None: drawn anew
-PANEL = (256, 768)  # least and most height of a panel of the before/after picture
+SCREENS = {"green": (0.0, 177 / 255, 64 / 255), "grey": None}  # None: drawn each time
+PANEL = (256, 768)  # minimum and maximum height of a panel of the before/after picture
 
 
 def sparsity(alpha: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
@@ -35,21 +35,21 @@ def sparsity(alpha: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
 
 @host.register("layered-editing-system")
 class LayeredEditingSystem(LossWeights, host.BaseSystem):
-    """The picture, the layer over it, the guidance's losses, and what keeps the layer small and in its place."""
+    """Optimises the layer with the guidance's losses and with terms that keep it small and in place."""
 
     @dataclass
     class Config(host.BaseSystem.Config):
         # The layer generator: fields of LayerGeneratorConfig.
         generator: dict = field(default_factory=dict)
-        # Short side of the pictures in training, usually ${data.short_side}: generator.scales null takes what fits it.
+        # Short side of the pictures in training, usually ${data.short_side}; generator.scales=null is derived from it.
         short_side: int = 64
-        # What the picture shows, for those parts of a config that ask: ${system.source_prompt}.
+        # What the picture shows, for the parts of a config that use it: ${system.source_prompt}.
         source_prompt: str = ""
-        # Screen behind the layer: green (0, 177, 64), or grey, of a random lightness each time.
+        # Screen behind the layer: green (0, 177, 64), or grey of a random lightness each time.
         screen: str = "green"
-        # Each so many steps the guidance looks at the layer over the screen in place of the composite; 0: never.
+        # Every this many steps the guidance scores the layer over the screen instead of the composite; 0: never.
         screen_every: int = 2
-        # What is asked of the layer over the screen; empty: the prompt itself.
+        # Prompt for the layer over the screen; empty: the prompt itself.
         screen_prompt: str = ""
         # The CLIP of loss_structure: pocket, a folder in transformers' layout, or a hub id.
         structure_clip: str = "pocket"
@@ -110,14 +110,14 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         return {"loss": loss}
 
     def _guided(self, layer: Layer, picture: Tensor, composite: Tensor, batch: dict[str, Any]) -> Tensor | float:
-        """What the guidance says of the composite, or of the layer over a screen."""
+        """The guidance's losses, weighted, for the composite or for the layer over a screen."""
         every = self.cfg.screen_every
         if not every or self.true_global_step % every != every - 1:
             seen, before, prompt, prefix = composite, picture, self.cfg.prompt_processor.prompt, ""
             processor = self.prompt_processor
         else:
             screen = self._screen(picture)
-            # the picture's own pixels, cut out alike, are what the layer replaces
+            # the layer replaces the picture's own pixels under the same alpha
             before = Layer(picture, layer.alpha.detach()).over(screen)
             seen, prompt, prefix = layer.over(screen), self._screen_prompt, "screen_"
             processor = self.screen_prompt_processor
@@ -143,9 +143,9 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         pass
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Write the edit at the picture's own size, so that what the layer leaves alone stays as sharp as it was.
+        """Write the edit at the picture's own size, so that unedited parts stay as sharp as they were.
 
-        Alpha of a picture that has it is the composite's too.
+        The composite keeps the picture's alpha, if any.
         """
         original, alpha = batch["original"][:, :3], batch["original"][:, 3:]
         small = self(batch["picture"])

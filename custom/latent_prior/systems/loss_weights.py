@@ -1,4 +1,4 @@
-"""`system.loss`: the weights of a system's terms, checked before training and applied in it."""
+"""`system.loss`: the weights of a system's terms, checked before training and applied during it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from latent_prior import OptionError, host
 from latent_prior.host.embedded.scalars import C_max, knot_values
 from latent_prior.prior import require_finite
 
-# What the guidances of ours return, each with the switch in the guidance's config, if it has one.
+# The terms that our guidances return, each with its switch in the guidance's config, if any.
 GUIDANCE_TERMS = {
     "latent-prior-guidance": {"sds": None, "fm": "use_fm", "kl": "use_kl", "directional": "use_directional"},
     "clip-guidance": {"clip_directional": "use_directional", "clip_text": "use_text"},
@@ -22,13 +22,13 @@ def is_number(value: Any) -> bool:
 class LossWeights:
     """Mixin of a system: reads `self.cfg.loss`, `{lambda_<term>: number or schedule}`.
 
-    loss_settings: keys of `system.loss` that are no weights but settings of a term, numbers above 0.
+    loss_settings: keys of `system.loss` that are not weights but settings of a term: numbers above 0.
     """
 
     loss_settings: tuple[str, ...] = ()
 
     def check_loss_weights(self) -> None:
-        """Raise ValueError for a weight that is none, or that is negative at any moment."""
+        """Raise OptionError for a weight that is not a number or schedule, or is negative at any step."""
         for key, value in host.config_to_primitive(self.cfg.loss).items():
             if key in self.loss_settings:
                 if not is_number(value) or value <= 0:
@@ -47,16 +47,16 @@ class LossWeights:
                 raise OptionError(f"system.loss.{key}", value, "a weight >= 0 (a negative one would maximise)")
 
     def check_terms_known(self, names: tuple[str, ...]) -> None:
-        """Raise ValueError for a weight of a term that is not among `names`, so that none is read by nothing."""
+        """Raise OptionError for a weight of a term that is not among `names` and would be ignored."""
         known = {f"lambda_{name}" for name in names} | set(self.loss_settings)
         for key in self.cfg.loss:
             if key not in known:
                 raise OptionError.because(
-                    f"system.loss.{key} is read by nothing; expected one of {', '.join(sorted(known))}"
+                    f"system.loss.{key} is not used by this system; expected one of {', '.join(sorted(known))}"
                 )
 
     def check_guidance_terms(self, own: tuple[str, ...]) -> None:
-        """As `check_terms_known`, of what `cfg.guidance_type` returns and of `own`; another's guidance returns anything."""
+        """`check_terms_known` for the terms of `cfg.guidance_type` and `own`; other guidances may return any term."""
         terms = GUIDANCE_TERMS.get(self.cfg.guidance_type)
         if terms is not None:
             self.check_terms_known((*terms, *own))
@@ -68,7 +68,7 @@ class LossWeights:
                 self.check_switch(term, switch, self.guidance.cfg[switch])
 
     def check_switch(self, term: str, switch: str, used: object) -> None:
-        """Raise ValueError where a term has a weight, but its switch in the guidance's config is off."""
+        """Raise OptionError if a term has a weight, but its switch in the guidance's config is off."""
         if not used and self._highest_weight(term) > 0:
             raise OptionError.because(
                 f"system.loss.lambda_{term} is above 0, but system.guidance.{switch} is {used}: set one of them"
@@ -78,7 +78,7 @@ class LossWeights:
         return C_max(self.cfg.loss.get(f"lambda_{term}", 0))
 
     def weight(self, term: str, required: bool = False) -> float:
-        """A term's weight at this moment; 0 where there is none, unless it is `required`."""
+        """A term's weight at this step; 0 if there is none, unless it is `required`."""
         key = f"lambda_{term}"
         if required and key not in self.cfg.loss:
             raise OptionError.because(
@@ -87,7 +87,7 @@ class LossWeights:
         return self.C(self.cfg.loss.get(key, 0.0))
 
     def weighted_guidance(self, guidance_out: dict[str, Any], prefix: str = "") -> Tensor | float:
-        """The weighted sum of what a guidance returned as loss_<term>; everything but pictures is logged."""
+        """The weighted sum of a guidance's loss_<term> outputs; logs everything except pictures."""
         total: Tensor | float = 0.0
         for name, value in guidance_out.items():
             if name == "eval":
@@ -110,6 +110,6 @@ class LossWeights:
         return weight * value
 
     def log_weights(self) -> None:
-        """Log every weight as it is at this moment."""
+        """Log the value of every weight at this step."""
         for name, value in self.cfg.loss.items():
             self.log(f"train_params/{name}", self.C(value))

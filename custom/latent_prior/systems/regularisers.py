@@ -13,7 +13,7 @@ Term = Callable[[dict[str, Tensor], Any, float], Float[Tensor, ""]]
 
 
 def sparsity(opacity: Float[Tensor, "B H W 1"]) -> Float[Tensor, ""]:
-    """Mean of sqrt(o^2 + 0.01): less matter in sight (Latent-NeRF, as in threestudio)."""
+    """Mean of sqrt(o^2 + 0.01): less visible matter (Latent-NeRF, as in threestudio)."""
     return (opacity**2 + 0.01).sqrt().mean()
 
 
@@ -31,7 +31,7 @@ def emptiness(weights: Float[Tensor, "N 1"], scale: float) -> Float[Tensor, ""]:
 def orientation(
     weights: Float[Tensor, "N 1"], normal: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]
 ) -> Float[Tensor, ""]:
-    """Mean of w * max(0, n . d)^2 over the samples with any weight: what is seen must face the camera.
+    """Mean of w * max(0, n . d)^2 over the samples with any weight: visible surfaces must face the camera.
 
     Ref-NeRF's eq. 11 with detached weights; there, and in threestudio, it is summed along each ray instead.
     """
@@ -40,7 +40,7 @@ def orientation(
 
 
 def total_variation(grid: Float[Tensor, "1 C D H W"]) -> Float[Tensor, ""]:
-    """Mean squared difference of neighbouring voxels, averaged over channels and axes."""
+    """Mean squared difference between neighbouring voxels, averaged over channels and axes."""
     return sum(grid.diff(dim=axis).square().mean() for axis in (2, 3, 4)) / 3
 
 
@@ -71,8 +71,8 @@ def _smooth(name: str, channels: slice) -> Term:
     return term
 
 
-# By name in `system.loss` (`lambda_<name>`). Each takes what the renderer returned, the geometry and the scale of
-# emptiness, and raises OptionError where the renderer or the geometry lacks what it needs.
+# By name in `system.loss` (`lambda_<name>`). Each takes the renderer's output, the geometry and the scale of
+# emptiness, and raises OptionError if the renderer or the geometry lacks what it needs.
 TERMS: dict[str, Term] = {
     "sparsity": lambda out, *_: sparsity(out["opacity"]),
     "opaque": lambda out, *_: opaque(out["opacity"]),

@@ -1,8 +1,8 @@
-"""`stylegan-adaptation-system`: a StyleGAN2 generator moves to the domain that a prompt names, without a picture of it.
+"""`stylegan-adaptation-system`: adapts a StyleGAN2 generator to the domain that a prompt names, without pictures of it.
 
-The generator paints random codes; a guidance of threestudio's contract says how the pictures should change; a frozen copy
-of the generator, the source, holds what should stay. The objective is what makes the method: the prior's three terms (Liao
-et al. 2023), LSD alone (StyleGANFusion, Song et al. 2022), or CLIP's direction (StyleGAN-NADA, Gal et al. 2022).
+The generator renders random codes; a guidance with threestudio's contract scores the pictures; a frozen copy of the
+generator, the source, defines what should stay. The objective defines the method: the prior's three terms (Liao et al.
+2023), LSD alone (StyleGANFusion, Song et al. 2022), or CLIP's direction (StyleGAN-NADA, Gal et al. 2022).
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ COLUMNS = 8  # of the before/after picture
 
 
 def to_rgb(pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B H W 3"]:
-    """A generator's pictures, nominally in [-1, 1], as the guidance takes them: nominally in [0, 1], channels last.
+    """A generator's pictures, nominally in [-1, 1], as the guidance expects them: nominally in [0, 1], channels last.
 
     Not clamped: a pixel out of range would have no gradient to bring it back.
     """
@@ -35,15 +35,15 @@ def to_rgb(pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B H W 3"]:
 
 @host.register("stylegan-adaptation-system")
 class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
-    """Random codes, their pictures, the guidance's losses and what holds the generator to its source."""
+    """Optimises the generator with the guidance's losses and with terms that keep it close to its source."""
 
     @dataclass
     class Config(host.BaseSystem.Config):
         # The generator to start from: pocket, or a file: .safetensors (ours), .pkl (NVIDIA's), .pt (rosinality's).
         pretrained_generator: str = "pocket"
-        # Parameters that train, by patterns of their names (`*` stands for any part).
+        # Parameters to train, as patterns of their names (`*` stands for any part).
         trainable: list[str] = field(default_factory=lambda: ["*"])
-        # Train only this many layers of w+ in each step, those that the step would move most; null: all. NADA takes 2/3.
+        # Train only this many layers of w+ in each step, those that the step would move most; null: all. NADA uses 2/3.
         adaptive_layers: int | None = None
         # Noise of the synthesis: const (the checkpoint's), random or none.
         noise_mode: str = "const"
@@ -64,7 +64,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         if self.cfg.noise_mode not in NOISE_MODES:
             raise OptionError("system.noise_mode", self.cfg.noise_mode, f"one of {', '.join(NOISE_MODES)}")
         self.generator = load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)
-        # in a list, so that it is no module of ours: it is not saved, and no optimiser finds it
+        # in a list, so that it is not a submodule: it is not saved, and no optimiser finds it
         self._source = [load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)]
         self._trained = set(matching(self.generator, self.cfg.trainable))
         for name, parameter in self.generator.named_parameters():
@@ -87,7 +87,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
 
     @property
     def source(self) -> StyleGAN2:
-        """The generator as it was."""
+        """The generator before adaptation, frozen."""
         return self._source[0]
 
     def on_fit_start(self) -> None:
@@ -111,7 +111,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self, w_plus: Float[Tensor, "B n D"], source_w_plus: Float[Tensor, "B n D"]
     ) -> tuple[Float[Tensor, "B 3 R R"], Float[Tensor, "B 3 R R"]]:
         """Pictures of the generator and of its source, nominally in [-1, 1], under the same noise."""
-        draw = self.cfg.noise_mode == "random" and self.training  # what is shown has noise of its own, always the same
+        draw = self.cfg.noise_mode == "random" and self.training  # evaluation always uses the same noise
         seed = int(torch.randint(2**62, ())) if draw else 0
 
         def painted(generator: StyleGAN2, w: Tensor) -> Tensor:
@@ -188,13 +188,13 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self._save_results()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Nothing per batch: what is exported is the generator itself."""
+        """Does nothing: the generator itself is exported, at the end."""
 
     def on_predict_epoch_end(self) -> None:
         self._save_results()
 
     def _save_grid(self, name: str) -> None:
-        """Pairs of rows, before above after, COLUMNS codes a pair; the last pair is filled up with white."""
+        """Pairs of rows, before above after, COLUMNS codes per pair; the last pair is padded with white."""
         pairs = torch.cat([torch.stack(pair, 1) for pair in self._grid])  # N 2 H W 3
         columns = min(COLUMNS, len(pairs))
         pairs = torch.cat([pairs, pairs.new_ones(-len(pairs) % columns, *pairs.shape[1:])])

@@ -1,9 +1,9 @@
-"""`latent-prior-system`: a radiance field optimised under a 2D prior, rendered as RGB or straight as latents.
+"""`latent-prior-system`: a radiance field optimised with a 2D prior, rendered as RGB or directly as latents.
 
-In RGB space the guidance, any of threestudio's contract, encodes what is rendered, and the field has true colours. In
-latent space the field's features are scaled latents: cheaper by the encoder, seen through the guidance's decoder. Colours
-for a mesh are then fitted to the autoencoder of `latent-prior-guidance`; with another guidance the exporter has to be given
-them (`system.exporter.latent_to_rgb`).
+In RGB space the guidance (any with threestudio's contract) encodes the rendered pictures, and the field has true
+colours. In latent space the field's features are scaled latents: no encoder is needed, and pictures are decoded by the
+guidance. Colours for a mesh are then fitted to the autoencoder of `latent-prior-guidance`; with another guidance set
+them in the exporter (`system.exporter.latent_to_rgb`).
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from latent_prior.systems import regularisers
 from latent_prior.systems.loss_weights import LossWeights, is_number
 
 SPACES = ("rgb", "latent")
-OUR_EXPORTER = "vertex-color-mesh-exporter"  # cheap to make; threestudio's own asks for a rasteriser at once
+OUR_EXPORTER = "vertex-color-mesh-exporter"  # cheap to create; threestudio's own needs a rasteriser at once
 
 
 @host.register("latent-prior-system")
@@ -32,8 +32,8 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
     class Config(host.BaseLift3DSystem.Config):
         # What the field's colours are: rgb (three channels in [0, 1]) or latent (the checkpoint's scaled latents).
         space: str = "rgb"
-        # Range of greys that pictures are composed over in training, drawn per picture, so that the field cannot paint
-        # the background; null leaves the background as it is. RGB space only.
+        # Range of grey backgrounds in training, drawn per picture, so that the field cannot paint the background; null
+        # keeps the system's background. RGB space only.
         random_background: Any = None
 
     cfg: Config
@@ -58,7 +58,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             raise OptionError("system.random_background", greys, "[low, high] in [0, 1], or null")
 
     def load_guidance(self) -> None:
-        """Load the guidance if it is not there yet: an export in RGB needs none."""
+        """Load the guidance if it is not loaded yet; an export in RGB does not need it."""
         if not hasattr(self, "guidance"):
             self.guidance = host.find(self.cfg.guidance_type)(self.cfg.guidance)
 
@@ -67,12 +67,12 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         self.prompt_processor = host.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
         self.load_guidance()
         self.check_guidance_switches()
-        if self.cfg.exporter_type == OUR_EXPORTER:  # what is wrong with its settings is better known before training
+        if self.cfg.exporter_type == OUR_EXPORTER:  # reports errors in its settings before training
             parts = {"geometry": self.geometry, "material": self.material, "background": self.background}
             self._colour(host.find(self.cfg.exporter_type)(self.cfg.exporter, **parts), fit=False)
 
     def _colour(self, exporter: Any, fit: bool = True) -> None:
-        """Give our exporter the colours of latents where it needs them and has none; without `fit`, only check it."""
+        """Give our exporter the colours of latents if it needs them and has none; without `fit`, only check this."""
         if self.cfg.space == "rgb" or getattr(exporter, "to_rgb", False) is not None:
             return
         self.load_guidance()
@@ -80,8 +80,8 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             raise OptionError(
                 "system.exporter.latent_to_rgb",
                 None,
-                f"a matrix, since system.space is latent and {self.cfg.guidance_type} does not say what colours its "
-                "latents have (latent-prior-guidance does)",
+                f"a matrix, since system.space is latent and {self.cfg.guidance_type} does not define the colours "
+                "of its latents (latent-prior-guidance does)",
             )
         if fit:
             exporter.to_rgb = LatentColours.fit(self.guidance.prior.autoencoder)
@@ -89,8 +89,8 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
     def forward(self, batch: dict[str, Any], decode: bool = False, normals: bool = True) -> dict[str, Any]:
         """Render a batch of cameras.
 
-        decode: add decoded_rgb (B H W 3 in [0, 1]), what a person would look at. normals: false spares a picture that
-        shows none the work.
+        decode: add decoded_rgb (B H W 3 in [0, 1]), the picture to look at. normals: False skips the normals where
+        they are not shown.
         """
         options: dict[str, Any] = {} if normals else {"render_normal": False}
         if self.training and self.cfg.random_background is not None:
@@ -123,7 +123,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         return {"loss": loss}
 
     def _panels(self, out: dict[str, Any]) -> list[dict[str, Any]]:
-        """One row of pictures of a view: rgb, opacity, depth, normal where there is one."""
+        """One row of pictures of a view: rgb, opacity, depth, and normal if there is one."""
         opacity = out["opacity"][0, :, :, 0]
         depth = out["depth"][0, :, :, 0] / opacity.clamp(min=1e-3)  # expected depth where something is hit
         hit = opacity > 0.5
@@ -154,7 +154,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         index = int(batch["index"][0])
-        # an export with exporter.save_video comes here too
+        # an export with exporter.save_video also runs this
         loader = self.trainer.predict_dataloaders if self.trainer.predicting else self.trainer.test_dataloaders
         with_panels = index % max(1, loader.dataset.n_views // 4) == 0
         out = self(batch, decode=True, normals=with_panels)
