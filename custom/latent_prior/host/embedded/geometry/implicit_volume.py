@@ -23,7 +23,7 @@ class ImplicitVolume(BaseGeometry):
     class Config(BaseGeometry.Config):
         # Coordinates of a point.
         n_input_dims: int = 3
-        # Features beside the density; 0: none.
+        # Feature channels besides the density; 0: none.
         n_feature_dims: int = 3
         # Added before the activation: blob_dreamfusion (Gaussian), blob_magic3d (cone), or a number.
         density_bias: Any = "blob_magic3d"
@@ -42,7 +42,7 @@ class ImplicitVolume(BaseGeometry):
                 "per_level_scale": 1.447269237440378,
             }
         )
-        # The density's and the features' networks, see networks.get_mlp.
+        # Networks for density and features, see networks.get_mlp.
         mlp_network_config: dict = field(
             default_factory=lambda: {
                 "otype": "VanillaMLP",
@@ -52,7 +52,7 @@ class ImplicitVolume(BaseGeometry):
                 "n_hidden_layers": 1,
             }
         )
-        # Step of the finite differences, in world units.
+        # Finite difference step, in world units.
         finite_difference_normal_eps: float = 0.01
         # Density at the surface; "auto" lets the exporter choose.
         isosurface_threshold: Any = 25.0
@@ -65,7 +65,7 @@ class ImplicitVolume(BaseGeometry):
             raise OptionError(
                 "system.geometry.density_bias", self.cfg.density_bias, f"one of {tuple(BLOBS)} or a number"
             )
-        # the order of these decides which random numbers each gets
+        # their order determines which random numbers each gets
         self.encoding = get_encoding(self.cfg.n_input_dims, self.cfg.pos_encoding_config)
         width = self.encoding.n_output_dims
         self.density_network = get_mlp(width, 1, self.cfg.mlp_network_config)
@@ -78,7 +78,7 @@ class ImplicitVolume(BaseGeometry):
         return self.encoding(flat).view(*points.shape[:-1], -1)
 
     def activate_density(self, points: Float[Tensor, "*N 3"], raw: Float[Tensor, "*N 1"]) -> Float[Tensor, "*N 1"]:
-        """Density from the network's output: bias, activation."""
+        """Density from the network's output: adds the bias and applies the activation."""
         if self.cfg.density_bias in BLOBS:
             bias = BLOBS[self.cfg.density_bias](points, self.cfg.density_blob_scale, self.cfg.density_blob_std)
         else:
