@@ -126,7 +126,7 @@ def test_runs_without_a_generator_or_with_another_are_failures(evaluate, make_ru
     assert evaluate("--runs", *runs, *FEW) == 0
     rows = {label: row for (label, *_), row in runs_of(Path("outputs/evaluation_stylegan")).items()}
     assert rows["none"]["error"].startswith("no ") and "16 pixels a side" in rows["large"]["error"]
-    assert "generator.safetensors: cut short" in rows["broken"]["error"]
+    assert "generator.safetensors: truncated" in rows["broken"]["error"]
     assert rows["good"]["error"] == "" and rows["none"]["frechet"] == ""
 
 
