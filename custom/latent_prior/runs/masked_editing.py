@@ -89,7 +89,7 @@ def touched(mask: Image.Image, height: int, width: int) -> Float[Tensor, "1 1 H 
 
 
 def composited(original: Image.Image, mask: Image.Image, made: Image.Image) -> Image.Image:
-    """The result, resized to the picture's size, blended into the picture through the mask (L); unchanged where it is 0.
+    """The result, resized to the picture's size, blended into it through the mask (L); unchanged where that is 0.
 
     RGBA if the picture is: the mask then makes transparent parts opaque, and colours are weighted by their opacity.
     """

@@ -4,7 +4,7 @@ Our checkpoints store, under `KEY`, what Lightning leaves out:
 
 * the states of the random number generators (Python's, NumPy's, torch's on the CPU and on every GPU);
 * the prefetched batch. Lightning's fetcher keeps one batch of an endless dataset ready: batch k + 1 is drawn, and its
-random numbers are consumed, before step k runs. A resumed run would draw it again from states after that draw;
+  random numbers are consumed, before step k runs. A resumed run would draw it again from states after that draw;
 * the moment of the dataset's last update, because the batch after that one is drawn before the next update.
 
 Lightning restores the learning rate and its schedule, but they should come from the config, at the values that a run
