@@ -69,7 +69,7 @@ def test_bad_checkpoints_are_the_users_errors(tmp_path):
         load_module_weights(str(tmp_path / "none.ckpt"))
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="no readable checkpoint"):
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
         load_module_weights(str(broken))
     torch.save({"weights": torch.ones(1)}, broken)
     with pytest.raises(ValueError, match="has no state_dict, epoch, global_step"):
@@ -86,7 +86,7 @@ class Trap:
 def test_checkpoints_run_no_code(tmp_path):
     path = tmp_path / "trap.ckpt"
     torch.save({"state_dict": {"x": Trap()}, "epoch": 0, "global_step": 0}, path)
-    with pytest.raises(ValueError, match="no readable checkpoint"):
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
         load_module_weights(str(path))
     assert not Trap.fired
 

@@ -287,7 +287,7 @@ def test_files_cut_short(toy, tmp_path, suffix, part):
         save_generator(toy, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
-    assert "cut short" in refusal(path)
+    assert "truncated" in refusal(path)
 
 
 def test_a_file_that_claims_to_be_huge(toy, tmp_path, monkeypatch):
@@ -388,7 +388,7 @@ def test_buffers_that_may_be_missing(toy, tmp_path):
 
 def test_files_that_are_none(tmp_path):
     assert "there is no such file" in refusal(tmp_path / "nothing.pkl")
-    assert "'.ckpt' is no StyleGAN2 format" in refusal(tmp_path / "g.ckpt")
+    assert "'.ckpt' is not a StyleGAN2 format" in refusal(tmp_path / "g.ckpt")
     (tmp_path / "folder.pt").mkdir()
     assert "there is no such file" in refusal(tmp_path / "folder.pt")
 
@@ -431,8 +431,8 @@ def test_convert_stylegan(toy, tmp_path, capsys):
     before = target.read_bytes()
     (tmp_path / "link.safetensors").symlink_to(target)
     for given, out, message in (
-        (target, target, "this is the file to be read"),
-        (target, tmp_path / "link.safetensors", "this is the file to be read"),
+        (target, target, "this is the input file"),
+        (target, tmp_path / "link.safetensors", "this is the input file"),
         (source, tmp_path / "n2.pkl", "'.pkl' cannot be written"),
         (tmp_path / "absent.pkl", target, "there is no such file"),
         (source, tmp_path / "absent" / "g.pt", "not written"),

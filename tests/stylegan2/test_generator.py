@@ -119,7 +119,7 @@ def test_the_configuration_is_read_off_the_shapes():
     assert StyleGAN2Config.of_state(StyleGAN2(cfg).state_dict()) == cfg
     for prefix in ("mapping.", "synthesis.b8."):
         rest = {name: value for name, value in StyleGAN2(cfg).state_dict().items() if not name.startswith(prefix)}
-        with pytest.raises(ValueError, match="no StyleGAN2 generator"):
+        with pytest.raises(ValueError, match="not a StyleGAN2 generator"):
             StyleGAN2Config.of_state(rest)
 
 

@@ -17,7 +17,7 @@ def test_patterns_pick_by_name_in_the_generators_order(generator):
     found = matching(generator, ["synthesis.*.conv?.weight", "mapping.fc0.*"])
     convolutions = [f"synthesis.{c}.weight" for c in ("b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1")]
     assert found == ["mapping.fc0.weight", "mapping.fc0.bias", *convolutions]
-    with pytest.raises(ValueError, match="system.trainable: 'convs.*' fits no parameter"):
+    with pytest.raises(ValueError, match="system.trainable: 'convs.*' matches no parameter"):
         matching(generator, ["*", "convs.*"])
 
 

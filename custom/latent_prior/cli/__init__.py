@@ -1,6 +1,6 @@
-"""The console script `latent-prior` (also `python -m latent_prior`): one file a command.
+"""The console script `latent-prior` (also `python -m latent_prior`): one file per command.
 
-Only the chosen command's file is imported, and its flags need neither torch nor a host: `--help` answers at once.
+Only the chosen command's file is imported, and its flags need neither torch nor a host, so `--help` is fast.
 """
 
 import argparse
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from latent_prior.cli.errors import guarded
 from latent_prior.runs.gpus import one_gpu
 
-# name: (its file, with `add_arguments`, which sets the parser's `action`; its line in the list of commands)
+# name: (module with `add_arguments`, which sets the parser's `action`; summary in the list of commands)
 COMMANDS = {
     "generate": ("latent_prior.cli.generate", "make a mesh from a prompt"),
-    "resume": ("latent_prior.cli.resume", "go on with a run that was interrupted, in its own folder"),
-    "export": ("latent_prior.cli.export", "write what a run made again: its mesh in other formats or resolutions"),
+    "resume": ("latent_prior.cli.resume", "continue an interrupted run in its own folder"),
+    "export": ("latent_prior.cli.export", "export a run again: its mesh in other formats or resolutions"),
     "edit-masked": ("latent_prior.cli.edit_masked", "edit a picture inside a mask (blended latent diffusion)"),
     "evaluate": ("latent_prior.cli.evaluate", "measure runs against the truth of the pocket world"),
-    "link": ("latent_prior.cli.link", "put the plugin into threestudio's custom/ folder"),
-    "doctor": ("latent_prior.cli.doctor", "say what is installed, which host would be used, and what is missing"),
+    "link": ("latent_prior.cli.link", "link the plugin into threestudio's custom/ folder"),
+    "doctor": ("latent_prior.cli.doctor", "report what is installed, which host would be used, and what is missing"),
     "convert-stylegan": ("latent_prior.cli.convert_stylegan", "convert a StyleGAN2 generator between file formats"),
-    "train-pocket": ("latent_prior.cli.train_pocket", "train the pocket prior from nothing (resumable)"),
+    "train-pocket": ("latent_prior.cli.train_pocket", "train the pocket prior from scratch (resumable)"),
     "train-pocket-stylegan": (
         "latent_prior.cli.train_pocket_stylegan",
-        "train the pocket StyleGAN from nothing (resumable)",
+        "train the pocket StyleGAN from scratch (resumable)",
     ),
 }
 
@@ -34,12 +34,12 @@ EXAMPLES = """examples:
   latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
   latent-prior doctor
 
-`latent-prior COMMAND --help` has more of each.
+Details: `latent-prior COMMAND --help`
 """
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser, with the flags of the command that `argv` names."""
+    """The parser, with the flags of the command named in `argv`."""
     p = argparse.ArgumentParser(
         prog="latent-prior",
         description="Text to 3D under a latent diffusion prior, from pip alone.",
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     p = parser(argv)
     args, rest = p.parse_known_args(argv)
-    # argparse gives up on overrides that follow a flag; they are taken wherever they stand
+    # argparse rejects overrides that follow a flag; we accept them anywhere
     if rest and not (hasattr(args, "overrides") and all("=" in r and not r.startswith("-") for r in rest)):
         p.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:

@@ -33,7 +33,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report. `mend` is the command that mends it, empty where nothing is to mend."""
+    """One line of the report. `mend` is the command that fixes it, empty if nothing needs fixing."""
 
     what: str
     state: str
@@ -74,7 +74,7 @@ OURS = (
 
 @cache
 def requirements() -> dict[str, Requirement]:
-    """What setup.py asks for, its extras too, by distribution. Empty in a clone that is not installed."""
+    """The requirements in setup.py, including extras, by distribution. Empty in a clone that is not installed."""
     try:
         found = importlib.metadata.requires("latent_prior") or []
     except importlib.metadata.PackageNotFoundError:
@@ -83,7 +83,7 @@ def requirements() -> dict[str, Requirement]:
 
 
 def package_row(package: _Package) -> Row:
-    """Import a package and judge its version."""
+    """Import a package and check its version."""
     wanted = requirements().get(package.distribution, Requirement(package.distribution))
     spec = f"{wanted.name}{wanted.specifier}"
     mend = f'pip install "{spec}"' if wanted.specifier else f"pip install {spec}"
@@ -104,7 +104,7 @@ def package_row(package: _Package) -> Row:
 
 
 def gpu_row() -> Row:
-    """Whether CUDA can be used. None is fine: the CPU does it."""
+    """Whether CUDA can be used. It is optional: everything runs on the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -114,7 +114,7 @@ def gpu_row() -> Row:
 
 
 def threestudio_rows(absent: tuple[str, ...]) -> Iterator[Row]:
-    """threestudio's own packages; `absent` got stand-ins."""
+    """Packages that threestudio needs; those in `absent` got stand-ins."""
     from latent_prior.host.threestudio.stand_ins import PACKAGES
 
     for name, package in PACKAGES.items():
@@ -124,7 +124,7 @@ def threestudio_rows(absent: tuple[str, ...]) -> Iterator[Row]:
 
 def examine() -> tuple[str, list[Row]]:
     """(the host that would be used, all rows). Imports the host; call it in a process of its own."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what is missing is for our table to say
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # our table reports what is missing
     rows = [package_row(package) for package in OURS]
     broken = [row.what for row in rows if row.required and row.state != OK]
     if broken:
@@ -156,7 +156,7 @@ def examine() -> tuple[str, list[Row]]:
 
 
 def report(name: str, rows: list[Row]) -> str:
-    """The table, one line a row; what mends a row stands under it."""
+    """The table, one line per row, each followed by its fix."""
     width = max(len(row.what) for row in rows)
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""`latent-prior edit-masked`: its flags, and what is refused before anything is loaded."""
+"""`latent-prior edit-masked`: its flags, and the checks before anything is loaded."""
 
 import argparse
 import itertools
@@ -12,8 +12,8 @@ from latent_prior import OptionError
 from latent_prior.cli import host_arguments
 from latent_prior.files import slug
 
-# Least and most of each number. Above 500 steps diffusers' timesteps no longer reach the schedule's end, and a guidance
-# scale of 1 is no guidance.
+# Minimum and maximum of each number. Above 500 steps diffusers' timesteps no longer reach the schedule's end, and a
+# guidance scale of 1 means no guidance.
 RANGES = {
     "samples": (1, 100),
     "seed": (0, 2**32 - 1),
@@ -26,9 +26,9 @@ RANGES = {
 
 HELP = """Edit a picture by a prompt inside a mask, by blended latent diffusion (Avrahami et al. 2023).
 
-Several samples are drawn and ranked by how near CLIP finds the masked part to the prompt. The decoder is then fitted to
-the best one, so that it joins what is around it. The picture is worked on at the checkpoint's size, and the edit is laid
-over it at its own size: outside the mask it comes back as it was, to the bit (in sRGB), and with its alpha."""
+Several samples are drawn and ranked by the CLIP distance between the masked part and the prompt. The decoder is then
+fitted to the best one, so that it blends into its surroundings. The picture is processed at the checkpoint's size, and
+the edit is composited at the original size: outside the mask it is unchanged to the bit (in sRGB), including alpha."""
 
 EXAMPLES = """examples:
   latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         required=True,
         metavar="MASK",
-        help="white where the edit goes, of the picture's size; what is transparent counts as black, and grey is a soft "
+        help="white where the edit goes, of the picture's size; transparent counts as black, and grey is a soft "
         "edge. alpha: the picture's own alpha, so that the edit goes where it is opaque",
     )
     parser.add_argument("--invert-mask", action="store_true", help="the edit goes where the mask is black")
@@ -66,34 +66,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pocket, a diffusers folder, a .safetensors file or hub id",
     )
     parser.add_argument(
-        "--clip", default="pocket", metavar="NAME", help="that ranks: pocket, a folder, a hub id, or none"
+        "--clip", default="pocket", metavar="NAME", help="for ranking: pocket, a folder, a hub id, or none"
     )
     parser.add_argument("--samples", type=int, default=4, metavar="N", help="default: 4")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first sample; the next ones follow")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first sample; then counting up")
     parser.add_argument("--steps", type=int, default=50, metavar="N", help="default: 50")
     parser.add_argument(
         "--strength",
         type=float,
         default=0.76,
-        help="share of the steps that are run: how far the edit may go (default: 0.76)",
+        help="fraction of the steps that are run: how far the edit may go (default: 0.76)",
     )
     parser.add_argument("--guidance-scale", type=float, default=7.5, help="default: 7.5")
-    parser.add_argument("--short-side", type=int, metavar="PIXELS", help="to work at (default: the checkpoint's own)")
+    parser.add_argument("--short-side", type=int, metavar="PIXELS", help="to process at (default: the checkpoint's)")
     parser.add_argument(
         "--reconstruction-steps",
         type=int,
         default=75,
         metavar="N",
-        help="of fitting the decoder; 0: leave the background as decoded (default: 75)",
+        help="steps of fitting the decoder; 0: leave the background as decoded (default: 75)",
     )
-    parser.add_argument("--no-shrinking", action="store_true", help="do not begin with a wider mask where it is thin")
+    parser.add_argument("--no-shrinking", action="store_true", help="do not start with a wider mask where it is thin")
     parser.add_argument("--out", metavar="DIR", help="default: outputs/edit_masked/<prompt>@<time>")
     parser.add_argument("--gpu", default="0", help="GPU to use; without a GPU the CPU is used")
     host_arguments.add_arguments(parser)
 
 
 def edit_masked(args: argparse.Namespace) -> None:
-    """The command. Raises OptionError for bad input, naming the flag."""
+    """The command. OptionErrors for bad input name the flag."""
     from latent_prior.runs import gpus
 
     _check(args)
@@ -107,7 +107,7 @@ def edit_masked(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _claimed(args: argparse.Namespace) -> Iterator[Path]:
-    """The folder to write to, made and tried before anything is computed; gone again where nothing was written to it."""
+    """The output folder, created and tested before anything is computed; removed if nothing was written to it."""
     folder = Path(args.out or Path("outputs", "edit_masked", f"{slug(args.prompt)}@{time.strftime('%Y%m%d-%H%M%S')}"))
     folder = folder.expanduser()
     made = [path for path in folder.parents if not path.exists()]
@@ -125,12 +125,12 @@ def _claimed(args: argparse.Namespace) -> Iterator[Path]:
     except BaseException:
         with suppress(OSError):
             for path in made:
-                path.rmdir()  # which leaves what is not empty
+                path.rmdir()  # fails if the folder is not empty
         raise
 
 
 def _new(folder: Path) -> Path:
-    """Make a folder that no other run has: `folder`, or with a number after it where that is taken."""
+    """Create a folder that no other run uses: `folder`, with a number appended if that is taken."""
     for number in itertools.count(2):
         try:
             folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a command does with an error: what the user can mend becomes one line, a bug keeps its traceback."""
+"""Error handling of commands: user errors become one line, a bug keeps its traceback."""
 
 import os
 import sys
@@ -12,8 +12,8 @@ from latent_prior.runs.folder import Interrupted
 def guarded(action: Callable[[], None], verbose: bool = False) -> int:
     """Run `action()` and return the exit code.
 
-    Bad input becomes one line and 2 (after its traceback where `verbose` or LATENT_PRIOR_DEBUG=1 asks for it), Ctrl-C or
-    SIGTERM becomes 130 with what to do next. Anything else is a bug and keeps its traceback.
+    Bad input gives one line and exit code 2 (after its traceback with `verbose` or LATENT_PRIOR_DEBUG=1), Ctrl-C or
+    SIGTERM gives 130 and the command to continue. Anything else is a bug and keeps its traceback.
     """
     try:
         action()

@@ -10,7 +10,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    """The evaluations, each with its flags."""
+    """Add the evaluations, each with its flags."""
     from latent_prior import evaluate
 
     p.epilog = EXAMPLES

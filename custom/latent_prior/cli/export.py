@@ -1,4 +1,4 @@
-"""`latent-prior export RUN_DIR`: write what a finished run made again, from its newest checkpoint."""
+"""`latent-prior export RUN_DIR`: export a finished run again, from its newest checkpoint."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.set_defaults(action=export)
     p.epilog = EXAMPLES
     p.add_argument("run", metavar="RUN_DIR", help="folder of a run, e.g. outputs/<name>/<tag>@<time>")
-    p.add_argument("--format", help="of the mesh: glb, obj, ply, or several with commas (default: the run's)")
+    p.add_argument("--format", help="mesh format: glb, obj, ply, or several separated by commas (default: the run's)")
     host_arguments.add_run_arguments(p)
 
 
@@ -42,7 +42,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def checked_formats(given: str, parsed: str) -> str:
-    """`--format` as the exporter takes it. OptionError for an unknown one, or for a run that exports no mesh."""
+    """`--format` as the exporter's list. OptionError for an unknown one, or for a run that exports no mesh."""
     from omegaconf import OmegaConf
 
     from latent_prior import host
@@ -55,5 +55,5 @@ def checked_formats(given: str, parsed: str) -> str:
     system_type = OmegaConf.load(parsed).system_type
     system = host.find(system_type, "system_type")
     if "exporter" not in {field.name for field in dataclasses.fields(system.Config)}:
-        raise OptionError.because(f"a run of {system_type} exports no mesh: leave it out", "--format")
+        raise OptionError.because(f"a run of {system_type} exports no mesh: omit it", "--format")
     return ",".join(formats)

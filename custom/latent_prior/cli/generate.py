@@ -41,7 +41,7 @@ def generate(args: argparse.Namespace) -> None:
 
 
 def notice_unknown_subject(config: str, overrides: list[str], settings: dict) -> None:
-    """Say so where the pocket prior is asked for what it never saw."""
+    """Warn if the prompt is outside the pocket prior's vocabulary."""
     from omegaconf import OmegaConf
 
     from latent_prior import host

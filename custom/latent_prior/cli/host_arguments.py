@@ -21,19 +21,19 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--host",
         choices=("auto", "embedded", "threestudio"),
-        help="the framework to run in; auto (default): threestudio where it is there, else our embedded host",
+        help="the framework to use; auto (default): threestudio if it is available, else our embedded host",
     )
     p.add_argument("--threestudio", metavar="DIR", help="threestudio's checkout (default: $THREESTUDIO_ROOT)")
 
 
 def choose(args: argparse.Namespace) -> None:
-    """Hand the choice of `add_arguments` to the seam, which reads it from the environment."""
+    """Pass the choice of `add_arguments` to `latent_prior.host`, which reads it from the environment."""
     if args.threestudio:
         os.environ["THREESTUDIO_ROOT"] = args.threestudio
     if args.host:
         loaded = sys.modules.get("latent_prior.host")
         if loaded is not None and args.host not in ("auto", loaded.NAME):
             raise OptionError.because(
-                f"--host {args.host}: this process runs on the {loaded.NAME} host already; start a new one"
+                f"--host {args.host}: this process already uses the {loaded.NAME} host; start a new one"
             )
         os.environ["LATENT_PRIOR_HOST"] = args.host

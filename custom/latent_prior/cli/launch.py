@@ -1,4 +1,4 @@
-"""`python launch.py`: an experiment by threestudio's flags; without one the whole job runs: train, test, export."""
+"""`python launch.py`: run an experiment with threestudio's flags; without a mode flag: train, test and export."""
 
 import argparse
 import importlib.util

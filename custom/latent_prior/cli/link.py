@@ -1,7 +1,7 @@
-"""`latent-prior link THREESTUDIO_DIR`: the package and its main config in threestudio's `custom/`, and out again.
+"""`latent-prior link THREESTUDIO_DIR`: add the package and its main config to threestudio's `custom/`, or remove it.
 
 threestudio imports every folder in `custom/` under its own name, so the package goes there as `latent_prior` and the
-config as `latent_prior.yaml`. Only what is ours is ever replaced or removed.
+config as `latent_prior.yaml`. Only our own files are ever replaced or removed.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from latent_prior import OptionError
 from latent_prior.runs.folder import config_path
 
 PACKAGE = Path(latent_prior.__file__).resolve().parent
-MARKER = ".copied_by_latent_prior_link"  # in a copied package, so that it is known again
+MARKER = ".copied_by_latent_prior_link"  # in a copied package, to recognise it
 
 EXAMPLES = """examples:
   latent-prior link ~/threestudio
@@ -30,7 +30,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("threestudio", metavar="THREESTUDIO_DIR", help="threestudio's checkout")
     how = p.add_mutually_exclusive_group()
     how.add_argument("--copy", action="store_true", help="copy instead of linking")
-    how.add_argument("--remove", action="store_true", help="take it out again")
+    how.add_argument("--remove", action="store_true", help="remove it again")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def targets(threestudio: Path) -> dict[Path, Path]:
-    """{where in threestudio: what of ours}. Raises ValueError if the folder is no threestudio."""
+    """{path in threestudio: our path}. Raises OptionError if the folder is not a threestudio checkout."""
     if not (threestudio / "launch.py").is_file() or not (threestudio / "threestudio" / "__init__.py").is_file():
         raise OptionError.because(
             f"link: {str(threestudio)!r} is not threestudio's checkout; expected a folder with launch.py and threestudio/"
@@ -59,25 +59,25 @@ def targets(threestudio: Path) -> dict[Path, Path]:
 
 
 def is_ours(target: Path, source: Path) -> bool:
-    """Whether `target` is a link to us, or a copy that holds nothing of the user's."""
+    """Whether `target` is a link to us, or a copy without changes by the user."""
     if target.is_symlink():
-        return target.resolve() == source or not target.exists()  # a dangling link is one to a moved clone
+        return target.resolve() == source or not target.exists()  # a dangling link points to a moved clone
     if target.is_dir():
         return (target / MARKER).is_file()
     return target.is_file() and filecmp.cmp(target, source, shallow=False)
 
 
 def link(threestudio: Path, copy: bool = False) -> list[Path]:
-    """Put the package and the config into threestudio's `custom/`; returns where they are.
+    """Link the package and the config into threestudio's `custom/`; returns their paths there.
 
-    Doing it twice is doing it once; with `copy` the copy is made anew. Raises ValueError if something else of that name
-    is there.
+    Repeating it is harmless; with `copy` the copy is renewed. Raises OptionError if something else of that name
+    exists.
     """
     wanted = targets(threestudio)
     for target, source in wanted.items():
         if (target.exists() or target.is_symlink()) and not is_ours(target, source):
             raise OptionError.because(
-                f"link: {target} is there already and is not ours (or was edited); move it away first"
+                f"link: {target} already exists and is not ours (or was edited); move it away first"
             )
     for target, source in wanted.items():
         _remove(target)
@@ -93,7 +93,7 @@ def link(threestudio: Path, copy: bool = False) -> list[Path]:
 
 
 def unlink(threestudio: Path) -> list[Path]:
-    """Undo `link`; returns what was removed. What is not ours, or was edited, stays: ValueError names it at the end."""
+    """Undo `link`; returns what was removed. What is not ours, or was edited, stays: an OptionError names it."""
     removed, kept = [], []
     for target, source in targets(threestudio).items():
         if not target.exists() and not target.is_symlink():

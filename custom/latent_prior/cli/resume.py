@@ -1,4 +1,4 @@
-"""`latent-prior resume RUN_DIR`: go on with a run that was interrupted."""
+"""`latent-prior resume RUN_DIR`: continue an interrupted run."""
 
 import argparse
 from pathlib import Path
@@ -33,6 +33,6 @@ def resume(args: argparse.Namespace) -> None:
 
 
 def in_place(folder: Path) -> dict[str, str]:
-    """Settings that make a run go on in `folder`, wherever that was moved to."""
+    """Settings with which a run continues in `folder`, even if it was moved."""
     folder = folder.resolve()
     return {"exp_root_dir": str(folder.parent.parent), "name": folder.parent.name, "tag": folder.name, "timestamp": ""}

@@ -1,9 +1,9 @@
-"""`latent-prior train-pocket`: train the pocket prior from nothing."""
+"""`latent-prior train-pocket`: train the pocket prior from scratch."""
 
 import argparse
 from pathlib import Path
 
-QUICK = "a few steps of everything: shows that it runs, trains nothing"
+QUICK = "a few steps of everything: checks that it runs, trains nothing useful"
 
 EXAMPLES = """examples:
   latent-prior train-pocket --quick --work outputs/pocket_quick --out outputs/pocket_quick/weights
@@ -21,8 +21,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--start-from",
         metavar="FOLDER",
-        help="go on from a finished checkpoint (pocket: the shipped one): its autoencoder is kept, its text encoder too "
-        "but for the view words, the rest is trained further",
+        help="start from a finished checkpoint (pocket: the shipped one): its autoencoder is kept, and its text "
+        "encoder except for the view words; the rest is trained further",
     )
     p.add_argument("--quick", action="store_true", help=QUICK)
 

@@ -1,4 +1,4 @@
-"""`latent-prior train-pocket-stylegan`: train the pocket StyleGAN from nothing."""
+"""`latent-prior train-pocket-stylegan`: train the pocket StyleGAN from scratch."""
 
 import argparse
 from pathlib import Path
@@ -20,7 +20,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--out", default="outputs/pocket_stylegan_training/weights", help="folder for the generator and its figures"
     )
     p.add_argument(
-        "--path-weight", type=float, default=0.0, help="of path length regularisation in the GAN's stage (default: 0)"
+        "--path-weight", type=float, default=0.0, help="of path length regularisation (adversarial stage; default: 0)"
     )
     p.add_argument("--quick", action="store_true", help=QUICK)
 

@@ -1,8 +1,8 @@
-"""Background reconstruction: a decoder fitted to one picture, so that what was not to change comes back as it was.
+"""Background reconstruction: a decoder fitted to one picture, so that unedited parts are reproduced faithfully.
 
-An autoencoder loses fine detail everywhere, also where nothing was edited. Avrahami et al. 2023 (arXiv 2206.02779,
-sec. 4.2) fine-tune the decoder's weights for the one latent: outside the mask towards the original, inside towards what
-the decoder made of the edit.
+An autoencoder loses fine detail everywhere, even where nothing was edited. Avrahami et al. 2023 (arXiv 2206.02779,
+sec. 4.2) fine-tune the decoder's weights for a single latent: outside the mask towards the original, inside towards the
+unmodified decoder's output.
 """
 
 import copy
@@ -29,9 +29,9 @@ def reconstructed(
     learning_rate: float = LEARNING_RATE,
     on_step: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "1 3 H W"]:
-    """The picture in [0, 1] of scaled latents under a decoder fitted by Adam; the autoencoder itself is left alone.
+    """Decode scaled latents to [0, 1] with a copy of the decoder fitted by Adam; the autoencoder is not modified.
 
-    Loss, in the decoder's own range [-1, 1]: MSE inside the mask (1) to what the decoder makes of the latents, plus
+    Loss, in the decoder's range [-1, 1]: MSE inside the mask (1) to the unmodified decoder's output, plus
     OUTSIDE_WEIGHT times the MSE outside to `original` (in [0, 1]), both as means over all pixels.
     """
     vae = copy.deepcopy(autoencoder.vae).float()

@@ -1,10 +1,10 @@
 """Blended latent diffusion: editing inside a mask (Avrahami et al. 2023, arXiv 2206.02779).
 
-Denoising goes over the whole latent; after every step what lies outside the mask is replaced by the source's latent,
-noised to that step. diffusers' inpainting pipeline does just this with a UNet of four channels, so the loop is its own;
-ours are the mask that shrinks while it runs (sec. 4.3, "progressive mask shrinking") and one seed a sample.
+The whole latent is denoised; after every step, the part outside the mask is replaced by the source's latent, noised to
+that step. diffusers' inpainting pipeline does this for a UNet with four channels, so we use its loop; we add the mask
+that shrinks during sampling (sec. 4.3, "progressive mask shrinking") and a seed per sample.
 
-Masks are 0 or 1, and 1 where the edit goes. A latent pixel belongs to the mask if any pixel of its block does.
+Masks are 0 or 1, with 1 where the edit goes. A latent pixel belongs to the mask if any pixel of its block does.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ from latent_prior.models.checkpoint import KEY, resolve
 from latent_prior.models.loading import check_fit, load_scheduler, load_unet
 from latent_prior.models.text_encoder import TextEncoder
 
-DILATIONS = (3, 2, 1, 0)  # of the mask over the four quarters of the steps, in pixels of a latent of REFERENCE_SIDE
+DILATIONS = (3, 2, 1, 0)  # of the mask in the four quarters of the steps, in latent pixels at REFERENCE_SIDE
 REFERENCE_SIDE = 64
 
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """steps: of the whole schedule, of which the share `strength` is run; guidance_scale in its standard form."""
+    """steps: of the whole schedule, of which the fraction `strength` is run; guidance_scale in the standard form."""
 
     steps: int = 50
     strength: float = 0.76
     guidance_scale: float = 7.5
-    shrink: bool = True  # thin masks begin dilated
+    shrink: bool = True  # thin masks start dilated
 
 
 def latent_mask(mask: Float[Tensor, "1 1 H W"], downscale: int) -> Float[Tensor, "1 1 h w"]:
@@ -42,7 +42,7 @@ def latent_mask(mask: Float[Tensor, "1 1 H W"], downscale: int) -> Float[Tensor,
 
 
 def is_thin(mask: Float[Tensor, "1 1 h w"]) -> bool:
-    """Whether opening with a square of 3 takes half of the mask away: little of it is three pixels wide."""
+    """Whether opening with a 3 x 3 square removes half of the mask: little of it is three pixels wide."""
     padded = F.pad(1 - mask, (1, 1, 1, 1), value=1.0)
     eroded = 1 - F.max_pool2d(padded, 3, stride=1)
     opened = dilated(eroded, 1)
@@ -50,22 +50,22 @@ def is_thin(mask: Float[Tensor, "1 1 h w"]) -> bool:
 
 
 def dilated(mask: Float[Tensor, "1 1 h w"], radius: int) -> Float[Tensor, "1 1 h w"]:
-    """The mask grown by a square of 2 radius + 1."""
+    """The mask dilated by a square of side 2 radius + 1."""
     return F.max_pool2d(mask, 2 * radius + 1, stride=1, padding=radius) if radius else mask
 
 
 def shrinking(mask: Float[Tensor, "1 1 h w"]) -> list[Float[Tensor, "1 1 h w"]]:
-    """The masks of the four quarters of the steps, the last one `mask` itself.
+    """The masks for the four quarters of the steps; the last one is `mask` itself.
 
-    At latents of 64 they are grown by squares of 7, 5 and 3, as published, at other sizes by as large a part of the side.
-    So at the pocket prior's 16 nothing is left of it, and there it is no help: benchmarks/thin_mask.py.
+    For 64 x 64 latents they are dilated by squares of 7, 5 and 3, as published; other sizes are scaled in proportion.
+    At the pocket prior's 16 x 16 no dilation is left, and it would not help there: see benchmarks/thin_mask.py.
     """
     side = min(mask.shape[-2:])
     return [dilated(mask, radius * side // REFERENCE_SIDE) for radius in DILATIONS]
 
 
 class BlendedDiffusion:
-    """A checkpoint's pipeline, and the edit."""
+    """A checkpoint's pipeline, and editing with it."""
 
     def __init__(
         self, pipeline: StableDiffusionInpaintPipeline, autoencoder: Autoencoder, text_encoder: TextEncoder, source: str
@@ -79,7 +79,7 @@ class BlendedDiffusion:
     def from_pretrained(cls, name: str = "pocket", device: torch.device | str = "cpu") -> "BlendedDiffusion":
         """Load `pocket`, a diffusers folder, a .safetensors file or a hub id, of the Stable Diffusion 1 or 2 family.
 
-        Raises OptionError, in one line, for what cannot be read, and for XL and inpainting checkpoints.
+        Raises OptionError for anything that cannot be read, and for XL and inpainting checkpoints.
         """
         device = torch.device(device)
         dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -88,9 +88,9 @@ class BlendedDiffusion:
             raise OptionError.because(
                 f"{KEY}: {name!r} is of the XL family; blended diffusion takes the Stable Diffusion 1 and 2 family"
             )
-        check_fit(checkpoint)  # which also refuses the nine channels of an inpainting checkpoint
+        check_fit(checkpoint)  # also rejects the nine channels of an inpainting checkpoint
         autoencoder = Autoencoder.from_checkpoint(checkpoint, device, dtype)
-        # steps_offset and clip_sample: what the pipeline asks of every scheduler
+        # steps_offset and clip_sample: the pipeline requires these of every scheduler
         scheduler = DDIMScheduler.from_config(load_scheduler(checkpoint).config, steps_offset=1, clip_sample=False)
         pipeline = StableDiffusionInpaintPipeline(
             vae=autoencoder.vae,
@@ -107,7 +107,7 @@ class BlendedDiffusion:
 
     @property
     def short_side(self) -> int:
-        """Of the pictures that the checkpoint was made for."""
+        """Size of the pictures that the checkpoint was trained on."""
         size = self.pipeline.unet.config.sample_size
         return (size if isinstance(size, int) else min(size)) * self.autoencoder.downscale
 
@@ -125,13 +125,13 @@ class BlendedDiffusion:
     ) -> Float[Tensor, "1 C h w"]:
         """The scaled latent of one sample. picture in [0, 1]; on_step is called after every step.
 
-        Raises OptionError for an empty prompt, steps that the schedule does not have, and a size that the autoencoder does
-        not take.
+        Raises OptionError for an empty prompt, steps that the schedule does not have, and a size that the autoencoder
+        does not accept.
         """
         options = options or SamplerOptions()
         if not prompt.strip():
             raise OptionError("prompt", prompt, "what to make inside the mask")
-        most = self.pipeline.scheduler.config.num_train_timesteps // 2  # of more, the first would not be of noise alone
+        most = self.pipeline.scheduler.config.num_train_timesteps // 2  # more: no pure noise at first
         if not 1 <= options.steps <= most or steps_run(options) < 1:
             raise OptionError("steps", options.steps, f"1 to {most}, of which strength {options.strength:g} leaves one")
         self.autoencoder.check_image_size(*picture.shape[-2:])
@@ -146,13 +146,13 @@ class BlendedDiffusion:
             return {"mask": following.repeat(len(tensors["mask"]), 1, 1, 1)}  # one for each row of guidance
 
         embeddings = self.text_encoder([prompt, negative_prompt]).to(self.pipeline.unet.dtype)
-        # at the picture's size in whole blocks, so that the pipeline's own reduction gives the stage back
+        # at the picture's size in whole blocks, so that the pipeline's own reduction restores the stage
         first = stages[0].repeat_interleave(self.autoencoder.downscale, 2)
         first = first.repeat_interleave(self.autoencoder.downscale, 3)
         out = self.pipeline(
             prompt_embeds=embeddings[:1],
             negative_prompt_embeds=embeddings[1:],
-            image=picture.to(device),  # the pipeline takes what has no value below 0 for [0, 1], so a pale picture too
+            image=picture.to(device),  # the pipeline treats input without negative values as [0, 1], pale pictures too
             mask_image=first,
             height=picture.shape[2],
             width=picture.shape[3],
@@ -168,5 +168,5 @@ class BlendedDiffusion:
 
 
 def steps_run(options: SamplerOptions) -> int:
-    """How many of the schedule's steps are run."""
+    """The number of the schedule's steps that are run."""
     return min(int(options.steps * options.strength), options.steps)

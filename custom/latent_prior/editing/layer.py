@@ -1,8 +1,8 @@
-"""The layer generator: a picture in, an RGBA layer over it out (Text2LIVE, Bar-Tal et al. 2022, arXiv 2204.02491).
+"""The layer generator: from a picture to an RGBA layer over it (Text2LIVE, Bar-Tal et al. 2022, arXiv 2204.02491).
 
-A hourglass of as many scales as the picture allows. At every scale a thin skip branch keeps what is where, and a deep
-branch goes on at half the size; both are joined on the way up. Pictures are B 3 H W in [0, 1], C is the width.
-Normalisation is by the statistics of the batch at hand in evaluation too, so that what is shown is what was trained.
+An hourglass with as many scales as the picture allows. At every scale a thin skip branch preserves location and a deep
+branch continues at half the size; both are joined on the way up. Pictures are B 3 H W in [0, 1], C is the width.
+Normalisation uses the statistics of the current batch in evaluation too, so that the output is the same as in training.
 """
 
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from latent_prior import OptionError
 
 MOST_SCALES = 7  # Text2LIVE's, for pictures of 512 pixels
 CODES = ("bottleneck", "input", "none")
-CODE_SIDE = 8  # of the code's map; of one vector for all pixels the next normalisation would leave nothing
+CODE_SIDE = 8  # of the code's map; the next normalisation would cancel a single vector for all pixels
 SLOPE = 0.2
-# Colours are painted in coordinates that natural pictures leave uncorrelated: rows are red, green, blue.
+# Colours are predicted in coordinates that are uncorrelated in natural pictures: rows are red, green, blue.
 DECORRELATED = ((0.563, 0.312, 0.069), (0.584, 0.0, -0.173), (0.584, -0.312, 0.104))
 
 
 @dataclass
 class LayerGeneratorConfig:
-    """The hourglass's size; the generator itself wants `scales` to be set."""
+    """Sizes of the hourglass; the generator itself needs `scales` to be set."""
 
-    scales: int | None = None  # halvings of the picture; None: as many as `scales_for` says of its size
+    scales: int | None = None  # halvings of the picture; None: `scales_for` its size
     channels: int = 128  # of the deep branches
     skip_channels: int = 4  # of the skip branches
-    code: str = "bottleneck"  # where the trainable code joins: bottleneck, input or none
+    code: str = "bottleneck"  # where the trainable code is added: bottleneck, input or none
     code_channels: int = 16  # of the code, which is a map
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What is painted, and how much of it covers the picture; both in [0, 1]."""
+    """The colour of the layer and its opacity; both in [0, 1]."""
 
     rgb: Float[Tensor, "B 3 H W"]
     alpha: Float[Tensor, "B 1 H W"]
@@ -83,7 +83,7 @@ class Scale(nn.Module):
 
 
 class Bottom(nn.Module):
-    """Below the last scale: where the code joins, if it joins here."""
+    """Below the last scale: where the code is added, if it is added here."""
 
     def __init__(self, cfg: LayerGeneratorConfig):
         super().__init__()
@@ -116,7 +116,7 @@ class LayerGenerator(nn.Module):
         self.register_buffer("colours", torch.tensor(DECORRELATED), persistent=False)
 
     def forward(self, picture: Float[Tensor, "B 3 H W"]) -> Layer:
-        """The layer over a picture in [0, 1]. Raises ValueError for one too small for the scales."""
+        """The layer over a picture in [0, 1]. Raises OptionError if it is too small for the scales."""
         least = 2 ** (self.cfg.scales + 1)
         if min(picture.shape[-2:]) < least:
             height, width = picture.shape[-2:]

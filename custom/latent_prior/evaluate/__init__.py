@@ -1,16 +1,16 @@
-"""Measuring results against the truth of the pocket world: `latent-prior evaluate`.
+"""Measuring results against the pocket world's ground truth: `latent-prior evaluate`.
 
-bench/ is what every evaluation shares. Each evaluation is a package of its own that declares its flags (in __init__.py,
+bench/ is shared by all evaluations. Each evaluation is a package of its own that declares its flags (in __init__.py,
 which imports neither torch nor transformers) and what is run, measured and shown (in evaluation.py).
 """
 
 from importlib import import_module
 
-KINDS = ("text_to_3d", "editing", "stylegan")  # packages; the commands have dashes in place of underscores
+KINDS = ("text_to_3d", "editing", "stylegan")  # packages; the commands have dashes instead of underscores
 
 
 def add_commands(subparsers) -> None:
-    """One command an evaluation, added to argparse's subparsers."""
+    """Add a command per evaluation to argparse's subparsers."""
     for kind in KINDS:
         command = import_module(f"latent_prior.evaluate.{kind}").COMMAND
         name = kind.replace("_", "-")

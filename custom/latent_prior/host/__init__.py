@@ -1,8 +1,8 @@
-"""The one seam to the framework: threestudio where it is there, our embedded host otherwise.
+"""The only module that knows the framework: threestudio where it is available, our embedded host otherwise.
 
-`LATENT_PRIOR_HOST` decides: `threestudio`, `embedded`, or `auto` (the default), which takes threestudio when it is
-imported already, when THREESTUDIO_ROOT names its checkout, or when it can be imported. The rest of the plugin says
-`from latent_prior import host` and uses what is exported here; NAME tells which host it is.
+`LATENT_PRIOR_HOST` selects it: `threestudio`, `embedded`, or `auto` (the default), which uses threestudio when it is
+already imported, when THREESTUDIO_ROOT names its checkout, or when it can be imported. The rest of the plugin does
+`from latent_prior import host` and uses what is exported here; NAME is the name of the host in use.
 """
 
 import os
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def _choose() -> str:
-    """The host to use, by LATENT_PRIOR_HOST and by what is there; threestudio is imported if it is the one."""
+    """The host to use, from LATENT_PRIOR_HOST and what is available; imports threestudio if it is chosen."""
     wish = os.environ.get("LATENT_PRIOR_HOST", "").strip().lower() or "auto"
     if wish not in ("auto", "embedded", "threestudio"):
         raise OptionError.because(f"LATENT_PRIOR_HOST (--host) must be auto, embedded or threestudio, got {wish!r}")
@@ -73,7 +73,7 @@ if NAME == "threestudio":
     from threestudio.utils.config import config_to_primitive, parse_structured
     from threestudio.utils.misc import C, get_device, get_rank
 
-    # ours say what is wrong, and make no folder; they bring the resolver `slug` to threestudio's own launch.py too
+    # ours report errors clearly and create no folder; they also add the resolver `slug` to threestudio's own launch.py
     from latent_prior.host.embedded import config as _config
     from latent_prior.host.embedded.config import dump_config, merge_config
     from latent_prior.host.embedded.misc import find_last_path, load_module_weights
@@ -84,7 +84,7 @@ if NAME == "threestudio":
         return lookup(threestudio.__modules__, name, key)
 
     def resolve_config(merged: DictConfig) -> Any:
-        """As the embedded host's, with text escaped twice: threestudio's `parse_structured` reads it once more."""
+        """Like the embedded host's, with text escaped twice: threestudio's `parse_structured` resolves it once more."""
         cfg = _config.resolve_config(merged)
         for part in ("data", "system"):
             cfg[part] = _config.escaped(config_to_primitive(cfg[part], resolve=False))
@@ -95,7 +95,7 @@ if NAME == "threestudio":
         return resolve_config(merge_config(*yamls, **kwargs))
 
 else:
-    # registered by being imported
+    # importing these registers them
     import latent_prior.host.embedded.backgrounds
     import latent_prior.host.embedded.cameras
     import latent_prior.host.embedded.geometry

@@ -1,1 +1,1 @@
-"""Running experiments: one run, its folder, its checkpoints and callbacks, and going on with it."""
+"""Running experiments: a run, its folder, its checkpoints and callbacks, and resuming it."""

@@ -1,4 +1,4 @@
-"""What launch.py adds to Lightning's loop: progress with time left, the run's origin, and a clean way out."""
+"""Callbacks for Lightning's loop: progress with time left, an action after the first step, clean interruption."""
 
 import signal
 import sys
@@ -43,11 +43,11 @@ class Progress(TQDMProgressBar):
     init_sanity_tqdm = init_predict_tqdm = init_validation_tqdm
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """The bar goes over all steps, whatever an epoch is."""
+        """The bar covers all steps, regardless of epochs."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n)
-        if trainer.global_step % 10 == 0:  # seldom, since it waits for the GPU
+        if trainer.global_step % 10 == 0:  # not every step, because it waits for the GPU
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
@@ -55,7 +55,7 @@ class Progress(TQDMProgressBar):
         return {} if loss is None else {"loss": f"{loss.item():.3g}"}
 
     def on_test_batch_start(self, *_: Any, **__: Any) -> None:
-        """The bar is ready."""
+        """The bar is already set up."""
 
     def on_test_batch_end(self, *_: Any, **__: Any) -> None:
         self.test_progress_bar.update()
@@ -67,7 +67,7 @@ class Progress(TQDMProgressBar):
 
 
 class AfterFirstStep(pl.Callback):
-    """Calls `action` once, after the first step of training: everything has been built, checked and run by then."""
+    """Calls `action` once, after the first training step, when everything has been built, checked and run."""
 
     def __init__(self, action: Callable[[], None]):
         self._action: Callable[[], None] | None = action
@@ -79,9 +79,9 @@ class AfterFirstStep(pl.Callback):
 
 
 class SaveOnInterrupt(pl.Callback):
-    """On Ctrl-C or SIGTERM finish the step, save `last.ckpt`, and leave by `Interrupted`; a second one leaves at once.
+    """On Ctrl-C or SIGTERM, finish the step, save `last.ckpt` and raise `Interrupted`; a second signal exits at once.
 
-    Outside of the main thread, where Python takes no signals, it does nothing.
+    Outside the main thread, where Python cannot handle signals, it does nothing.
     """
 
     def __init__(self, folder: Path):
@@ -93,7 +93,7 @@ class SaveOnInterrupt(pl.Callback):
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        print("\nInterrupted: saving after this step (once more to leave at once) ...", file=sys.stderr, flush=True)
+        print("\nInterrupted: saving after this step (press again to exit at once) ...", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():

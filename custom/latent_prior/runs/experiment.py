@@ -1,4 +1,4 @@
-"""Running an experiment: config in, run folder out. `launch.py`, the console script and `evaluate` all come here."""
+"""Running an experiment: from a config to a run folder. `launch.py`, the console script and `evaluate` all use it."""
 
 import gc
 import importlib
@@ -40,7 +40,7 @@ def run(
 
     configs: YAML files, merged in order; overrides: `key=value`; settings: nested values that override both (a prompt
     needs no quoting here). Raises OptionError for bad input, before anything is written. Ctrl-C and SIGTERM raise
-    `Interrupted` where there is a checkpoint to go on from, else KeyboardInterrupt.
+    `Interrupted` if there is a checkpoint to resume from, else KeyboardInterrupt.
     """
     for mode in modes:
         if mode not in MODES:
@@ -62,9 +62,10 @@ def run(
 
 
 def load() -> None:
-    """Import what a run needs, and register our types.
+    """Import the modules that a run needs, and register our types.
 
-    Without the garbage collector, which takes a quarter of that time, and again as much later, to find nothing in modules.
+    The garbage collector is off meanwhile: it takes a quarter of that time, and as much again later, but modules hold
+    no garbage.
     """
     if "latent_prior.registration" in sys.modules:
         return
@@ -82,16 +83,16 @@ def load() -> None:
 
 @dataclass
 class _Experiment:
-    """A run on its way."""
+    """A run in progress."""
 
     sources: Sequence[str]  # YAML files
     unresolved: Any  # the merged config, with its interpolations
     cfg: Any  # the same, as an ExperimentConfig
     modes: Sequence[str]
     on_gpu: bool
-    saved: Any  # the runs.checkpoint.Saved to go on from, or None
+    saved: Any  # the runs.checkpoint.Saved to resume from, or None
     claim: Any  # run_folder.Claim
-    began: bool = False  # a step of training is done, or none was left to do
+    began: bool = False  # a training step is done, or none was left
     trained: bool = False
     system: Any = None
     data: Any = None
@@ -103,11 +104,11 @@ class _Experiment:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to go on from."""
+        """The checkpoint to resume from."""
         return self.folder / "ckpts" / "last.ckpt"
 
     def begin(self) -> None:
-        """Write down what the run is made from."""
+        """Record what the run is made from."""
         from latent_prior.runs import folder as run_folder
 
         self.began = True
@@ -147,7 +148,7 @@ def _prepared(
 
 
 def _check_max_steps(unresolved: Any) -> None:
-    """OptionError for a number of steps that cannot be trained: what is computed from it would fail in other words."""
+    """OptionError for an invalid number of steps; values computed from it would fail with less clear messages."""
     from omegaconf import OmegaConf
 
     steps = OmegaConf.select(unresolved, "trainer.max_steps", throw_on_resolution_failure=False)
@@ -156,7 +157,7 @@ def _check_max_steps(unresolved: Any) -> None:
 
 
 def _check_order(experiment: _Experiment) -> None:
-    """OptionError where training would end at an earlier step than there is; a notice where schedules stay behind."""
+    """OptionError if training would end before the checkpoint's step; warns of schedules for another length."""
     from omegaconf import OmegaConf
 
     from latent_prior import host
@@ -167,7 +168,7 @@ def _check_order(experiment: _Experiment) -> None:
         raise OptionError("trainer.max_steps", steps, f"at least {saved.step}, the step of {saved.path}")
     if not experiment.claim.made and (reached := run_folder.last_step(experiment.folder)) > saved.step:
         raise OptionError.because(
-            f"{saved.path} is of step {saved.step}, and its run has reached step {reached}, which would be overwritten; "
+            f"{saved.path} is of step {saved.step}; its run has reached step {reached}, which would be overwritten; "
             "resume from that one, or set another tag",
             "resume",
         )
@@ -180,14 +181,14 @@ def _check_order(experiment: _Experiment) -> None:
 
 @contextmanager
 def _in_our_words(experiment: _Experiment) -> Iterator[None]:
-    """However a run ends early: refusals as OptionErrors, signals as Interrupted or KeyboardInterrupt.
+    """Early ends of a run: user errors become OptionErrors, signals become Interrupted or KeyboardInterrupt.
 
     A run that took no step leaves no folder behind.
     """
     trains = "train" in experiment.modes
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):  # Lightning leaves by SystemExit on either signal
+    except (KeyboardInterrupt, SystemExit):  # Lightning raises SystemExit on either signal
         if experiment.began and experiment.last.is_file():
             raise Interrupted(experiment.last) from None
         if trains and not experiment.began:
@@ -203,7 +204,7 @@ def _in_our_words(experiment: _Experiment) -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> OptionError | None:
-    """What our code, Lightning or threestudio refuses; None for any other error."""
+    """A user error from our code, Lightning or threestudio, as an OptionError; None for any other error."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from latent_prior import host
@@ -246,7 +247,7 @@ def _train(experiment: _Experiment) -> None:
 
 
 def _evaluate(experiment: _Experiment, mode: str) -> None:
-    """Validate, test or export the trained system as it stands, or else the checkpoint's."""
+    """Validate, test or export the trained system, or the checkpoint's if nothing was trained."""
     from latent_prior import host
 
     trainer, checkpoint = experiment.trainer, None if experiment.trained else experiment.cfg.resume
@@ -266,7 +267,7 @@ def _evaluate(experiment: _Experiment, mode: str) -> None:
         if not experiment.trained:
             raise
         command = f"latent-prior {'export' if mode == 'export' else 'resume'} {experiment.folder}"
-        kept = f"the run is trained and saved, only its {mode} failed; again by: {command}"
+        kept = f"the run is trained and saved, only its {mode} failed; try again with: {command}"
         if (refusal := _refusal(error)) is None:
             host.warn(kept)
             raise

@@ -1,7 +1,7 @@
 """The folder of a run: `outputs/<name>/<tag>@<timestamp>/{ckpts,configs,csv_logs,tb_logs,save}`.
 
-What a run was made from (parsed config, versions, seed, command) is written when its first step begins, so that a run
-refused for bad input leaves nothing behind.
+What a run is made from (parsed config, versions, seed, command) is written with its first step, so that a run rejected
+for bad input leaves nothing behind.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "pytorch-lightning", "omegacon
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed or SIGTERM came; the run can go on from `checkpoint`."""
+    """The run was interrupted by Ctrl-C or SIGTERM and can be resumed from `checkpoint`."""
 
     def __init__(self, checkpoint: Path):
         super().__init__(str(checkpoint))
@@ -37,7 +37,7 @@ class Interrupted(Exception):
 
 
 def versions() -> dict[str, str | None]:
-    """What this run runs on; None for a package that is not installed."""
+    """Versions of this run's software; None for a package that is not installed."""
     found: dict[str, str | None] = {"latent_prior": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -49,24 +49,24 @@ def versions() -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class Claim:
-    """A run's folder, and what had to be made for it: nothing where a run goes on in its own folder."""
+    """A run's folder, and the folders created for it: none if a run resumes in its own folder."""
 
     folder: Path
     made: tuple[Path, ...] = ()  # innermost first
 
     def release(self) -> None:
-        """Take back what was made for a run that never began; what was there before stays."""
+        """Remove what was created for a run that never began; everything else stays."""
         if self.made:
-            for part in PARTS:  # loggers open theirs early
+            for part in PARTS:  # loggers create theirs early
                 shutil.rmtree(self.folder / part, ignore_errors=True)
         _remove_empty(self.made)
 
 
 def claim(folder: Path, resume: Path | None = None, numbered: bool = False) -> Claim:
-    """The folder of a run, for this run alone.
+    """Claim a run's folder exclusively.
 
-    resume: the checkpoint that the run goes on from; where it lies in `folder`, the run goes on there. numbered: a
-    folder that is taken gets `-1`, `-2`, ... appended, else it is refused, unless it is empty.
+    resume: the checkpoint that the run resumes from; if it lies in `folder`, the run continues there. numbered: append
+    `-1`, `-2`, ... to the name of a folder that is taken; otherwise it is an error, unless the folder is empty.
     """
     if resume is not None and resume.resolve().parent.parent == folder.resolve():
         return Claim(folder)
@@ -78,7 +78,7 @@ def claim(folder: Path, resume: Path | None = None, numbered: bool = False) -> C
         while not _is_ours(candidate, candidate in made, numbered):
             if not numbered:
                 raise OptionError.because(
-                    f"the run folder {folder} is taken: go on with that run (latent-prior resume {folder}), or set "
+                    f"the run folder {folder} is taken: resume that run (latent-prior resume {folder}), or set "
                     "another tag, or use_timestamp=true"
                 )
             number += 1
@@ -99,7 +99,7 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 
 def _make(folder: Path, made: list[Path]) -> None:
-    """Make a folder whose parent is there, and note in `made` if it is new."""
+    """Create a folder whose parent exists; added to `made` if it is new."""
     try:
         folder.mkdir()
         made.append(folder)
@@ -111,7 +111,7 @@ def _make(folder: Path, made: list[Path]) -> None:
 def _is_ours(folder: Path, new: bool, numbered: bool) -> bool:
     """Whether this run gets the folder: a new one, or an empty one that the user named.
 
-    Of two runs that find the same one, the first to make `save` gets it.
+    Of two runs that find the same folder, the first to create `save` gets it.
     """
     if not new and (numbered or os.listdir(folder)):
         return False
@@ -125,8 +125,8 @@ def _is_ours(folder: Path, new: bool, numbered: bool) -> bool:
 def write_origin(folder: Path, cfg: Any, unresolved: Any, sources: Sequence[str]) -> None:
     """Write the configs, versions, seed and command into `folder`.
 
-    unresolved: all that the config was merged from, with its interpolations, so that a run that is resumed with another
-    `trainer.max_steps` has the schedules of that many steps. `parsed.yaml` holds the numbers that they came to.
+    unresolved: the merged config with its interpolations, so that a run resumed with another `trainer.max_steps` has
+    schedules for that many steps. `parsed.yaml` holds the resolved values.
     """
     from omegaconf import OmegaConf
 
@@ -146,18 +146,18 @@ def write_origin(folder: Path, cfg: Any, unresolved: Any, sources: Sequence[str]
 
 
 def config_of(run: Path) -> Path:
-    """The config to go on with: with its interpolations, or for a run of an older version with the numbers alone."""
+    """The config to resume with: with interpolations, or for a run of an older version with resolved values only."""
     unresolved = run / "configs" / UNRESOLVED
     return unresolved if unresolved.is_file() else run / "configs" / PARSED
 
 
 def last_checkpoint(run: Path) -> Path:
-    """The readable checkpoint of the latest step, `last.ckpt` among equals; says which ones it passed over.
+    """The readable checkpoint of the latest step, `last.ckpt` among equals; warns about unreadable ones.
 
-    File times say nothing: a copied folder has new ones. OptionError if the folder is not a run folder or has none.
+    File times are ignored: copying a folder changes them. OptionError if it is not a run folder or has no checkpoint.
     """
     if not (run / "configs" / PARSED).is_file():
-        raise OptionError.because(f"{run} is no run folder: it has no configs/{PARSED}")
+        raise OptionError.because(f"{run} is not a run folder: it has no configs/{PARSED}")
     steps = _steps(run)
     if not steps:
         raise OptionError.because(
@@ -172,31 +172,31 @@ def last_step(run: Path) -> int:
 
 
 def _steps(run: Path) -> dict[Path, int]:
-    """The readable checkpoints of a folder and their steps; says which ones it passed over."""
+    """The readable checkpoints of a folder and their steps; warns about unreadable ones."""
     from latent_prior import host
 
     found = {path: step_of(path) for path in sorted((run / "ckpts").glob("*.ckpt"))}
     for path in (path for path, step in found.items() if step is None):
-        host.warn(f"{path} is not a readable checkpoint and is passed over")
+        host.warn(f"{path} is not a readable checkpoint and is skipped")
     return {path: step for path, step in found.items() if step is not None}
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """The step inside a checkpoint; None where the file is cut short or is something else. Tensors are not read."""
+    """The step stored in a checkpoint; None if the file is truncated or not a checkpoint. Tensors are not read."""
     import torch
 
     try:
         step = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-    except Exception:  # whatever is wrong with it, it cannot be gone on from
+    except Exception:  # whatever is wrong with it, it cannot be resumed from
         return None
     return step if isinstance(step, int) else None
 
 
 def products(run: Path) -> list[Path]:
-    """The files of a run that a user came for: meshes, what the test left in `save` itself, and the newest checkpoint.
+    """The main results of a run: meshes, the test's files directly in `save`, and the newest checkpoint.
 
-    Pictures whose names begin with the step (`it100-0.png`) are previews of training and left out, but for one panel of a
-    turntable.
+    Pictures whose names begin with the step (`it100-0.png`) are training previews and left out, except for one panel of
+    a turntable.
     """
     save = run / "save"
     files = [p for p in sorted(save.glob("it*-export/*")) if p.is_file()]
@@ -208,7 +208,7 @@ def products(run: Path) -> list[Path]:
 
 
 def report(folder: Path) -> None:
-    """Say what a run made."""
+    """Print the results of a run."""
     print(f"\nRun folder: {folder}")
     for path in products(folder):
         print(f"  {path}")
@@ -220,7 +220,7 @@ def config_path(name: str) -> Path:
         return Path(name)
     package = Path(latent_prior.__file__).resolve().parent
     stem = Path(name).name.removesuffix(".yaml")
-    # installed: copied into the package by setup.py; in a clone: where they are edited
+    # installed: copied into the package by setup.py; in a clone: the originals
     for folder in (package / "configs", package.parent, package.parent.parent / "configs"):
         if (found := folder / f"{stem}.yaml").is_file():
             return found

@@ -1,4 +1,4 @@
-"""Which GPU a run uses: chosen before anything imports torch."""
+"""Choosing a run's GPU, before anything imports torch."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from latent_prior import OptionError
 
 
 def one_gpu(given: str) -> str:
-    """`--gpu` as CUDA_VISIBLE_DEVICES has it: a number (also as cuda:0), or the name of a GPU or of a part of one."""
+    """`--gpu` in the form of CUDA_VISIBLE_DEVICES: a number (also as cuda:0), or the UUID of a GPU or MIG instance."""
     found = re.fullmatch(r"(?:cuda:)?(\d+)|((?:GPU|MIG)-[\w/-]+)", given.strip())
     if found is None and "," in given.strip(", "):
         raise OptionError.because(
@@ -21,7 +21,7 @@ def one_gpu(given: str) -> str:
 def choose_gpus(gpu: str) -> int:
     """Make only the GPU of `--gpu` visible, and return how many a run uses: one.
 
-    CUDA_VISIBLE_DEVICES goes before, as in threestudio; of several the run uses the first.
+    CUDA_VISIBLE_DEVICES takes precedence, as in threestudio; if it lists several GPUs, the run uses the first.
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", one_gpu(gpu))

@@ -1,7 +1,7 @@
-"""The work of `latent-prior edit-masked`: samples of blended latent diffusion, ranked, the best one with its background.
+"""`latent-prior edit-masked`: draw samples by blended latent diffusion, rank them, and fit the best one's background.
 
-Sampling happens at the checkpoint's size wherever the mask is not black; `composited` lays what was made over the picture
-at its own size, through the mask as it is. So soft masks have soft edges, and outside nothing changes.
+Sampling is done at the checkpoint's size wherever the mask is not black; `composited` blends the result into the
+picture at its original size through the original mask. So soft masks give soft edges, and nothing changes outside.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from latent_prior.models.clip import KEY as CLIP_KEY
 from latent_prior.models.clip import Clip
 from latent_prior.runs import folder as run_folder
 
-MARGIN = 0.1  # of the mask's box, added around it where CLIP looks
-PANEL = (256, 768)  # least and most height of a panel of the pictures that are for looking at
+MARGIN = 0.1  # of the mask's box, added around it for CLIP
+PANEL = (256, 768)  # minimum and maximum height of a panel in the overview pictures
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Task:
 
 
 def edit(args: argparse.Namespace, out: Path) -> None:
-    """Read, sample, rank, fit the background, write to the folder `out`. Raises OptionError, naming the flag."""
+    """Read, sample, rank, fit the background, and write to the folder `out`. OptionErrors name the flag."""
     original = picture_files.read_with_alpha(args.image, "IMAGE")
     picture_files.require_size(original, args.image, "IMAGE")
     soft_mask = picture_files.read_mask(args.mask, original, "--mask", invert=args.invert_mask)
@@ -72,7 +72,7 @@ def edit(args: argparse.Namespace, out: Path) -> None:
             f"--short-side {short_side} leaves a picture of {_size(picture)}, too small for the checkpoint"
         )
     if picture.shape[-2:] != (original.height, original.width):
-        print(f"{args.image} of {original.width}x{original.height} is worked on at {_size(picture)}", file=sys.stderr)
+        print(f"{args.image} of {original.width}x{original.height} is processed at {_size(picture)}", file=sys.stderr)
 
     task = Task(original, soft_mask, picture, touched(soft_mask, *picture.shape[-2:]))
     samples, fitted = _run(args, editor, clip, task, out)
@@ -83,15 +83,15 @@ def edit(args: argparse.Namespace, out: Path) -> None:
 
 
 def touched(mask: Image.Image, height: int, width: int) -> Float[Tensor, "1 1 H W"]:
-    """1 wherever a mask shows any of the edit at its own size, brought to another size: so a thin one does not vanish."""
+    """The mask at another size, 1 wherever any of it is above 0, so that a thin mask does not vanish."""
     most = F.adaptive_max_pool2d(picture_files.to_tensor(mask)[None], (height, width))
     return (most >= picture_files.FAINT / 255).float()
 
 
 def composited(original: Image.Image, mask: Image.Image, made: Image.Image) -> Image.Image:
-    """What was made, brought to the picture's size, over the picture through the mask (L): where that is 0, the picture.
+    """The result, resized to the picture's size, blended into it through the mask (L); unchanged where that is 0.
 
-    In RGBA, where the picture is: the mask then covers what was transparent, and colours count by how much of them shows.
+    RGBA if the picture is: the mask then makes transparent parts opaque, and colours are weighted by their opacity.
     """
     made = made.resize(original.size, Image.Resampling.LANCZOS)
     if original.mode == "RGB":
@@ -107,7 +107,7 @@ def composited(original: Image.Image, mask: Image.Image, made: Image.Image) -> I
 def _run(
     args: argparse.Namespace, editor: BlendedDiffusion, clip: Clip | None, task: Task, out: Path
 ) -> tuple[list[Sample], Float[Tensor, "1 3 H W"] | None]:
-    """Samples, best first, and the best one under the fitted decoder (None: no steps). Each is written once it is made."""
+    """Samples, best first, and the best one under the fitted decoder (None: no steps). Each is written immediately."""
     options = SamplerOptions(args.steps, args.strength, args.guidance_scale, not args.no_shrinking)
     text = None if clip is None else clip.embed_texts([args.prompt])
     total = args.samples * steps_run(options) + args.reconstruction_steps
@@ -149,7 +149,7 @@ def _run(
 
 
 def masked_part(picture: Float[Tensor, "1 3 H W"], mask: Float[Tensor, "1 1 H W"]) -> Float[Tensor, "1 3 h w"]:
-    """The mask's box with a margin, as nearly square as the picture allows: what CLIP is to look at."""
+    """The mask's box with a margin, as nearly square as the picture allows: the input for CLIP."""
     rows, columns = (torch.nonzero(mask[0, 0].amax(axis)).flatten() for axis in (1, 0))
     height, width = mask.shape[-2:]
     centre = [(int(line[0]) + int(line[-1]) + 1) / 2 for line in (rows, columns)]
@@ -162,7 +162,7 @@ def masked_part(picture: Float[Tensor, "1 3 H W"], mask: Float[Tensor, "1 1 H W"
 def background_psnr(
     made: Float[Tensor, "1 3 H W"], original: Float[Tensor, "1 3 H W"], mask: Float[Tensor, "1 1 H W"]
 ) -> float | None:
-    """PSNR in dB outside the mask, of bytes as they are saved; None where the mask covers everything."""
+    """PSNR in dB outside the mask, for 8-bit values as saved; None if the mask covers everything."""
     outside = (mask == 0).float()
     if not outside.any():
         return None
@@ -182,7 +182,7 @@ def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample
     small = _panel(task.original), _panel(task.soft_mask)
     made = (picture_files.to_picture(sample.picture[0]) for sample in samples)
     _side_by_side([composited(*small, picture) for picture in made]).save(out / "samples.png")
-    # last, so that the folder has it only when it is whole
+    # last, so that it exists only in complete folders
     origin = {"versions": run_folder.versions(), "command": sys.argv, "arguments": _arguments(args)}
     (out / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
     composite.save(out / "composite.png")
@@ -194,7 +194,7 @@ def _panel(image: Image.Image) -> Image.Image:
 
 
 def _side_by_side(images: list[Image.Image]) -> Image.Image:
-    """A row of panels in RGB, of images of one size."""
+    """A row of RGB panels, from images of the same size."""
     panels = [picture_files.flattened(_panel(image.convert("RGB") if image.mode == "L" else image)) for image in images]
     width, height = panels[0].size
     row = Image.new("RGB", (width * len(panels), height))

@@ -1,4 +1,4 @@
-"""Lightning and transformers, kept quiet for the time of a run."""
+"""Silences Lightning and transformers during a run."""
 
 import logging
 import warnings
@@ -22,11 +22,11 @@ NOISY_LOGGERS = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what Lightning says about choices that are ours: workers, sizes of datasets, hardware that is there.
+    """Silence Lightning's messages about our own choices: workers, dataset sizes, available hardware.
 
-    For the time of a run alone: a program that calls `run` keeps its own filters.
+    Only during a run: a program that calls `run` keeps its own filters.
     """
-    # loading a checkpoint takes less time than its progress bars take lines
+    # loading a checkpoint is quick, and its progress bars take many lines
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]

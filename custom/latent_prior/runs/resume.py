@@ -1,18 +1,18 @@
-"""Exact resuming: a run that is killed and resumed continues on the trajectory it would have had.
+"""Exact resuming: a run that is killed and resumed follows the same trajectory as an uninterrupted one.
 
-What Lightning leaves out of a checkpoint, and what therefore goes into ours, under `KEY`:
+Our checkpoints store, under `KEY`, what Lightning leaves out:
 
 * the states of the random number generators (Python's, NumPy's, torch's on the CPU and on every GPU);
-* the batch in waiting. Lightning's fetcher keeps one batch of an endless dataset in hand: batch k + 1 is drawn, and its
-  random numbers are used up, before step k runs. Resuming would draw a batch anew from states that are past that draw;
-* the moment of the last update of the dataset, since the batch after that one is drawn before the next update.
+* the prefetched batch. Lightning's fetcher keeps one batch of an endless dataset ready: batch k + 1 is drawn, and its
+  random numbers are consumed, before step k runs. A resumed run would draw it again from states after that draw;
+* the moment of the dataset's last update, because the batch after that one is drawn before the next update.
 
-What Lightning brings back although it should not are the learning rate and its schedule: they are those of the config,
-as a run that had it from the beginning would have them at this step. Under the same config that changes nothing; with
-another `trainer.max_steps` the schedule is that of so many steps, and another learning rate counts from here on.
+Lightning restores the learning rate and its schedule, but they should come from the config, at the values that a run
+with this config would have at this step. With the same config that changes nothing; with another `trainer.max_steps`
+the schedule is the one for that many steps, and another learning rate applies from here on.
 
-Validation also runs between a checkpoint and the next step, and a resumed run leaves it out. So random numbers used for
-validation in the course of training are given back: the trajectory does not depend on how often one looks.
+Validation may run between a checkpoint and the next step, and a resumed run skips it. So the random states are restored
+after validation: the trajectory does not depend on how often validation runs.
 
 Everything saved is plain containers and tensors, readable with `weights_only=True`.
 """
@@ -42,9 +42,9 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put the global random number generators into a state from `rng_state`.
+    """Restore the global random number generators to a state from `rng_state`.
 
-    GPU states are set as far as there are GPUs: a checkpoint of another machine loads, though not to the bit.
+    GPU states are set for the GPUs present: a checkpoint from another machine loads, but results are not bit-identical.
     """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -56,9 +56,9 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 def renew_schedules(trainer: pl.Trainer, system: pl.LightningModule) -> None:
-    """Give optimisers and schedules the settings of the system's config, as far along as they are.
+    """Give optimisers and schedules the settings of the system's config, at their current step.
 
-    A system with more than one optimiser, or a schedule that follows a metric, keeps what its checkpoint brought.
+    A system with several optimisers, or a schedule that follows a metric, keeps the state from its checkpoint.
     """
     fresh = system.configure_optimizers()
     if not isinstance(fresh, dict) or len(trainer.optimizers) != 1:
@@ -71,7 +71,7 @@ def renew_schedules(trainer: pl.Trainer, system: pl.LightningModule) -> None:
         if isinstance(restored, ReduceLROnPlateau):
             return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the optimiser takes no steps between those of its schedule
+            warnings.simplefilter("ignore")  # about schedule steps without optimiser steps in between
             for _ in range(_steps_of(restored)):
                 schedule.step()
         restored.load_state_dict(schedule.state_dict())
@@ -80,21 +80,21 @@ def renew_schedules(trainer: pl.Trainer, system: pl.LightningModule) -> None:
 
 
 def _steps_of(schedule: Any) -> int:
-    """How often a schedule was stepped; one that is made of others counts by its parts."""
+    """How often a schedule was stepped; a compound schedule counts by its parts."""
     return schedule.last_epoch if hasattr(schedule, "last_epoch") else _steps_of(schedule._schedulers[0])
 
 
 class ExactResume(pl.Callback):
-    """Writes what resuming needs into every checkpoint, and restores it around the first step of a resumed run.
+    """Saves the state needed for resuming in every checkpoint, and restores it around the first step of a resumed run.
 
     Needed in the run that writes the checkpoint and in the run that resumes it; a checkpoint without our entry resumes
-    as Lightning does it. A checkpoint has to be written between steps (`on_train_batch_end` or later), as
-    ModelCheckpoint does, or after training: half a step cannot be resumed exactly.
+    as in plain Lightning. A checkpoint has to be written between steps (`on_train_batch_end` or later), as
+    ModelCheckpoint does, or after training: a partial step cannot be resumed exactly.
     """
 
     def __init__(self) -> None:
         self._resumed = False
-        # outside of training: what a checkpoint brought, or where training ended
+        # outside of training: loaded from a checkpoint, or the end of training
         self._saved: dict[str, Any] | None = None
         self._updated_at: tuple[int, int] | None = None
         self._after_step: dict[str, Any] | None = None
@@ -124,8 +124,8 @@ class ExactResume(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._saved is not None:
-            # Lightning uses random numbers between on_train_start and here, and no hook lies between that and the
-            # fetcher's next draw: so that draw is done again
+            # Lightning uses random numbers between on_train_start and here, and there is no hook between that and the
+            # fetcher's next draw: so that draw is repeated
             set_rng_state(self._saved["rng"])
             fetcher = trainer.fit_loop._data_fetcher
             if self._saved["waiting"]:
@@ -143,4 +143,4 @@ class ExactResume(pl.Callback):
             set_rng_state(self._after_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved = self._snapshot(trainer)  # for checkpoints written after `fit`, which lets go of the waiting batch
+        self._saved = self._snapshot(trainer)  # for checkpoints after `fit`, which releases the prefetched batch

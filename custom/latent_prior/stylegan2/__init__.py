@@ -1,1 +1,1 @@
-"""StyleGAN2 in plain torch: the generator, its file formats, and which of its layers train."""
+"""StyleGAN2 in plain torch: the generator, its file formats, and the choice of trainable layers."""

@@ -1,10 +1,10 @@
 """Files of StyleGAN2 generators, by suffix.
 
-    .safetensors  ours: the generator's state dict as it is
-    .pkl          NVIDIA's (stylegan2-ada-pytorch, stylegan3), read only: see stylegan2_nvidia.py
-    .pt, .pth     rosinality's stylegan2-pytorch: see stylegan2_rosinality.py
-No reader runs code that a file brings. A file may lack the resampling filters (they are all the same), the mean style
-(estimated), and the constant noise where its strength is 0; all else has to be there, and nothing more.
+    .safetensors  ours: the generator's state dict, unchanged
+    .pkl          NVIDIA's (stylegan2-ada-pytorch, stylegan3), read only: see nvidia.py
+    .pt, .pth     rosinality's stylegan2-pytorch: see rosinality.py
+No reader runs code from a file. A file may lack the resampling filters (they are all the same), the mean style
+(estimated), and the constant noise where its strength is 0; everything else must be present, and nothing more.
 """
 
 import re
@@ -29,14 +29,16 @@ NAME = re.compile(r"mapping\.(fc\d\d?\.(weight|bias)|w_avg)|synthesis\.b\d{1,4}\
 
 
 def load_generator(path: Path | str) -> StyleGAN2:
-    """The generator in a file: float32, on the CPU, in evaluation mode.
+    """Load the generator from a file: float32, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: in one line, with the file's name: no such file, broken, unsafe, or another kind of network.
+        OptionError: with the file's name: no such file, broken, unsafe, or another kind of network.
     """
     path = user_path(path)
     if path.suffix not in READS:
-        raise OptionError.because(f"{path}: {path.suffix!r} is no StyleGAN2 format, expected one of {', '.join(READS)}")
+        raise OptionError.because(
+            f"{path}: {path.suffix!r} is not a StyleGAN2 format, expected one of {', '.join(READS)}"
+        )
     if not path.is_file():
         raise OptionError.because(f"{path}: there is no such file")
     try:
@@ -48,10 +50,10 @@ def load_generator(path: Path | str) -> StyleGAN2:
 
 
 def save_generator(generator: StyleGAN2, path: Path | str) -> None:
-    """Write the generator in the format of the path's suffix. What is there is replaced once the new file is complete.
+    """Write the generator in the format of the path's suffix, replacing an old file once the new one is complete.
 
     Raises:
-        ValueError: in one line, with the file's name; the old file is then as it was.
+        OptionError: with the file's name; an existing file is then unchanged.
     """
     path = user_path(path)
     if path.suffix not in WRITES:
@@ -63,17 +65,17 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
                 save_file(state, beside, metadata={"format": "pt"})
             else:
                 torch.save(to_rosinality(state), beside)
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk, for instance
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk, for example
         raise OptionError.because(f"{path}: not written: {' '.join(str(error).split())}") from error
 
 
 def convert(source: Path | str, target: Path | str) -> str:
-    """Write `source`'s generator as `target`, each in the format of its suffix; returns a line that says what it is."""
+    """Convert `source` to `target`, each in the format of its suffix; returns a line about the generator."""
     source, target = user_path(source), user_path(target)
     if target.suffix not in WRITES:
         raise OptionError.because(f"{target}: {target.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
     if source.resolve() == target.resolve() or (source.exists() and target.exists() and source.samefile(target)):
-        raise OptionError.because(f"{target}: this is the file to be read; give another name")
+        raise OptionError.because(f"{target}: this is the input file; give another name")
     generator = load_generator(source)
     save_generator(generator, target)
     cfg = generator.cfg
@@ -84,10 +86,10 @@ def convert(source: Path | str, target: Path | str) -> str:
 
 
 def generator_of(state: Mapping[str, Tensor]) -> StyleGAN2:
-    """The generator with these tensors, under our (NVIDIA's) names. ValueError where they are not exactly one's."""
+    """The generator with these tensors, under our (NVIDIA's) names. OptionError if they do not match one exactly."""
     _refuse_others(state)
-    _refuse_huge(state)  # first, since sizes multiply
-    with torch.device("meta"):  # a file that only claims to be huge takes no memory
+    _refuse_huge(state)  # first, because sizes multiply
+    with torch.device("meta"):  # so that a file with huge declared sizes takes no memory
         generator = StyleGAN2(StyleGAN2Config.of_state(state))
     expected = generator.state_dict()
     _refuse_huge(expected)
@@ -110,11 +112,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise OptionError.because(f"cut short, or no safetensors file: {error}") from error
+        raise OptionError.because(f"truncated, or not a safetensors file: {error}") from error
 
 
 def _refuse_others(state: Mapping[str, Tensor]) -> None:
-    """ValueError that names the network, if it is one that is not supported."""
+    """OptionError that names the kind of network, if it is not supported."""
 
     def having(pattern: str) -> str | None:
         return next((name for name in state if re.search(pattern, name)), None)
@@ -133,7 +135,7 @@ def _refuse_others(state: Mapping[str, Tensor]) -> None:
             )
     for name, value in state.items():
         if not NAME.fullmatch(name):
-            raise OptionError.because(f"this is no StyleGAN2 generator: unknown tensor {name}")
+            raise OptionError.because(f"this is not a StyleGAN2 generator: unknown tensor {name}")
         dense = value.is_floating_point() and value.layout is torch.strided and not value.is_meta
         if not dense or not value.numel() or (name.endswith(".weight") and value.ndim < 2):
             raise OptionError.because(
@@ -148,11 +150,11 @@ def _refuse_others(state: Mapping[str, Tensor]) -> None:
 
 def _refuse_huge(state: Mapping[str, Tensor]) -> None:
     if 4 * sum(value.numel() for value in state.values()) > MAX_BYTES:
-        raise OptionError.because(f"its tensors have more than the {MAX_BYTES} bytes that a generator's may have")
+        raise OptionError.because(f"its tensors have more than the {MAX_BYTES} bytes allowed for a generator")
 
 
 def _without_gaps(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the buffers that a file may lack; the mean style, which is yet to be estimated, as zeros."""
+    """`state` with the buffers that a file may lack; the mean style, which is estimated later, as zeros."""
     out = dict(state)
     out.setdefault("mapping.w_avg", torch.zeros(expected["mapping.w_avg"].shape))
     draw = torch.Generator().manual_seed(0)
@@ -167,6 +169,6 @@ def _without_gaps(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
                 continue
             if strength.any():
                 raise OptionError.because(f"{name} is missing, and its strength is not 0")
-            # drawn, not zeros: training may raise the strength
+            # random, not zeros: training may raise the strength
             out[name] = torch.randn(expected[name].shape, generator=draw)
     return out

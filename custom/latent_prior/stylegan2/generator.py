@@ -1,9 +1,9 @@
 """StyleGAN2 (Karras et al. 2020, *Analyzing and Improving the Image Quality of StyleGAN*) in plain torch.
 
-Parameters and buffers have NVIDIA's names (stylegan3's `networks_stylegan2`), so that a checkpoint's tensors load as they
-are; the arithmetic is that of NVIDIA's and rosinality's implementations, without their compiled operations. Pictures are
-B 3 R R, nominally in [-1, 1]. `w+` is one style vector per layer, B num_ws D; each toRGB shares its style with the next
-resolution's first convolution. Files are read and written by `stylegan2_files.py`.
+Parameters and buffers have NVIDIA's names (stylegan3's `networks_stylegan2`), so that a checkpoint's tensors load as
+they are; the arithmetic is that of NVIDIA's and rosinality's implementations, without their compiled operations.
+Pictures are B 3 R R, nominally in [-1, 1]. `w+` is one style vector per layer, B num_ws D; each toRGB shares its style
+with the next resolution's first convolution. Files are read and written by `files.py`.
 """
 
 import math
@@ -19,12 +19,12 @@ from latent_prior.stylegan2.ops import modulated_conv2d, smoothing_filter, upsam
 
 NOISE_MODES = ("const", "random", "none")
 MAPPING_LR_MULTIPLIER = 0.01
-GAIN = math.sqrt(2)  # of the activation, so that it keeps its input's spread
+GAIN = math.sqrt(2)  # of the activation, so that it preserves the variance of its input
 
 
 @dataclass(frozen=True)
 class StyleGAN2Config:
-    """What a generator's shapes say. channels: feature maps at resolutions 4, 8, ..., R, in this order."""
+    """The sizes of a generator. channels: feature maps at resolutions 4, 8, ..., R, in this order."""
 
     z_dim: int
     w_dim: int
@@ -43,29 +43,29 @@ class StyleGAN2Config:
 
     @property
     def num_ws(self) -> int:
-        """Styles that a picture takes: one a convolution, and one for the last toRGB."""
+        """Styles per picture: one per convolution, and one for the last toRGB."""
         return 2 * len(self.channels)
 
     @staticmethod
     def of_size(
         resolution: int, z_dim: int = 512, w_dim: int = 512, mapping_layers: int = 8, base: int = 32768, most: int = 512
     ) -> "StyleGAN2Config":
-        """NVIDIA's rule: min(base / R, most) channels at resolution R (base 16384: their `cbase`, half as wide)."""
+        """NVIDIA's rule: min(base / R, most) channels at resolution R (base 16384: their `cbase`, half the width)."""
         if resolution < 8 or resolution & (resolution - 1):
-            raise OptionError.because(f"resolution is {resolution}; expected a power of two from 8 on")
+            raise OptionError.because(f"resolution is {resolution}; expected a power of two, at least 8")
         sides = [2**i for i in range(2, resolution.bit_length())]
         return StyleGAN2Config(z_dim, w_dim, mapping_layers, tuple(min(base // side, most) for side in sides))
 
     @staticmethod
     def of_state(state: dict[str, Tensor]) -> "StyleGAN2Config":
-        """The configuration read off a state dict of our (NVIDIA's) names. ValueError, naming what is missing."""
+        """The configuration of a state dict with our (NVIDIA's) names. OptionError, naming what is missing."""
         layers = 0
         while f"mapping.fc{layers}.weight" in state:
             layers += 1
         sides = sorted(int(name.split(".")[1][1:]) for name in state if name.endswith(".conv1.weight"))
         if not layers or not sides or sides != [4 * 2**i for i in range(len(sides))]:
             raise OptionError.because(
-                "this is no StyleGAN2 generator: expected mapping.fc0.weight, ... and synthesis.b4.conv1.weight, "
+                "this is not a StyleGAN2 generator: expected mapping.fc0.weight, ... and synthesis.b4.conv1.weight, "
                 f"b8.conv1.weight, ...; found {layers} mapping layers and resolutions {sides or 'none'}"
             )
         last, first = state[f"mapping.fc{layers - 1}.weight"], state["mapping.fc0.weight"]
@@ -89,7 +89,7 @@ class FullyConnected(nn.Module):
 
 
 class Mapping(nn.Module):
-    """z to w: z is brought to unit mean square, then fully connected layers with leaky ReLU."""
+    """z to w: z is normalised to unit mean square, then passed through fully connected layers with leaky ReLU."""
 
     def __init__(self, cfg: StyleGAN2Config):
         super().__init__()
@@ -107,14 +107,14 @@ class Mapping(nn.Module):
 
     @torch.no_grad()
     def estimate_average(self, samples: int = 4096, seed: int = 0) -> None:
-        """Set w_avg to the mean of w over `samples` z, for checkpoints that come without."""
+        """Set w_avg to the mean of w over `samples` z, for checkpoints without it."""
         z_dim, device = self.fc0.weight.shape[1], self.w_avg.device
         z = torch.randn(samples, z_dim, generator=torch.Generator().manual_seed(seed)).to(device)
         self.w_avg.copy_(self(z).mean(0))
 
 
 def normalised(z: Float[Tensor, "B Z"]) -> Float[Tensor, "B Z"]:
-    """z / sqrt(mean z^2 + 1e-8): all that a generator knows of its z."""
+    """z / sqrt(mean z^2 + 1e-8): a generator depends on z only through this."""
     return z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
 
 
@@ -161,7 +161,7 @@ class ToRGB(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: conv0 (up), conv1, toRGB onto the upsampled picture so far. The first begins with a constant."""
+    """One resolution: conv0 (up), conv1, toRGB added to the upsampled picture. The first starts from a constant."""
 
     def __init__(self, fan_in: int, out: int, w_dim: int, resolution: int):
         super().__init__()
@@ -207,7 +207,7 @@ class Synthesis(nn.Module):
             count = 2 if side == 4 else 3
             block = getattr(self, f"b{side}")
             x, picture = block(x, picture, ws[:, first : first + count], noise_mode, generator)
-            first += count - 1  # the next block's first style is this one's last
+            first += count - 1  # the next block's first style is this block's last
         return picture
 
 
@@ -231,7 +231,7 @@ class StyleGAN2(nn.Module):
         return self.synthesis(self.styles(z, truncation), noise_mode, generator)
 
     def styles(self, z: Float[Tensor, "B Z"], truncation: float = 1.0) -> Float[Tensor, "B n D"]:
-        """w+ of z, drawn to the mean by truncation psi: w_avg + psi (w - w_avg)."""
+        """w+ of z, with truncation psi towards the mean: w_avg + psi (w - w_avg)."""
         w = self.mapping(z)
         if truncation != 1:
             w = self.mapping.w_avg + truncation * (w - self.mapping.w_avg)

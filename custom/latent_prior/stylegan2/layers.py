@@ -1,7 +1,7 @@
-"""Which parameters of a StyleGAN2 generator train: by pattern of their names, and by layer of w+.
+"""Selection of a StyleGAN2 generator's trainable parameters: by patterns of their names, and by layer of w+.
 
-Layer i of w+ is the style of one 3x3 convolution, and of the toRGB that shares it; the last layer is that of the last
-toRGB alone.
+Layer i of w+ is the style of one 3x3 convolution and of the toRGB that shares it; the last layer is the style of the
+last toRGB alone.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from latent_prior.stylegan2.generator import StyleGAN2
 
 
 def matching(generator: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the parameters that any of the patterns (`*`, `?`, `[ab]`) fits. ValueError for one that fits none."""
+    """Names of the parameters that match any of the patterns (`*`, `?`, `[ab]`). OptionError if one has no match."""
     names = [name for name, _ in generator.named_parameters()]
     found: set[str] = set()
     for pattern in patterns:
         fitting = [name for name in names if fnmatchcase(name, pattern)]
         if not fitting:
             raise OptionError.because(
-                f"system.trainable: {pattern!r} fits no parameter of the generator; its names are such as "
+                f"system.trainable: {pattern!r} matches no parameter of the generator; its names are such as "
                 f"{names[0]}, {names[-1]} (`*` stands for any part)"
             )
         found.update(fitting)
@@ -30,7 +30,7 @@ def matching(generator: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def layers_of_w_plus(generator: StyleGAN2) -> list[list[nn.Module]]:
-    """The modules that take each layer's style, in the order of w+."""
+    """The modules that use each layer's style, in the order of w+."""
     found: list[list[nn.Module]] = [[] for _ in range(generator.cfg.num_ws)]
     first = 0
     for side in generator.synthesis.resolutions:

@@ -1,4 +1,4 @@
-"""The two operations StyleGAN2 is made of: resampling by a fixed filter and convolution modulated per sample.
+"""The two operations of StyleGAN2: resampling with a fixed filter, and convolution modulated per sample.
 
 Karras et al. 2020, *Analyzing and Improving the Image Quality of StyleGAN*. Plain torch, no compiled operations.
 """
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def smoothing_filter() -> Float[Tensor, "4 4"]:
-    """[1 3 3 1] by [1 3 3 1], of sum 1: what every change of resolution is filtered with."""
+    """The outer product of [1 3 3 1] with itself, with sum 1: the filter for every change of resolution."""
     line = torch.tensor([1.0, 3.0, 3.0, 1.0])
     square = line[:, None] * line[None]
     return square / square.sum()
 
 
 def filtered(x: Float[Tensor, "B C H W"], kernel: Float[Tensor, "4 4"], padding: tuple[int, int]) -> Tensor:
-    """Each channel padded by (before, after) on both axes with zeros, and filtered; the filter is symmetric."""
+    """Each channel zero-padded by (before, after) on both axes and filtered; the filter is symmetric."""
     channels = x.shape[1]
     padded = F.pad(x, (*padding, *padding))
     return F.conv2d(padded, kernel.to(x.dtype).expand(channels, 1, 4, 4), groups=channels)
@@ -40,8 +40,8 @@ def modulated_conv2d(
 ) -> Float[Tensor, "B O h w"]:
     """Convolution by weights scaled per sample: w' = s w, and if `demodulate` w'' = w' / sqrt(sum w'^2 + 1e-8).
 
-    Eq. 1 and 3 of the paper. Scaling the input by s and the output by the demodulation is the same and keeps one
-    convolution for the whole batch. With `upsampling_kernel` the output is twice as large.
+    Eq. 1 and 3 of the paper. Scaling the input by s and the output by the demodulation factor is equivalent and needs
+    only one convolution for the whole batch. With `upsampling_kernel` the output is twice as large.
     """
     out = x * style[:, :, None, None]
     if upsampling_kernel is None:

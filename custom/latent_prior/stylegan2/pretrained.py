@@ -1,4 +1,4 @@
-"""Pretrained StyleGAN2 generators by name: the one that ships with the package, or a file."""
+"""Pretrained StyleGAN2 generators by name: the one shipped with the package, or a file."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ POCKET_FILE = Path(latent_prior.__file__).parent / "pocket" / "stylegan" / "gene
 def load_pretrained(name: str) -> StyleGAN2:
     """A generator in evaluation mode: `pocket` (mugs, 64 x 64), or a .safetensors, .pkl or .pt file.
 
-    Raises ValueError, in one line that names system.pretrained_generator, for what is no StyleGAN2 generator.
+    Raises OptionError that names system.pretrained_generator for anything that is not a StyleGAN2 generator.
     """
     path = POCKET_FILE if name == "pocket" else user_path(name)
     if not path.is_file():

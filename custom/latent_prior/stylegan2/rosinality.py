@@ -1,8 +1,8 @@
-"""rosinality's StyleGAN2 checkpoints (`.pt`): their names for our tensors, both ways.
+"""rosinality's StyleGAN2 checkpoints (`.pt`): conversion between their tensor names and ours.
 
-Their file holds a state dict `g_ema` and, where it was converted from NVIDIA's, the mean style `latent_avg`. Training files
-also hold g, d, the optimisers and `args`. z and w have one size. Tensors differ from ours in axes of length 1 and in the
-resampling filters, whose gain of 4 is in their buffers.
+Their file holds a state dict `g_ema` and, if it was converted from NVIDIA's, the mean style `latent_avg`. Training
+files also hold g, d, the optimisers and `args`. z and w have the same size. Tensors differ from ours in axes of length
+1 and in the resampling filters, whose gain of 4 is included in their buffers.
 """
 
 import re
@@ -19,7 +19,7 @@ from latent_prior.stylegan2.torch_file import read_torch
 
 @dataclass(frozen=True)
 class Change:
-    """How a tensor of ours becomes theirs, and back."""
+    """The conversion of one of our tensors to theirs, and back."""
 
     there: Callable[[Tensor], Tensor]
     back: Callable[[Tensor], Tensor]
@@ -39,11 +39,11 @@ MODULATED = (
 )
 STYLED = (*MODULATED, ("bias", "activate.bias", SAME), ("noise_strength", "noise.weight", SCALAR))
 TO_RGB = (*MODULATED, ("bias", "bias", COLOUR))
-OPTIONAL = re.compile(r"noises\..*|.*\.kernel")  # buffers that a file may lack: see stylegan2_files
+OPTIONAL = re.compile(r"noises\..*|.*\.kernel")  # buffers that a file may lack: see files.py
 
 
 def key_map(mapping_layers: int, levels: int) -> Iterator[tuple[str, str, Change]]:
-    """Our name, their name and the change, for a generator of the resolutions 4, 8, ..., 4 * 2^(levels - 1)."""
+    """Our name, their name and the conversion, for a generator with resolutions 4, 8, ..., 4 * 2^(levels - 1)."""
     for i in range(mapping_layers):
         for part in ("weight", "bias"):
             yield f"mapping.fc{i}.{part}", f"style.{i + 1}.{part}", SAME
@@ -65,10 +65,10 @@ def key_map(mapping_layers: int, levels: int) -> Iterator[tuple[str, str, Change
 
 
 def from_rosinality(state: Mapping[str, Tensor], latent_avg: Tensor | None = None) -> dict[str, Tensor]:
-    """Their state dict under our names, without mapping.w_avg where they have no `latent_avg`.
+    """Their state dict under our names, without mapping.w_avg if they have no `latent_avg`.
 
     Raises:
-        ValueError: another network, named where it is known.
+        OptionError: another network, named if it is known.
     """
     layers = levels = 1
     while f"style.{layers + 1}.weight" in state:
@@ -97,11 +97,11 @@ def from_rosinality(state: Mapping[str, Tensor], latent_avg: Tensor | None = Non
 
 
 def to_rosinality(state: Mapping[str, Tensor]) -> dict[str, Tensor | dict[str, Tensor]]:
-    """What their file holds, g_ema and latent_avg, of a state dict of ours. ValueError where z and w differ in size."""
+    """Our state dict in their format: g_ema and latent_avg. OptionError if z and w differ in size."""
     cfg = StyleGAN2Config.of_state(state)
     if cfg.z_dim != cfg.w_dim:
         raise OptionError.because(
-            f"rosinality's format has one size for z and w; here they are {cfg.z_dim} and {cfg.w_dim}"
+            f"rosinality's format needs z and w of the same size; here they are {cfg.z_dim} and {cfg.w_dim}"
         )
     pairs = key_map(cfg.mapping_layers, len(cfg.channels))
     g_ema = {theirs: change.there(state[ours]).clone() for ours, theirs, change in pairs}
@@ -133,7 +133,7 @@ def _other_network(state: Mapping[str, Tensor]) -> str:
         return "this is a discriminator"
     if any(name.startswith(("mapping.", "synthesis.")) for name in state):
         return "this has NVIDIA's names, or StyleGAN3's"
-    return "this is no StyleGAN2 generator"
+    return "this is not a StyleGAN2 generator"
 
 
 def first_few(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read as data: tensors, containers and plain values, never code."""
+"""Files written by `torch.save`, read as data: tensors, containers and plain values, never code."""
 
 import argparse
 import io
@@ -12,14 +12,14 @@ from latent_prior import OptionError
 
 
 def read_torch(file: Path | io.BytesIO) -> Any:
-    """What is in the file, on the CPU. ValueError in one line where it is broken or asks for more than plain data."""
+    """The contents of the file, on the CPU. OptionError if it is broken or refers to more than plain data."""
     try:
         with torch.serialization.safe_globals(
             [argparse.Namespace]
         ):  # a plain record; training files keep `args` in one
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # broken bytes may raise anything; torch's own texts are paragraphs
+    except Exception as error:  # corrupt bytes may raise anything; torch's own messages are paragraphs
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked:
-            raise OptionError.because(f"refused: it asks for {asked[1]}") from error
-        raise OptionError.because(f"cut short, or no file of torch ({type(error).__name__})") from error
+            raise OptionError.because(f"refused: it refers to {asked[1]}") from error
+        raise OptionError.because(f"truncated, or not a torch file ({type(error).__name__})") from error

@@ -141,5 +141,5 @@ def test_given_runs_are_found_below_a_folder(tmp_path):
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="--runs: .* is no run folder"):
+    with pytest.raises(ValueError, match="--runs: .* is not a run folder"):
         jobs.given([tmp_path], tmp_path / "out")

@@ -125,8 +125,8 @@ def test_runs_without_a_generator_or_with_another_are_failures(evaluate, make_ru
     (runs[2] / "save" / "generator.safetensors").write_bytes(b"nothing")
     assert evaluate("--runs", *runs, *FEW) == 0
     rows = {label: row for (label, *_), row in runs_of(Path("outputs/evaluation_stylegan")).items()}
-    assert rows["none"]["error"].startswith("no ") and "16 pixels a side" in rows["large"]["error"]
-    assert "generator.safetensors: cut short" in rows["broken"]["error"]
+    assert rows["none"]["error"].startswith("no ") and "16 pixels per side" in rows["large"]["error"]
+    assert "generator.safetensors: truncated" in rows["broken"]["error"]
     assert rows["good"]["error"] == "" and rows["none"]["frechet"] == ""
 
 
@@ -225,7 +225,7 @@ def test_a_result_lasts_until_its_run_or_the_settings_change(make_run, tmp_path)
             "all runs must start from one generator, but --config: 'a' from",
         ),
         (["--jobs", "0"], "--jobs is 0"),
-        (["--runs", "."], "--runs: . is no run folder"),
+        (["--runs", "."], "--runs: . is not a run folder"),
         (["seed=1"], "use --seeds"),
     ],
 )

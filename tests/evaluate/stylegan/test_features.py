@@ -44,7 +44,7 @@ def test_files_that_are_no_such_network(tmp_path):
     with pytest.raises(ValueError, match="--features: there is no file"):
         ScriptFeatures(tmp_path / "n.pt")
     (tmp_path / "n.pt").write_text("nothing")
-    with pytest.raises(ValueError, match="--features: .*n.pt is no TorchScript file"):
+    with pytest.raises(ValueError, match="--features: .*n.pt is not a TorchScript file"):
         ScriptFeatures(tmp_path / "n.pt")
     torch.jit.script(Flat()).save(str(tmp_path / "flat.pt"))
     pictures = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)

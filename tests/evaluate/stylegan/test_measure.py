@@ -141,7 +141,7 @@ def test_truncation_and_batches_reach_the_generator(monkeypatch):
 
 def test_generators_that_cannot_be_measured(measurer):
     other = StyleGAN2(StyleGAN2Config.of_size(8, z_dim=16, w_dim=16, mapping_layers=2, base=64))
-    with pytest.raises(ValueError, match="16 entries of z and 8 pixels a side; expected 16 and 64"):
+    with pytest.raises(ValueError, match="16 entries of z and 8 pixels per side; expected 16 and 64"):
         measurer.generator(PROMPT, other)
     with pytest.raises(ValueError, match="not finite"):
         measurer.generator(PROMPT, Painter(change=lambda pictures: pictures * float("nan")))

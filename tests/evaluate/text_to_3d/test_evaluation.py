@@ -93,7 +93,7 @@ def test_a_result_lasts_until_its_run_or_its_judge_changes(true_run, tmp_path):
         (["--prompts-file", "nowhere.txt"], "--prompts-file: there is no file nowhere.txt"),
         (["--prompts", "a red mug", "--seeds", "1", "1"], "--seeds: 1 is duplicated"),
         (["--jobs", "0"], "--jobs is 0"),
-        (["--runs", "."], "--runs: . is no run folder"),
+        (["--runs", "."], "--runs: . is not a run folder"),
         (
             ["--runs", ".", "--config", "latent_prior"],
             "--runs: measures runs as they are: --config, --seeds and",

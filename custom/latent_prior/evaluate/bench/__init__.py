@@ -1,1 +1,1 @@
-"""What every evaluation shares: flags, jobs, launches, results, tables, the contact sheet, and the loop over them."""
+"""Shared by all evaluations: flags, jobs, launches, results, tables, the contact sheet, and the main loop."""

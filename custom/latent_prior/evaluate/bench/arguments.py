@@ -1,4 +1,4 @@
-"""The command line of an evaluation: what each declares of it, and the flags that all have. Imports nothing heavy."""
+"""The command line of an evaluation: what each one declares, and the common flags. Imports nothing heavy."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from latent_prior import OptionError
 
 OUTPUTS = (
-    "table.md, runs.csv, summary.csv, summary.json, contact_sheet-seed0.png (one a seed); runs/ launches/ results/"
+    "table.md, runs.csv, summary.csv, summary.json, contact_sheet-seed0.png (one per seed); runs/ launches/ results/"
 )
 
 
@@ -16,16 +16,16 @@ OUTPUTS = (
 class Command:
     """`latent-prior evaluate <name>`."""
 
-    summary: str  # in the list of commands
+    summary: str  # for the list of commands
     help: str
     examples: str
-    plan: str  # module in which `plan(args, out) -> Evaluation` lies
-    configs: Mapping[str, str]  # label: name of the config, of the variants that run by default
+    plan: str  # module with `plan(args, out) -> Evaluation`
+    configs: Mapping[str, str]  # label: config name, of the variants that run by default
     out: str  # default folder
-    lists: Mapping[str, str]  # fixed lists of what is run, the default first, and what the help says of each
-    prompts: str = ""  # an example of prompts of one's own; without one there are neither --prompts nor --runs
-    also_written: str = ""  # folders beside the usual ones
-    flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None  # adds flags of its own
+    lists: Mapping[str, str]  # fixed task lists, the default first, and the help text of each
+    prompts: str = ""  # an example of custom prompts; without one there are neither --prompts nor --runs
+    also_written: str = ""  # folders in addition to the usual ones
+    flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None  # adds its own flags
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """The command's flags."""
@@ -37,11 +37,11 @@ class Command:
         )
         what = parser.add_mutually_exclusive_group() if self.prompts else parser
         fixed = "; ".join(f"{name}: {text}" for name, text in self.lists.items())
-        what.add_argument("--list", choices=tuple(self.lists), help=f"what is run (default: the first); {fixed}")
+        what.add_argument("--list", choices=tuple(self.lists), help=f"what to run (default: the first); {fixed}")
         if self.prompts:
             what.add_argument("--prompts", nargs="+", metavar="PROMPT", help=f"for example {self.prompts}")
             what.add_argument(
-                "--prompts-file", metavar="FILE", help="a prompt a line; lines that begin with # are skipped"
+                "--prompts-file", metavar="FILE", help="one prompt per line; lines that begin with # are skipped"
             )
             what.add_argument(
                 "--runs",
@@ -59,8 +59,8 @@ class Command:
             nargs="+",
             action="append",
             metavar=("[LABEL=]NAME", "key=value"),
-            help=f"YAML file or name of a shipped config (default: {default}), with overrides of its own; repeat it to "
-            "set configs side by side",
+            help=f"YAML file or name of a shipped config (default: {default}), with its own overrides; repeat it to "
+            "compare configs",
         )
         parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds of the runs (default: 0)")
         parser.add_argument("--out", default=self.out, metavar="DIR", help=f"default: {self.out}")
@@ -69,7 +69,7 @@ class Command:
             type=int,
             default=1,
             metavar="N",
-            help="runs at a time, the cores shared out; seconds are those of a machine to oneself only with 1 (default)",
+            help="runs at a time, sharing the cores; seconds are comparable only with 1 (default), one run per machine",
         )
         parser.add_argument("--gpu", default="0", help="GPUs to use; without a GPU the CPU is used")
         parser.add_argument(
@@ -77,7 +77,7 @@ class Command:
         )
 
     def run(self, args: argparse.Namespace) -> None:
-        """The command. Raises OptionError for bad input, naming the flag."""
+        """The command. OptionErrors for bad input name the flag."""
         if args.jobs < 1:
             raise OptionError("--jobs", args.jobs, "at least 1")
         out = Path(args.out)
@@ -85,7 +85,7 @@ class Command:
             raise OptionError.because(f"{out} is a file; expected a folder", "--out")
         if getattr(args, "runs", None) and (args.config or args.overrides or args.seeds):
             raise OptionError.because(
-                "measures runs as they are: --config, --seeds and key=value have no meaning with it", "--runs"
+                "measures existing runs: --config, --seeds and key=value have no effect with it", "--runs"
             )
         args.list = args.list or next(iter(self.lists))
         args.config = args.config or [[f"{label}={name}"] for label, name in self.configs.items()]

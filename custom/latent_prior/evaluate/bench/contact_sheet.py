@@ -1,6 +1,6 @@
-"""The contact sheet: a row a prompt, the truth beside what each variant made, from the same cameras.
+"""The contact sheet: a row per prompt, the ground truth beside each variant's result, from the same cameras.
 
-Every cell has its caption above a strip of views; a frame in red marks what failed or was not recognised.
+Every cell has a caption above a strip of views; a red frame marks runs that failed or were not recognised.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-TILE = 96  # pixels a side of a view, unless another is asked for
+TILE = 96  # default side of a view in pixels
 GAP, MARGIN, CAPTION, HEADING = 24, 28, 24, 46
 INK, FAINT, RULE, MISSED, PAPER = (28, 30, 34), (112, 118, 128), (222, 225, 230), (196, 48, 43), (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One strip of views and what is written above it."""
+    """A strip of views and its caption."""
 
     strip: Image.Image | None
     title: str
@@ -29,20 +29,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows under a heading; every row has as many cells as there are columns."""
+    """Rows under a heading; every row has one cell per column."""
 
     heading: str
     rows: list[list[Cell]]
 
 
 def to_strip(pictures: Float[Tensor, "B 3 H W"]) -> Image.Image:
-    """Views in [0, 1] side by side, at their own size."""
+    """Views in [0, 1] side by side, at their original size."""
     row = np.concatenate(list((pictures.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()), axis=1)
     return Image.fromarray(row)
 
 
 def read_strip(path: Path) -> Image.Image | None:
-    """A strip that was saved before; None if it was not."""
+    """A saved strip; None if there is none."""
     if not path.is_file():
         return None
     with Image.open(path) as image:
@@ -50,7 +50,7 @@ def read_strip(path: Path) -> Image.Image | None:
 
 
 def draw(sections: Sequence[Section], columns: int, views: int, tile: int = TILE) -> Image.Image:
-    """The sheet; strips are scaled to `views` tiles of `tile` pixels a side."""
+    """The sheet; strips are scaled to `views` tiles of `tile` x `tile` pixels."""
     width = 2 * MARGIN + columns * views * tile + (columns - 1) * GAP
     row_height = CAPTION + tile + GAP
     height = MARGIN + sum(HEADING + len(section.rows) * row_height for section in sections)

@@ -1,4 +1,4 @@
-"""What an evaluation declares, and what follows from that: results, tables and contact sheets."""
+"""The declarations of an evaluation, and the results, tables and contact sheets derived from them."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Findings:
-    """What rows come to, in words and as it is kept in summary.json."""
+    """The summary of the rows, as text and as stored in summary.json."""
 
     lines: Sequence[str] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -44,32 +44,32 @@ class Evaluation:
     title: str
     jobs: Sequence[Job]
     measure: Callable[[Job], Measured]  # an OptionError is the run's error, or the evaluation's if it is a reference's
-    products: Callable[[Job], Sequence[Path]]  # the files that `measure` reads; a result stands until they change
-    settings: str  # digest of what is measured with; results of other settings do not stand
+    products: Callable[[Job], Sequence[Path]]  # the files that `measure` reads; a result is valid until they change
+    settings: str  # digest of the measurement settings; results of others are not valid
     columns: Sequence[Column]
     legend: str
-    note: Callable[[Result], str]  # a measured result in one line, without accents, which the sheet's font lacks
+    note: Callable[[Result], str]  # a measured result in one line, without accents (missing in the sheet's font)
     views: int  # of a strip on the sheet
-    groups: Callable[[Sequence[Result]], Groups]  # of runs that make a row of the table
+    groups: Callable[[Sequence[Result]], Groups]  # groups of runs, one per table row
     with_runs: bool = False  # whether the table counts the runs
     derive: Callable[[list[Row]], None] = lambda rows: None  # sets the DERIVED figures
     findings: Callable[[list[Row]], Findings] = lambda rows: Findings()
-    missed: Callable[[Result], bool] = lambda result: False  # framed in red, as are those without figures
-    held_out: Callable[[Job], bool | None] = lambda job: None  # of the prior's training
-    references: Sequence[str] = ()  # labels of what is not a run; the first comes before the variants
-    truth: Callable[[str], Float[Tensor, "B 3 H W"]] | None = None  # the sheet's first column, where no reference is
-    halves: bool = False  # whether training and held-out prompts stand apart
-    tile: int = contact_sheet.TILE  # pixels a side of a view
+    missed: Callable[[Result], bool] = lambda result: False  # framed in red, like results without figures
+    held_out: Callable[[Job], bool | None] = lambda job: None  # whether held out of the prior's training
+    references: Sequence[str] = ()  # labels of non-runs; the first comes before the variants
+    truth: Callable[[str], Float[Tensor, "B 3 H W"]] | None = None  # the sheet's first column, if there is no reference
+    halves: bool = False  # whether training and held-out prompts are listed separately
+    tile: int = contact_sheet.TILE  # side of a view in pixels
 
     def is_current(self, job: Job) -> bool:
-        """Whether the job's result stands: of these settings, and of the run as it is (or one thrown away since)."""
+        """Whether the job's result is valid: same settings, and the run is unchanged (or was deleted since)."""
         result = Result.read(job.result)
         if result is None or result.settings != self.settings or (job.launch is not None and not job.launch.is_file()):
             return False
         return not job.run.exists() or result.state == self._state(job)
 
     def measure_job(self, job: Job, launch: Launch) -> Result:
-        """Measure a job, and keep its result and its pictures. What fails has no figures."""
+        """Measure a job, and save its result and its pictures. A failed job has no figures."""
         result = Result(
             job.label,
             job.prompt,
@@ -97,11 +97,11 @@ class Evaluation:
         return result
 
     def in_a_line(self, result: Result) -> str:
-        """What is said of a result as it comes."""
+        """A result in one line, for progress output."""
         return result.error or self.note(result)
 
     def results(self) -> list[Result]:
-        """What is measured so far."""
+        """The results so far."""
         return [result for job in self.jobs if (result := Result.read(job.result)) is not None]
 
     def rows(self, results: Sequence[Result]) -> list[Row]:
@@ -111,12 +111,12 @@ class Evaluation:
         return rows
 
     def summary(self) -> str:
-        """The table of what is measured, and what it comes to."""
+        """The table of the results, and their summary."""
         rows = self.rows(self.results())
         return "\n".join([self._table(rows), "", *self.findings(rows).lines])
 
     def write_tables(self, out: Path, workers: int) -> list[Path]:
-        """Write the tables of what is measured so far; returns their paths."""
+        """Write the tables of the results so far; returns their paths."""
         results = self.results()
         rows = self.rows(results)
         summary = {
@@ -138,7 +138,7 @@ class Evaluation:
         return [out / name for name in texts]
 
     def to_markdown(self, results: Sequence[Result], notes: Sequence[str] = ()) -> str:
-        """Means, what they come to, legend, every run."""
+        """Means, summary, legend, and every run."""
         rows = self.rows(results)
         parts = [
             f"# {self.title}",
@@ -158,7 +158,7 @@ class Evaluation:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def write_sheets(self, out: Path) -> list[Path]:
-        """Write one contact sheet a seed; returns their paths."""
+        """Write one contact sheet per seed; returns their paths."""
         labels = table.labels_of(self.jobs, self.references)
         paths = []
         for seed in sorted({job.seed for job in self.jobs if job.seed is not None}):
@@ -181,10 +181,10 @@ class Evaluation:
     def _notes(self, measured: int, workers: int) -> list[str]:
         rows = f"rows ({' and '.join(self.references)} among them)" if self.references else "runs"
         notes = [f"{measured} of {len(self.jobs)} {rows} are measured."] if measured < len(self.jobs) else []
-        return notes + ([f"Seconds are of {workers} runs at a time on one machine."] if workers > 1 else [])
+        return notes + ([f"Seconds are for {workers} runs at a time on one machine."] if workers > 1 else [])
 
     def _halves(self, items: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-        """Results or jobs under their headings: one without a name, or the training ones and the held-out ones."""
+        """Results or jobs under their headings: a single unnamed one, or training and held-out ones."""
         if not self.halves:
             return [("", list(items))]
 
@@ -196,7 +196,7 @@ class Evaluation:
         return [(name, group) for name, group in found if group]
 
     def _sheet_rows(self, prompt: str, jobs: Sequence[Job], labels: Sequence[str]) -> list[list[Cell]]:
-        """The prompt's rows: one, or more where a variant has several runs of it (--runs)."""
+        """The prompt's rows: one, or more if a variant has several runs of it (--runs)."""
         first = [] if self.truth is None else [Cell(contact_sheet.to_strip(self.truth(prompt)), prompt, "truth")]
         columns = [[job for job in jobs if job.prompt == prompt and job.label == label] for label in labels]
         return [
@@ -213,7 +213,7 @@ class Evaluation:
         return Cell(contact_sheet.read_strip(job.strip), label, self.note(result), self.missed(result))
 
     def _state(self, job: Job) -> str:
-        """What tells what a job made from that of another moment."""
+        """A fingerprint of a job's output, to detect changes."""
         files = [path for path in self.products(job) if path.is_file()]
         return " ".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
 

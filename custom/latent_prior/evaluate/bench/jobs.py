@@ -1,11 +1,11 @@
-"""What is to be measured: one job per (variant, task, seed), or one per run folder that is there already.
+"""What to measure: one job per (variant, task, seed), or one per existing run folder.
 
 The folder of an evaluation:
     runs/<label>-<settings>/<task>-seed<N>/          run folders, as the variant's command writes them
     launches/<label>-<settings>/<task>-seed<N>.json  seconds, peak memory and exit code of that launch, .log its output
-    results/<label>-<settings>/<task>-seed<N>.json   figures, .png the pictures of the contact sheet
-<settings> is a digest of config, overrides and the pocket prior's weights (and of what else a kind of variant adds), so
-that runs of other settings, or under a prior that was trained again since, are never taken for these.
+    results/<label>-<settings>/<task>-seed<N>.json   figures, .png the pictures for the contact sheet
+<settings> is a digest of config, overrides and the pocket prior's weights (and anything else a kind of variant adds),
+so that runs with other settings, or under a retrained prior, are never mistaken for these.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ RESERVED = {
 
 @dataclass(frozen=True)
 class Task:
-    """What a run is to make."""
+    """What a run should make."""
 
     prompt: str  # in tables
-    given: str = ""  # the prompt that the run is given, where it is another
+    given: str = ""  # the prompt given to the run, if different
     name: str = ""  # in file names; a slug of the prompt where none is given
-    values: Mapping[str, Any] = field(default_factory=dict, hash=False)  # config keys that are the task's own
-    about: Any = field(default=None, hash=False)  # what the evaluation wants to know of it when it measures
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False)  # config values specific to the task
+    about: Any = field(default=None, hash=False)  # data that the evaluation needs for measuring
 
     @property
     def file_name(self) -> str:
@@ -50,13 +50,13 @@ class Task:
 
 @runtime_checkable
 class RunsTasks(Protocol):
-    """What makes a run of a task: a `Variant`, or anything like it."""
+    """Makes a run of a task: a `Variant`, or anything like it."""
 
     label: str  # in tables
-    folder: str  # in the evaluation's folder
+    folder: str  # below the evaluation's folder
 
     def command(self, task: Task, run: Path, seed: int, gpu: str) -> list[str]:
-        """The command that makes the run in the folder `run`."""
+        """The command that makes the run in folder `run`."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,16 @@ class Variant:
             **self.values(task),
         }
         start = [sys.executable, "-m", "latent_prior", "generate", task.given or task.prompt, *self.overrides]
-        # JSON, as a value that YAML reads back as it is
+        # JSON, which YAML reads back unchanged
         own = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         return [*start, *own, "--config", str(self.config), "--gpu", gpu]
 
     def values(self, task: Task) -> Mapping[str, Any]:
-        """Config keys of a task's run."""
+        """Config values of a task's run."""
         return task.values
 
     def more_to_digest(self) -> list[str]:
-        """What else tells the runs of these settings from others."""
+        """Further input to the digest that identifies these settings."""
         return []
 
     def _digest(self) -> str:
@@ -110,7 +110,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be measured; `command` makes it, None where it was made before. A reference is not a run: no seed."""
+    """One run to measure; `command` makes it, None if it already exists. A reference is not a run and has no seed."""
 
     label: str
     task: Task
@@ -126,7 +126,7 @@ class Job:
 
     @property
     def strip(self) -> Path:
-        """The pictures of the contact sheet."""
+        """The pictures for the contact sheet."""
         return self.result.with_suffix(".png")
 
 
@@ -168,7 +168,7 @@ def variants(
 
 
 def require_system(settings: Mapping[str, Any], system_type: str, what_it_does: str) -> None:
-    """OptionError for settings (by the flag they came from) of another system_type: it "<does not do that>"."""
+    """OptionError for settings (by the flag they came from) with another system_type: it "<does not do that>"."""
     for flag, cfg in settings.items():
         if cfg.get("system_type") != system_type:
             raise OptionError.because(f"{flag} {what_it_does}: its system_type is {cfg.get('system_type')!r}")
@@ -192,20 +192,20 @@ def planned(
 
 
 def given(runs: Sequence[Path], out: Path) -> list[Job]:
-    """Run folders that are there; a folder that holds run folders stands for those. Labelled by the run's `name`."""
+    """Jobs for existing run folders; a folder of run folders stands for those in it. Labels are the runs' `name`s."""
     from omegaconf import OmegaConf
 
-    jobs: dict[Path, Job] = {}  # by the folder's real path, so that none counts twice
+    jobs: dict[Path, Job] = {}  # by the folder's real path, to avoid duplicates
     for path in runs:
         folders = [path] if _is_run(path) else sorted(p.parent.parent for p in path.glob("**/configs/parsed.yaml"))
         if not folders:
-            raise OptionError.because(f"{path} is no run folder and holds none (no configs/parsed.yaml)", "--runs")
+            raise OptionError.because(f"{path} is not a run folder and holds none (no configs/parsed.yaml)", "--runs")
         for folder in folders:
             cfg = OmegaConf.load(folder / "configs" / "parsed.yaml")
             prompt = OmegaConf.select(cfg, "system.prompt_processor.prompt")
             if not prompt:
                 raise OptionError.because(
-                    f"{folder} is no run from a prompt: it has no system.prompt_processor.prompt", "--runs"
+                    f"{folder} is not a run with a prompt: it has no system.prompt_processor.prompt", "--runs"
                 )
             digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
             result = out / "results" / f"{slug(str(cfg.name))}-given" / f"{slug(folder.name)}-{digest}.json"
@@ -214,7 +214,7 @@ def given(runs: Sequence[Path], out: Path) -> list[Job]:
 
 
 def with_references(jobs: Sequence[Job], references: Mapping[str, Path], out: Path) -> list[Job]:
-    """The jobs, before each task's first the references: labels of what is not a run, and where it lies."""
+    """The jobs, with the references (label: path of something that is not a run) before each task's first."""
     found: list[Job] = []
     for job in jobs:
         if job.label in references:
@@ -230,7 +230,7 @@ def with_references(jobs: Sequence[Job], references: Mapping[str, Path], out: Pa
 
 @cache
 def prior_digest() -> str:
-    """Of the pocket prior's weights, the judge's left out."""
+    """Digest of the pocket prior's weights, without the judge's."""
     weights = Path(latent_prior.__file__).parent / "pocket" / "weights"
     files = sorted(path for path in weights.glob("*/*.safetensors") if path.parent.name != "judge")
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
@@ -238,7 +238,7 @@ def prior_digest() -> str:
 
 @cache
 def file_digest(path: Path) -> str:
-    """Empty where there is no such file."""
+    """Digest of a file; empty if it does not exist."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
@@ -247,5 +247,5 @@ def _is_run(path: Path) -> bool:
 
 
 def slug(text: str) -> str:
-    """A text as part of a file's name."""
+    """A text in a form for file names."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

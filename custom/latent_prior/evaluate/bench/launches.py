@@ -1,4 +1,4 @@
-"""Launching runs: each `latent-prior generate` in a process of its own, timed from its launch to its end."""
+"""Launching runs: each `latent-prior generate` in its own process, timed from launch to exit."""
 
 import json
 import os
@@ -20,7 +20,7 @@ BAD_INPUT = 2  # exit code
 
 @dataclass(frozen=True)
 class Launch:
-    """How a run went. None where it was not launched here; `error` is its last word if it failed."""
+    """Statistics of a run. None if it was not launched here; `error` is its last message if it failed."""
 
     seconds: float | None = None
     peak_bytes: int | None = None
@@ -37,10 +37,10 @@ class Launcher:
         self._environment = _environment(workers)
 
     def stream(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Launch]]:
-        """Every job with its launch, as they end. Jobs that are made already come at once.
+        """Every job with its launch, in order of completion. Existing jobs come at once.
 
-        With one worker nothing is launched until the caller asks for the next one, so that measuring a run does not
-        slow down the one being timed. Raises ValueError if a run refuses its input.
+        With one worker, nothing is launched until the caller asks for the next job, so that measuring a run does not
+        slow down the one being timed. Raises OptionError if a run rejects its input.
         """
         try:
             if self.workers == 1:
@@ -60,19 +60,19 @@ class Launcher:
             self.stop()
 
     def stop(self) -> None:
-        """Stop whatever is running, and what a worker is just about to start."""
+        """Stop everything that is running or about to start."""
         self._stopped = True
         for process in list(self._running):
             process.terminate()
 
     def launch(self, job: Job) -> Launch:
-        """Run the job's command, unless an earlier evaluation did."""
+        """Run the job's command, unless an earlier evaluation has done so."""
         if job.command is None:
             return Launch()
         log = job.launch.with_suffix(".log")
         if not (job.launch.is_file() and job.run.is_dir()):
             job.launch.unlink(missing_ok=True)
-            if job.run.exists():  # an evaluation that was killed left it behind, half made
+            if job.run.exists():  # left incomplete by an evaluation that was killed
                 shutil.rmtree(job.run)
             job.launch.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as output:
@@ -96,7 +96,7 @@ class Launcher:
             return Launch(figures["seconds"], figures["peak_bytes"])
         error = f"exit code {figures['exit_code']}: {_last_line(log)}"
         if figures["exit_code"] != BAD_INPUT:
-            job.launch.unlink()  # it may have been killed: the next evaluation tries again
+            job.launch.unlink()  # it may have been killed: the next evaluation retries
         elif not (job.run / "configs").is_dir():
             job.launch.unlink()
             raise OptionError.because(f"the run {job.prompt!r} of {job.label!r} was refused: {_last_line(log)}")
@@ -104,7 +104,7 @@ class Launcher:
 
 
 def _environment(workers: int) -> dict[str, str]:
-    """Ours, with this package in the path, and the cores shared out where several runs go at a time."""
+    """Our environment, with this package in the path, and the cores divided among concurrent runs."""
     package = str(Path(latent_prior.__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -117,4 +117,4 @@ def _environment(workers: int) -> dict[str, str]:
 def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
+    return (errors or lines or ["no output"])[-1].removeprefix("error: ")

@@ -1,4 +1,4 @@
-"""The evaluation's loop: launch and measure what is to be done, under one progress bar; Ctrl-C says how to go on."""
+"""The evaluation's main loop: launch and measure under one progress bar; Ctrl-C prints how to continue."""
 
 import contextlib
 import sys
@@ -28,7 +28,7 @@ def run(evaluation: Evaluation, out: Path, workers: int, again: bool) -> None:
                 bar.write(f"{job.prompt} [{job.label}{seed}]: {evaluation.in_a_line(result)}", file=sys.stderr)
                 bar.update()
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        print("\nStopped. The same command continues from here.", file=sys.stderr)
         raise SystemExit(130) from None
     files = evaluation.write_tables(out, workers) + evaluation.write_sheets(out)
     print(evaluation.summary())

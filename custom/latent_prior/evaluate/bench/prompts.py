@@ -1,8 +1,8 @@
 """Drawing prompts of the pocket world once, before any result.
 
-Rule. All subjects of the pocket world are shuffled with seed 2302. The quotas, one for each (held out, surface), are then
-filled from the front of that deck, the quota with the fewest subjects first; a subject is passed over if its kind is taken
-already, or its colour twice.
+Rule. All subjects of the pocket world are shuffled with seed 2302. The quotas, one for each (held out, surface), are
+then filled in that order, the quota with the fewest subjects first; a subject is skipped if its kind is already taken,
+or its colour twice.
 """
 
 import random
@@ -16,7 +16,7 @@ PER_COLOUR = 2
 
 
 def draw(quotas: Mapping[tuple[bool, str], int], taken: Sequence[Subject]) -> list[Subject]:
-    """Fill the quotas as the rule says, without the subjects in `taken`; in the order of the quotas."""
+    """Fill the quotas by the rule, without the subjects in `taken`; in the order of the quotas."""
     deck = [subject for subject in every_subject() if subject not in taken]
     random.Random(SEED).shuffle(deck)
     cells = {quota: [s for s in deck if (is_held_out(s), s.surface) == quota] for quota in quotas}

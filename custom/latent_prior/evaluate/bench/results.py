@@ -1,4 +1,4 @@
-"""A run's figures as they are kept between evaluations: one JSON file a run."""
+"""A run's figures as stored between evaluations: one JSON file per run."""
 
 import dataclasses
 import json
@@ -12,22 +12,22 @@ from latent_prior.files import atomic_write
 
 @dataclass(frozen=True)
 class Result:
-    """One run's figures by name, as the evaluation declares them; none where it could not be measured."""
+    """One run's figures by name, as declared by the evaluation; empty if it could not be measured."""
 
     label: str
     prompt: str
     seed: int | None  # None for a reference
-    held_out: bool | None = None  # from the prior's training; None outside the pocket world
+    held_out: bool | None = None  # of the prior's training; None outside the pocket world
     figures: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     peak_bytes: int | None = None
     error: str | None = None
     run: str = ""  # the run folder
-    state: str = ""  # of what was measured when it was
-    settings: str = ""  # digest of what it was measured with
+    state: str = ""  # fingerprint of the measured output
+    settings: str = ""  # digest of the measurement settings
 
     def figure(self, name: str) -> Any:
-        """A figure, or what the launch measured, by name; None where there is none."""
+        """A figure, or a measurement of the launch, by name; None if there is none."""
         return self.figures.get(name, getattr(self, name, None))
 
     def record(self) -> dict[str, Any]:
@@ -38,12 +38,12 @@ class Result:
         return row
 
     def write(self, path: Path) -> None:
-        """Write the file at once or not at all."""
+        """Write the file atomically."""
         write_whole(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @staticmethod
     def read(path: Path) -> "Result | None":
-        """None if the file is not there, or is of another version."""
+        """None if the file does not exist or has another version."""
         if not path.is_file():
             return None
         values = json.loads(path.read_text())
@@ -51,7 +51,7 @@ class Result:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a kill, never finds half of it."""
+    """Write a text file atomically, so that no reader ever sees part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as beside:
         beside.write_text(text)

@@ -1,9 +1,9 @@
-"""Run a command, and write down its seconds, its peak memory and its exit code: `stopwatch.py REPORT COMMAND ...`.
+"""Run a command, and record its seconds, its peak memory and its exit code: `stopwatch.py REPORT COMMAND ...`.
 
-A process of its own, with little more than the standard library in it, because on Linux a process's peak memory starts
-with that of the one it was started from: asked for from the evaluation, which holds torch, a run would never look smaller
-than that. The command and what it started are stopped with the stopwatch (SIGINT, SIGTERM) and with the evaluation, even
-if that is killed, so that a second evaluation does not find them at work.
+This is a separate process with little more than the standard library, because on Linux a process's peak memory starts
+at that of its parent: launched from the evaluation, which has loaded torch, a run would never appear smaller than that.
+The command and its children are stopped together with the stopwatch (SIGINT, SIGTERM) and with the evaluation, even if
+that is killed, so that they do not disturb a second evaluation.
 """
 
 import json
@@ -17,17 +17,17 @@ from pathlib import Path
 
 from latent_prior.files import atomic_write
 
-POLL_SECONDS = 0.5  # between two looks for the evaluation
+POLL_SECONDS = 0.5  # between two checks that the evaluation is alive
 INTERRUPTED = 130
 
 
 def main(report: Path, command: list[str]) -> int:
-    """Returns 0 once the command has ended and `report` is written, 130 if it was stopped before."""
+    """Returns 0 once the command has ended and `report` is written, 130 if it was stopped earlier."""
     for ours in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ours, signal.default_int_handler)
     evaluation = os.getppid()
     begun = time.monotonic()
-    process = subprocess.Popen(command, start_new_session=True)  # only we hear of Ctrl-C, and it can be killed whole
+    process = subprocess.Popen(command, start_new_session=True)  # only we get Ctrl-C, and it can be killed as a group
     try:
         threading.Thread(target=_kill_when_orphaned, args=(process.pid, evaluation), daemon=True).start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -48,7 +48,7 @@ def _kill_when_orphaned(pid: int, parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os.killpg(pid, signal.SIGKILL)
-    os._exit(INTERRUPTED)  # before the main thread reports an end that was none
+    os._exit(INTERRUPTED)  # before the main thread reports a regular end
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Tables of results from declared columns: a row a group of runs, or a row a run; as Markdown and as CSV.
+"""Tables of results from declared columns: a row per group of runs, or a row per run; as Markdown and as CSV.
 
-A run that could not be measured has no figures: it counts as the column's `missing` where there is one, is left out of
-the mean otherwise, and is counted under `failed`. `±` is the standard deviation over the seeds of a seed's mean (of the
-population), where there are several seeds.
+A run that could not be measured has no figures: it counts as the column's `missing` if that is set, is left out of the
+mean otherwise, and is counted under `failed`. `±` is the population standard deviation of the per-seed means, if there
+are several seeds.
 """
 
 import csv
@@ -21,21 +21,21 @@ DERIVED = "derived"
 
 @dataclass(frozen=True)
 class Column:
-    """A figure in the tables: its heading, how it is brought together over runs, and how it is written."""
+    """A figure in the tables: its heading, aggregation over runs, and format."""
 
     name: str
     figure: str
     digits: int = 0
-    how: str = "mean"  # mean, most, least; share: how many runs have it; DERIVED: set by the evaluation
-    unit: str = ""  # %: a share; MB: bytes in millions
-    missing: float | None = None  # what a run without any figures counts as
-    spread: bool = False  # whether to show it over the seeds
-    beside: "Column | None" = None  # in brackets behind it; its name too, if it has one
-    detail: Callable[[Result], str] = lambda result: ""  # behind the figure of a single run
+    how: str = "mean"  # mean, most, least; share: fraction of runs that have it; DERIVED: set by the evaluation
+    unit: str = ""  # %: a fraction; MB: millions of bytes
+    missing: float | None = None  # value of a run without figures
+    spread: bool = False  # whether to show the spread over seeds
+    beside: "Column | None" = None  # shown in brackets after it; its name too, if it has one
+    detail: Callable[[Result], str] = lambda result: ""  # text after the figure of a single run
 
     @property
     def key(self) -> str:
-        """What the figure of a row is called."""
+        """The heading."""
         return f"{self.how}_{self.figure}" if self.how in ("most", "least") else self.figure
 
     @property
@@ -43,7 +43,7 @@ class Column:
         return self.name + (f" ({self.beside.name})" if self.beside is not None and self.beside.name else "")
 
     def value(self, results: Sequence[Result]) -> float | None:
-        """The runs' figure; None of nothing."""
+        """The aggregated figure; None if there are no values."""
         found = [
             self.missing if not result.figures and value is None else value
             for result in results
@@ -55,7 +55,7 @@ class Column:
         return {"mean": statistics.fmean, "most": max, "least": min, "share": sum}[self.how](values)
 
     def cell(self, row: "Row") -> str:
-        """Of a group of runs."""
+        """The cell of a group of runs."""
         text = self.written(row.values[self.key], row.runs)
         if self.key in row.spread:
             text += f" ± {self.written(row.spread[self.key]).removesuffix(' %')}"
@@ -66,7 +66,7 @@ class Column:
         return text
 
     def single(self, result: Result) -> str:
-        """Of one run."""
+        """The cell of one run."""
         value = result.figure(self.figure)
         text = tick(value) if self.how == "share" else self.written(value)
         return " ".join(part for part in (text, "" if value is None else self.detail(result)) if part)
@@ -88,13 +88,13 @@ PEAK = Column("peak MB", "peak_bytes", how="most", unit="MB")
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one group. `heads` are the words that name it, by their column's name."""
+    """The runs of one group. `heads` are its labels by column name."""
 
     heads: Mapping[str, str]
     runs: int
     failed: int
     values: dict[str, Any]
-    spread: dict[str, float] = field(default_factory=dict)  # over the seeds; empty with a single one
+    spread: dict[str, float] = field(default_factory=dict)  # over the seeds; empty with a single seed
 
     @property
     def label(self) -> str:
@@ -108,7 +108,7 @@ Groups = Iterable[tuple[Mapping[str, str], Sequence[Result]]]
 
 
 def rows_of(columns: Sequence[Column], groups: Groups) -> list[Row]:
-    """A row a group; groups without runs are left out."""
+    """One row per group; groups without runs are left out."""
     return [_row(columns, heads, results) for heads, results in groups if results]
 
 
@@ -127,13 +127,13 @@ def _row(columns: Sequence[Column], heads: Mapping[str, str], results: Sequence[
 
 
 def labels_of(results: Iterable[Any], references: Sequence[str] = ()) -> list[str]:
-    """The labels of results or jobs: the first reference, the variants as they come, the other references."""
+    """The labels of results or jobs: the first reference, the variants in their order, the other references."""
     labels = dict.fromkeys(result.label for result in results)
     return [*references[:1], *(label for label in labels if label not in references), *references[1:]]
 
 
 def summary_table(columns: Sequence[Column], rows: Sequence[Row], with_runs: bool = False) -> str:
-    """Groups of runs; those of a variant that failed are counted beside its name."""
+    """Table of groups of runs; the number of failed runs follows the variant's name."""
 
     def head(name: str) -> Callable[[Row], str]:
         def cell(row: Row) -> str:
@@ -148,21 +148,21 @@ def summary_table(columns: Sequence[Column], rows: Sequence[Row], with_runs: boo
 
 
 def runs_table(columns: Sequence[Column], results: Sequence[Result]) -> str:
-    """A row a run."""
+    """Table of single runs."""
     words = {"prompt": named, "variant": lambda result: result.label}
     figures = {"seed": lambda result: NONE if result.seed is None else str(result.seed)}
     return _grid(words, figures | {column.name: column.single for column in columns}, results)
 
 
 def _grid(words: Mapping[str, Callable], figures: Mapping[str, Callable], rows: Sequence[Any]) -> str:
-    """A Markdown table, words to the left and figures to the right."""
+    """A Markdown table with text aligned left and figures right."""
     lines = [[*words, *figures], [":--"] * len(words) + ["--:"] * len(figures)]
     lines += [[cell(row).replace("|", "\\|") for cell in (*words.values(), *figures.values())] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
-    """One line a record under its keys; what is absent is empty."""
+    """CSV: a header of keys, then one line per record; missing values are empty."""
     out = io.StringIO()
     flat = [_flat(record) for record in records]
     names = list(dict.fromkeys(name for record in flat for name in record))
@@ -183,15 +183,15 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A figure, or a dash where there is none."""
+    """A figure, or a dash if there is none."""
     return Column("", "", digits).written(value)
 
 
 def tick(value: bool | None) -> str:
-    """A yes, a no, or a dash."""
+    """Yes, no, or a dash."""
     return NONE if value is None else "✓" if value else "✗"
 
 
 def named(result: Result) -> str:
-    """A result's prompt, and whether it was held out of the prior's training."""
+    """A result's prompt, marked if it was held out of the prior's training."""
     return result.prompt + (" (held out)" if result.held_out else "")

@@ -1,7 +1,7 @@
-"""What `latent-prior evaluate editing` runs, measures and shows.
+"""Runs, measurements and tables of `latent-prior evaluate editing`.
 
-Layered editors are configs, run by `latent-prior generate`; the masked editor is `latent-prior edit-masked`, which is
-always given the mask. pictures/ in the evaluation's folder holds what is edited.
+Layered editors are configs, run by `latent-prior generate`; the masked editor is `latent-prior edit-masked`, which
+always gets the mask. pictures/ in the evaluation's folder holds the input pictures.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.edits import EDITS, TUNING_EDITS, Edit
 from latent_prior.pocket.judge import Judge
 
-BEFORE, TRUTH = "before", "truth"  # what is not a run: the picture as it was, and as it should be
+BEFORE, TRUTH = "before", "truth"  # references: the original picture, and the true one
 REFERENCES = (BEFORE, TRUTH)
 OURS, LSD, CLIP, BLENDED = "ours", "LSD", "CLIP", "blended"
-MASKED = ", mask given"  # ends the label of a layered variant that was given the mask
+MASKED = ", mask given"  # suffix of the label of a layered variant that gets the mask
 SYSTEM = "layered-editing-system"
 RESERVED = jobs.RESERVED | {
     "system.prompt_processor.prompt": "the edits are fixed, use --edits",
@@ -39,18 +39,18 @@ RESERVED = jobs.RESERVED | {
     "system.source_prompt": "it is the edit's",
 }
 LEGEND = f"""\
-Pictures of 64 × 64. The mask is 1 wherever the solid is, before or after.
+Pictures are 64 × 64. The mask is 1 wherever the solid is, before or after.
 - **recognised**: the judge CLIP calls the composite the target (kind, colour and surface) among all captions.
-- **CLIP score**: 100 × cosine of picture and target by the judge CLIP, the outside of the mask as it was.
-- **outside**: PSNR outside the mask against the picture as it was, the mean and in brackets the least; {PSNR_CAP:.0f} \
-stands
-  for no difference at all.
-- **perceptual**: mean cosine distance of the judge CLIP's patch features outside (the inside as it was) to those of the
-  picture as it was; it stands in for LPIPS, whose weights are another download.
+- **CLIP score**: 100 × cosine of picture and target by the judge CLIP, with the original outside the mask.
+- **outside**: PSNR outside the mask against the original picture, mean and (in brackets) minimum; {PSNR_CAP:.0f} \
+means
+  no difference at all.
+- **perceptual**: mean cosine distance of the judge CLIP's patch features outside (with the original inside) to those
+  of the original picture; it replaces LPIPS, whose weights are another download.
 - **truth**: PSNR of the whole picture against the true one: same camera, light and background, edited.
 - **IoU**: of alpha > 0.5 and the mask.
 - **seconds**, **MB**: from launch to written picture, and peak memory, of the run's own process.
-- **{BEFORE}** is the picture as it was; **{TRUTH}** is the true one: what a perfect edit has."""
+- **{BEFORE}** is the original picture; **{TRUTH}** is the true one, the result of a perfect edit."""
 COLUMNS = (
     Column("recognised", "recognised", how="share", missing=0),
     Column("CLIP score", "clip_score", 1),
@@ -64,7 +64,7 @@ COLUMNS = (
 
 
 class MaskGiven(Variant):
-    """A layered editor that is given the mask as well."""
+    """A layered editor that also gets the mask."""
 
     def values(self, task: Task) -> Mapping[str, Any]:
         return {**task.values, "data.mask": task.values["data.image"].replace(".before.", ".mask.")}
@@ -105,7 +105,7 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
 
 
 def evaluation(found: Sequence[Job], measurer: Measurer) -> Evaluation:
-    """Of these jobs, references among them."""
+    """The evaluation of these jobs, including references."""
 
     def measured(job: Job) -> Measured:
         if job.label in REFERENCES:
@@ -134,8 +134,8 @@ def evaluation(found: Sequence[Job], measurer: Measurer) -> Evaluation:
 
 
 def task_of(edit: Edit, pictures: Path) -> Task:
-    """An edit of the picture that lies in `pictures`."""
-    # the camera belongs to the name, so that another one's results are never taken for these
+    """The task of an edit whose picture is in `pictures`."""
+    # the camera is part of the name, so that results of another one are never mistaken for these
     name = f"{edit.name}-{hashlib.sha256(repr(edit).encode()).hexdigest()[:4]}"
     values = {"data.image": str(edits.paths(edit, pictures)[0]), "system.source_prompt": edit.source}
     return Task(edit.description, given=edit.target, name=name, values=values, about=edit)
@@ -144,7 +144,7 @@ def task_of(edit: Edit, pictures: Path) -> Task:
 def editors(variants: Sequence[Variant], with_mask: Sequence[str], blended: Blended | None) -> list[RunsTasks]:
     """Every variant, then those of `with_mask` (labels) with the mask, then the masked editor.
 
-    Raises OptionError for a label that is not there or taken, and for a config that edits no picture.
+    Raises OptionError for a label that is unknown or taken, and for a config that does not edit a picture.
     """
     settings = {f"--config: {variant.label!r}": variant.settings for variant in variants}
     jobs.require_system(settings, SYSTEM, "edits no picture")
@@ -168,31 +168,31 @@ def _chosen(name: str, wanted: Sequence[str] | None) -> list[Edit]:
     for words in wanted or ():
         if not any(words.replace(" ", "_") in edit.name for edit in listed):
             known = ", ".join(edit.description for edit in listed)
-            raise OptionError.because(f"no edit of the list {name} has {words!r} in it; there are: {known}", "--edits")
+            raise OptionError.because(f"no edit of the list {name} contains {words!r}; there are: {known}", "--edits")
     return [edit for edit in listed if not wanted or any(words.replace(" ", "_") in edit.name for words in wanted)]
 
 
 def _composite(job: Job) -> Path:
-    """A layered run keeps it in `save`, the masked editor in its own folder."""
+    """A layered run writes it to `save`, the masked editor to its own folder."""
     save = job.run / "save"
     return (save if save.is_dir() else job.run) / "composite.png"
 
 
 def _note(result: Result) -> str:
-    """dB to the truth, dB outside the mask to the picture as it was, IoU."""
+    """PSNR to the truth, PSNR outside the mask to the original, IoU."""
     parts = [f"{number(result.figure('truth_psnr'), 1)} dB", f"out {number(result.figure('outside_psnr'), 0)}"]
     iou = result.figure("iou")
     return "  ".join(parts if iou is None else [*parts, f"IoU {number(iou, 2)}"])
 
 
 def groups(results: Sequence[Result]) -> Groups:
-    """The picture as it was, the editors, the truth."""
+    """The original picture, the editors, the truth."""
     for label in labels_of(results, REFERENCES):
         yield {"variant": label}, [result for result in results if result.label == label]
 
 
 def findings(rows: list[Row]) -> Findings:
-    """Which bars, set before any result, are met; those that the rows let one judge."""
+    """Which bars, set before any result, are met; only those that can be judged from the rows."""
     by = {row.label: row for row in rows}
     bars = []
 

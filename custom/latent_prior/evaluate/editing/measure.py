@@ -1,4 +1,4 @@
-"""The figures of one edited picture: against the truth, against what it was, and by the judge CLIP."""
+"""The figures of one edited picture: against the truth, against the original, and by the judge CLIP."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,17 @@ from latent_prior.pocket.captions import every_subject, parse
 from latent_prior.pocket.edits import Edit, Scene
 from latent_prior.pocket.judge import Judge
 
-MEASURES_VERSION = 1  # to be raised when what is measured changes, so that kept results do not stand
-PSNR_CAP = 100.0  # dB, of equal pictures; a single byte's difference is below 90
+MEASURES_VERSION = 1  # increase when the measurements change, to invalidate stored results
+PSNR_CAP = 100.0  # dB, for equal pictures; with a single byte different it is below 90
 
 
 @dataclass(frozen=True)
 class Figures:
-    """None where there is no such figure.
+    """None if there is no such figure.
 
-    recognised: the judge calls the picture the target, among all captions; clip_score: 100 x cosine with the target, the
-    outside of the mask as it was; outside_psnr: dB outside the mask to the picture as it was; perceptual: mean cosine
-    distance of the judge's patch features to those of the picture as it was, the inside of the mask left as it was;
+    recognised: the judge calls the picture the target, among all captions; clip_score: 100 x cosine with the target,
+    with the original outside the mask; outside_psnr: dB outside the mask to the original picture; perceptual: mean
+    cosine distance of the judge's patch features to those of the original picture, with the original inside the mask;
     truth_psnr: dB to the truth; iou: of alpha > 0.5 and the mask.
     """
 
@@ -37,7 +37,7 @@ class Figures:
 
 
 def in_bytes(picture: Float[Tensor, "C H W"]) -> Float[Tensor, "C H W"]:
-    """A picture as it comes back from a file."""
+    """A picture as read back from an 8-bit file."""
     return (picture * 255).round() / 255
 
 
@@ -50,11 +50,11 @@ class Measurer:
 
     @property
     def digest(self) -> str:
-        """What results of these settings are known by."""
+        """Digest that identifies results of these settings."""
         return f"{MEASURES_VERSION}-{self.judge.digest[:16]}"
 
     def scene(self, edit: Edit) -> Scene:
-        """The edit's pictures, as they were written for the editors."""
+        """The edit's pictures, as written for the editors."""
         if edit not in self._scenes:
             drawn = edit.scene()
             self._scenes[edit] = Scene(in_bytes(drawn.before), in_bytes(drawn.truth), drawn.mask)
@@ -64,11 +64,11 @@ class Measurer:
     def figures(
         self, edit: Edit, picture: Float[Tensor, "3 H W"], alpha: Float[Tensor, "1 H W"] | None = None
     ) -> Figures:
-        """Of a picture in [0, 1] of the scene's size. Raises ValueError for one of another size."""
+        """Measure a picture in [0, 1] of the scene's size. Raises OptionError for another size."""
         scene = self.scene(edit)
         if picture.shape != scene.before.shape:
             came, expected = ("x".join(map(str, reversed(p.shape[1:]))) for p in (picture, scene.before))
-            raise OptionError.because(f"the picture is {came}; expected {expected}, the size of what was edited")
+            raise OptionError.because(f"the picture is {came}; expected {expected}, the size of the input")
         outside = 1 - scene.mask
         only_inside = scene.mask * picture + outside * scene.before
         only_outside = outside * picture + scene.mask * scene.before
@@ -85,7 +85,7 @@ class Measurer:
         )
 
     def read(self, folder: Path) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "1 H W"] | None]:
-        """The pictures that a run left in `folder`: the composite, and alpha if there is one."""
+        """The pictures that a run wrote to `folder`: the composite, and alpha if there is one."""
         picture = to_tensor(read_picture(folder / "composite.png", "composite"))
         alpha_file = folder / "alpha.png"
         return picture, to_tensor(read_picture(alpha_file, "alpha"))[:1] if alpha_file.is_file() else None

@@ -1,4 +1,4 @@
-"""`latent-prior evaluate stylegan`: run or read adaptations of StyleGAN2, measure them, write tables and a sheet."""
+"""`latent-prior evaluate stylegan`: run or load adaptations of StyleGAN2, measure them, write tables and a sheet."""
 
 import argparse
 
@@ -6,17 +6,17 @@ from latent_prior.evaluate.bench.arguments import Command
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pictures", type=int, default=2000, metavar="N", help="of each generator (default: 2000)")
+    parser.add_argument("--pictures", type=int, default=2000, metavar="N", help="per generator (default: 2000)")
     parser.add_argument(
-        "--truncation", type=float, default=1.0, metavar="PSI", help="default: 1, with which z fixes the pocket scene"
+        "--truncation", type=float, default=1.0, metavar="PSI", help="default: 1, where z determines the pocket scene"
     )
     parser.add_argument(
-        "--real", metavar="DIR", help="true pictures of the one prompt, instead of rendered ones; then there is no PSNR"
+        "--real", metavar="DIR", help="true pictures of a single prompt, instead of rendered ones; PSNR is then omitted"
     )
     parser.add_argument(
         "--features",
         metavar="FILE",
-        help="TorchScript network (a program: use none that you do not trust) from pictures in [0, 1], or NVIDIA's "
+        help="TorchScript network (a program: use only trusted ones) for pictures in [0, 1], or NVIDIA's "
         "Inception, for Fréchet distance and diversity (default: the judge's picture embeddings)",
     )
     parser.add_argument(
@@ -30,10 +30,10 @@ COMMAND = Command(
     summary="adapted StyleGAN2 generators",
     help="""Measure StyleGAN2 generators that were adapted to a prompt.
 
-Launches `latent-prior generate` for every prompt, seed and config, each in a process of its own, or reads runs that are
-there (--runs); then compares each generator's pictures with true pictures of what the prompt names: rendered ones, or
-those of a folder (--real). The generator that runs start from is measured beside them. Whatever is in --out already is
-not made again, so an evaluation that was stopped goes on when the same command is given again.""",
+Launches `latent-prior generate` for every prompt, seed and config, each in its own process, or loads existing runs
+(--runs); then compares each generator's pictures with true pictures of the prompt: rendered ones, or those of a folder
+(--real). The generator that runs start from is measured too. Anything already in --out is not repeated, so an
+evaluation that was stopped continues when the same command is run again.""",
     examples="""examples:
   five fixed prompts: LSD alone, StyleGAN-NADA and ours (LSD + FM + KL) side by side
     latent-prior evaluate stylegan
@@ -41,11 +41,11 @@ not made again, so an evaluation that was stopped goes on when the same command 
   three seeds, fewer pictures
     latent-prior evaluate stylegan --seeds 0 1 2 --pictures 500
 
-  a weight on the prompts that may be tuned on
+  another weight, on the prompts for tuning
     latent-prior evaluate stylegan --list tuning --config ours=pocket_stylegan \\
         --config "more FM=pocket_stylegan" system.loss.lambda_fm=0.1
 
-  runs that are there
+  existing runs
     latent-prior evaluate stylegan --runs outputs/pocket_stylegan --out outputs/old_runs
 
   the real world: pictures of the domain, Inception as TorchScript, another CLIP for the CLIP score
@@ -55,7 +55,7 @@ not made again, so an evaluation that was stopped goes on when the same command 
     plan="latent_prior.evaluate.stylegan.evaluation",
     configs={"LSD": "pocket_stylegan_lsd", "NADA": "pocket_stylegan_nada", "ours": "pocket_stylegan"},
     out="outputs/evaluation_stylegan",
-    lists={"adaptation": "the 5 fixed prompts", "tuning": "3 others that may be tuned on"},
+    lists={"adaptation": "the 5 fixed prompts", "tuning": "3 others for tuning"},
     prompts='"a golden mug" "a blue jug"',
     also_written="truth/",
     flags=_flags,

@@ -1,4 +1,4 @@
-"""What `latent-prior evaluate stylegan` runs, measures and shows."""
+"""Runs, measurements and tables of `latent-prior evaluate stylegan`."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from latent_prior.pocket.judge import POCKET_JUDGE, Judge
 from latent_prior.stylegan2.files import load_generator
 from latent_prior.stylegan2.pretrained import POCKET_FILE
 
-# what a mug is to become: another surface, both, another colour, and other solids; chosen before any result
+# targets for mugs: another surface, both, another colour, and other solids; chosen before any result
 ADAPTATION = ("a golden mug", "a striped green mug", "a yellow mug", "a red cylinder", "a blue jug")
-TUNING = ("a turquoise mug", "a checkered red mug", "a green jug")  # weights and options may be tuned on these
-SOURCE, TRUTH = "source", "truth"  # what is not a run: the generator that runs start from, and the true pictures
-OURS, BASELINE = "ours", "LSD"  # labels of the variants that are compared with each other
+TUNING = ("a turquoise mug", "a checkered red mug", "a green jug")  # for tuning weights and options
+SOURCE, TRUTH = "source", "truth"  # references: the generator that runs start from, and the true pictures
+OURS, BASELINE = "ours", "LSD"  # labels of the variants to compare
 ENOUGH = 0.5  # of the source's Fréchet distance
 NO_JUDGE = "none"
 FEWEST_PICTURES = 2
-TILE = 64  # pixels a side on the sheet: the pocket generator's own size
+TILE = 64  # side in pixels on the sheet: the pocket generator's resolution
 SYSTEM = "stylegan-adaptation-system"
 
 COLUMNS = (
@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 class StyleGANVariant(Variant):
-    """Its runs depend on the generator that they start from as well."""
+    """A variant whose runs also depend on the generator that they start from."""
 
     @property
     def source(self) -> Path:
@@ -67,7 +67,7 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
     if not 0 < args.truncation < float("inf"):
         raise OptionError("--truncation", args.truncation, "a number above 0")
     if args.judge == NO_JUDGE and not args.features:
-        raise OptionError.because("none leaves no features to compare: give a network with --features FILE", "--judge")
+        raise OptionError.because("none leaves no features to compare: set a network with --features FILE", "--judge")
     found, source = _jobs(args, out)
     if args.real:
         _check_real(args, found)
@@ -76,7 +76,7 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
 
 
 def evaluation(found: Sequence[Job], measurer: Measurer, real: str | None = None) -> Evaluation:
-    """Of these jobs, references among them. real: the folder of true pictures."""
+    """The evaluation of these jobs, including references. real: the folder of true pictures."""
 
     def measured(job: Job) -> Measured:
         if job.label == TRUTH:
@@ -106,7 +106,7 @@ def evaluation(found: Sequence[Job], measurer: Measurer, real: str | None = None
 
 
 def _jobs(args: argparse.Namespace, out: Path) -> tuple[list[Job], Path]:
-    """What is to be measured, and the generator that all of it starts from."""
+    """The jobs, and the generator that all runs start from."""
     from omegaconf import OmegaConf
 
     check = (lambda prompt, flag: None) if args.real else arguments.check_pocket_prompt
@@ -135,7 +135,7 @@ def _jobs(args: argparse.Namespace, out: Path) -> tuple[list[Job], Path]:
 
 
 def _check_real(args: argparse.Namespace, found: Sequence[Job]) -> None:
-    """One domain, and a judge that knows it."""
+    """Check that --real has a single prompt and a judge that knows its domain."""
     prompts = list(dict.fromkeys(job.prompt for job in found))
     if len(prompts) != 1:
         raise OptionError.because(
@@ -165,7 +165,7 @@ def _measurer(args: argparse.Namespace, source: Path, out: Path) -> Measurer:
 
 
 def generator_file(job: Job) -> Path:
-    """The generator of a job: what the run exported, or the source itself."""
+    """The generator of a job: the one exported by the run, or the source itself."""
     return job.run if job.label == SOURCE else job.run / "save" / "generator.safetensors"
 
 
@@ -182,7 +182,7 @@ def _note(result: Result) -> str:
 
 
 def groups(results: Sequence[Result]) -> Groups:
-    """For each prompt the source, the variants and the truth."""
+    """For each prompt, the source, the variants and the truth."""
     labels = labels_of(results, (SOURCE, TRUTH))
     for prompt in dict.fromkeys(result.prompt for result in results):
         for label in labels:
@@ -191,7 +191,7 @@ def groups(results: Sequence[Result]) -> Groups:
 
 
 def set_ratios(rows: list[Row]) -> None:
-    """Each Fréchet distance over that of the prompt's source."""
+    """Each Fréchet distance divided by that of the prompt's source."""
     sources = {row.heads["prompt"]: row.values["frechet"] for row in rows if row.label == SOURCE}
     for row in rows:
         if row.values["frechet"] is not None and (source := sources.get(row.heads["prompt"])):
@@ -199,9 +199,9 @@ def set_ratios(rows: list[Row]) -> None:
 
 
 def findings(rows: list[Row]) -> Findings:
-    """In how many prompts a variant's Fréchet distance is at most ENOUGH of the source's, and OURS against BASELINE.
+    """For how many prompts a variant's Fréchet distance is at most ENOUGH of the source's, and OURS against BASELINE.
 
-    OURS has to be no farther from the truth and no less diverse. A prompt without figures counts as missed.
+    OURS must be no farther from the truth and no less diverse. A prompt without figures counts as missed.
     """
     lines, verdicts = [], []
     for label in labels_of(rows, (SOURCE, TRUTH))[1:-1]:
@@ -226,9 +226,9 @@ def findings(rows: list[Row]) -> Findings:
 
 
 def legend(count: int, truncation: float, features: str | None, judged: bool, real: str | None) -> str:
-    """What the columns mean. features: the --features file, None: the judge CLIP's; real: the folder of true pictures."""
+    """The legend. features: the --features file, None: the judge CLIP's; real: the folder of true pictures."""
     named = f"the network in `{features}`" if features else "the judge CLIP's picture embedding, before normalisation"
-    stands_in = "" if features else ", which stands in for Inception (Fréchet) and AlexNet (diversity)"
+    stands_in = "" if features else ", which replaces Inception (Fréchet) and AlexNet (diversity)"
     truth = f"all pictures of `{real}`" if real else f"{count} true pictures of the prompt (other z)"
     lines = [
         f"Features: {named}{stands_in}. Pictures: {count} z, the same for all, ψ = {truncation:g}.",
@@ -245,5 +245,5 @@ def legend(count: int, truncation: float, features: str | None, judged: bool, re
             )
     lines.append("- **seconds**, **MB**: from launch to written generator, and peak memory, of the run's own process.")
     lines.append(f"- **{SOURCE}** is the generator that runs start from.")
-    lines.append(f"- **{TRUTH}** are the true pictures' own figures, which a perfect adaptation has.")
+    lines.append(f"- **{TRUTH}** has the true pictures' own figures, those of a perfect adaptation.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Features of pictures by a network from a file (Inception, for one). Pictures are uint8, B 3 H W."""
+"""Features of pictures by a network from a file, for example Inception. Pictures are uint8, B 3 H W."""
 
 import hashlib
 import warnings
@@ -12,10 +12,10 @@ from latent_prior import OptionError
 
 
 class ScriptFeatures:
-    """Features by a network that a TorchScript file holds. The file is a program: use none that you do not trust.
+    """Features by a network in a TorchScript file. The file is a program: use only trusted ones.
 
-    It is given pictures in [0, 1], float32, of their own size, and returns B D. NVIDIA's exported detectors
-    (inception-2015-12-05.pt) are known by their argument `return_features` and given pictures in [0, 255].
+    Its input is pictures in [0, 1], float32, at their original size; its output is B D. NVIDIA's exported detectors
+    (inception-2015-12-05.pt) are recognised by their argument `return_features` and get pictures in [0, 255].
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
@@ -30,7 +30,7 @@ class ScriptFeatures:
                 self.network = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
             raise OptionError.because(
-                f"--features: {path} is no TorchScript file: {str(error).splitlines()[0]}"
+                f"--features: {path} is not a TorchScript file: {str(error).splitlines()[0]}"
             ) from error
         arguments = {argument.name for argument in self.network.forward.schema.arguments}
         self._is_detector = "return_features" in arguments

@@ -1,7 +1,7 @@
-"""The figures of one adapted generator: its pictures against true ones of what the prompt names.
+"""The figures of one adapted generator: its pictures against true pictures of the prompt.
 
-A generator's pictures are those of fixed z, with its constant noise, rounded to bytes as they would be saved. Features
-are the --features file's, or the judge CLIP's picture embeddings before they are brought to unit length.
+A generator's pictures are made from fixed z with its constant noise, and rounded to bytes as if saved. Features are the
+--features file's, or the judge CLIP's picture embeddings before normalisation.
 """
 
 import hashlib
@@ -27,16 +27,17 @@ from latent_prior.stylegan2.generator import StyleGAN2
 
 SHEET_PICTURES = 8  # on the contact sheet
 PSNR_CAP = 100.0  # dB, of equal pictures
-MEASURES_VERSION = 1  # to be raised when what is measured changes, so that kept results do not stand
+MEASURES_VERSION = 1  # increase when the measurements change, to invalidate stored results
 
 
 @dataclass(frozen=True)
 class Figures:
-    """None where there is no such figure.
+    """None if there is no such figure.
 
     frechet: distance to the true pictures' features; clip_score: 100 x mean cosine with the prompt; diversity: mean
     cosine distance of the features of two of the first PAIRED pictures; psnr: dB, mean over the first PAIRED z, against
-    the truth of the same z; recognised: share of pictures in which the judge sees the prompt's kind, colour and surface.
+    the truth of the same z; recognised: share of pictures in which the judge sees the prompt's kind, colour and
+    surface.
     """
 
     diversity: float
@@ -48,7 +49,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of many pictures: features, the judge's unit embeddings, the first pictures themselves."""
+    """What is kept from many pictures: features, the judge's unit embeddings, the first pictures themselves."""
 
     features: Float[Tensor, "N D"]
     embeddings: Float[Tensor, "N E"] | None
@@ -57,7 +58,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Truth:
-    """The true pictures of a prompt; `paired` those of the generator's own first z, where z fixes the scene."""
+    """The true pictures of a prompt; `paired` are those of the generator's own first z, if z determines the scene."""
 
     seen: Seen
     paired: UInt8[Tensor, "P 3 H W"] | None
@@ -65,7 +66,7 @@ class Truth:
 
 @torch.no_grad()
 def pictures_of(generator: StyleGAN2, z: Float[Tensor, "N Z"], truncation: float) -> Iterator[UInt8[Tensor, "B 3 H W"]]:
-    """A generator's pictures in batches. Raises ValueError where they are not finite."""
+    """A generator's pictures in batches. Raises OptionError if they are not finite."""
     device = generator.mapping.w_avg.device
     for part in z.split(BATCH):
         made = generator(part.to(device), truncation, "const")
@@ -78,8 +79,9 @@ def pictures_of(generator: StyleGAN2, z: Float[Tensor, "N Z"], truncation: float
 class Measurer:
     """Measures generators (of one size) under one set of settings.
 
-    judge None: no CLIP score, nothing recognised, and `extractor` is needed; extractor None: the judge's features. real:
-    pictures of the domain in place of rendered ones, and then z fixes no scene. cache: folder of the rendered ones.
+    judge None: no CLIP score, nothing recognised, and `extractor` is needed; extractor None: the judge's features.
+    real: pictures of the domain instead of rendered ones; then z does not determine a scene. cache: folder of rendered
+    ones.
     """
 
     judge: Judge | None
@@ -94,7 +96,7 @@ class Measurer:
 
     @cached_property
     def digest(self) -> str:
-        """What results of these settings are known by."""
+        """Digest that identifies results of these settings."""
         files = truths.picture_files(self.real) if self.real else []
         parts = [
             MEASURES_VERSION,
@@ -117,11 +119,11 @@ class Measurer:
         return Measured(asdict(self._figures(prompt, truth.seen)), shown[:SHEET_PICTURES].float() / 255)
 
     def generator(self, prompt: str, generator: StyleGAN2) -> Measured:
-        """A generator that is to paint what the prompt names. Raises ValueError if it is of another size."""
+        """Measure a generator against a prompt. Raises OptionError if it has another size."""
         cfg = generator.cfg
         if (cfg.z_dim, cfg.resolution) != (self.z_dim, self.size):
             raise OptionError.because(
-                f"the generator has {cfg.z_dim} entries of z and {cfg.resolution} pixels a side; expected "
+                f"the generator has {cfg.z_dim} entries of z and {cfg.resolution} pixels per side; expected "
                 f"{self.z_dim} and {self.size}, as its source has"
             )
         truth = self._truth_of(prompt)
@@ -155,7 +157,7 @@ class Measurer:
             else:
                 files = truths.picture_files(self.real)
                 truth = Truth(self._look(truths.read_pictures(files, self.size), SHEET_PICTURES), None)
-            while len(self._truths) >= 2:  # the runs of a prompt follow each other, but with --jobs not strictly
+            while len(self._truths) >= 2:  # the runs of a prompt are adjacent, but not strictly with --jobs
                 del self._truths[next(iter(self._truths))]
             self._truths[prompt] = truth
         return self._truths[prompt]

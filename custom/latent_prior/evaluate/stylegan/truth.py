@@ -1,6 +1,7 @@
-"""True pictures of what a prompt names: rendered, in the pocket world, or those of a folder.
+"""True pictures of a prompt: rendered in the pocket world, or from a folder.
 
-The rendered ones are kept in the evaluation's folder, so that they are rendered once. Pictures are uint8, B 3 R R.
+The rendered ones are stored in the evaluation's folder, so that they are rendered only once. Pictures are uint8, B 3 R
+R.
 """
 
 from collections.abc import Iterator
@@ -21,29 +22,29 @@ from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.mug_scenes import SCENE_ENTRIES, truth
 
 BATCH = 50  # pictures at a time
-PAIRED = 200  # z of a generator whose own truth is rendered
-Z_SEED, TRUTH_SEED = 700_000, 700_001  # of the generator's z, and of the z of the truth it is compared with
+PAIRED = 200  # number of a generator's z whose own truth is rendered
+Z_SEED, TRUTH_SEED = 700_000, 700_001  # for the generator's z, and for the z of the truth it is compared with
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def codes(count: int, z_dim: int, seed: int = Z_SEED) -> Float[Tensor, "N Z"]:
-    """The z that every generator is given."""
+    """The z used for every generator."""
     return torch.randn(count, z_dim, generator=torch.Generator().manual_seed(seed))
 
 
 def to_bytes(pictures: Float[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
-    """Pictures in [0, 1] as they would be saved."""
+    """Pictures in [0, 1], rounded to bytes."""
     return (pictures.clamp(0, 1) * 255).round().byte().cpu()
 
 
 def rendered(folder: Path, subject: Subject, count: int, z_dim: int, size: int) -> tuple[Tensor, Tensor]:
-    """`count` true pictures of `subject`, and those of the first PAIRED z of `codes`; rendered where `folder` lacks them.
+    """`count` true pictures of `subject`, and those of the first PAIRED z of `codes`; rendered if not in `folder`.
 
-    Raises ValueError if z is too short to tell a scene.
+    Raises OptionError if z is too short to describe a scene.
     """
     if z_dim < SCENE_ENTRIES:
         raise OptionError.because(
-            f"the generator's z has {z_dim} entries, but a scene of the pocket world takes {SCENE_ENTRIES}: compare it "
+            f"the generator's z has {z_dim} entries, but a scene of the pocket world needs {SCENE_ENTRIES}: compare it "
             "with pictures of the domain (--real DIR)"
         )
     path = folder / f"{slug(subject.caption)}-{count}x{size}-z{z_dim}.safetensors"
@@ -63,7 +64,7 @@ def rendered(folder: Path, subject: Subject, count: int, z_dim: int, size: int) 
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures below a folder, sorted. Raises ValueError that names --real if there are fewer than two."""
+    """The pictures below a folder, sorted. Raises OptionError naming --real if there are fewer than two."""
     if not folder.is_dir():
         raise OptionError.because(f"--real: there is no folder {folder}")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -75,7 +76,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def read_pictures(files: list[Path], size: int) -> Iterator[UInt8[Tensor, "B 3 H W"]]:
-    """Pictures in batches, cut to a square about the middle and brought to `size`."""
+    """Pictures in batches, centre-cropped to a square and resized to `size`."""
     for start in range(0, len(files), BATCH):
         parts = []
         for path in files[start : start + BATCH]:

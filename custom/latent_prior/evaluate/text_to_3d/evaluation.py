@@ -1,4 +1,4 @@
-"""What `latent-prior evaluate text-to-3d` runs, measures and shows."""
+"""Runs, measurements and tables of `latent-prior evaluate text-to-3d`."""
 
 import argparse
 import dataclasses
@@ -20,17 +20,17 @@ from latent_prior.runs import folder as run_folder
 
 NO_JUDGE = "none"
 LEGEND = f"""\
-Cameras as in `pocket/cameras.py`: distance 3, field of view 36°, pictures of 64 × 64 on white. "Ring" is \
+Cameras are those of `pocket/cameras.py`: distance 3, field of view 36°, pictures of 64 × 64 on white. "Ring" is \
 {views.RING_VIEWS}
-views at elevation {views.RING_ELEVATION:g}°, evenly around.
+views at elevation {views.RING_ELEVATION:g}°, evenly spaced.
 - **R@1**: the judge CLIP ranks the prompt's caption first among all captions of the pocket world, at azimuth
   {views.SINGLE_AZIMUTH:g}°, elevation {views.SINGLE_ELEVATION:g}°.
-- **R@1 ring**: the share of the ring's views at which it does; then, by count or tick, whether it does by the mean
+- **R@1 ring**: the share of the ring's views at which it does; then, as a count or tick, whether it does for the mean
   similarity over the ring.
 - **IoU**, **PSNR**: silhouette (opacity > 0.5) and picture against the truth's, mean over the ring's views.
 - **fog**: mean |picture − white| outside the truth's silhouette dilated by {FOG_MARGIN} pixels, over the ring.
-- **Chamfer**: mean distance between 30,000 points on the mesh and as many on the truth, both ways averaged, in world
-  units (the solids fit in a ball of radius 0.8; the truth against itself gives about 0.006).
+- **Chamfer**: mean distance between 30,000 points on the mesh and as many on the truth, averaged over both directions,
+  in world units (the solids fit in a ball of radius 0.8; the truth against itself gives about 0.006).
 - **body**: the mesh loads in trimesh and has no more connected pieces than the truth. **colour**: of all colours of
   that kind and surface, the prompt's is nearest to the mesh's mean colour (CIELAB).
 - **seconds**, **MB**: from launch to written mesh, and peak memory, of the run's own process.
@@ -45,7 +45,7 @@ def _other_colour(result: Result) -> str:
     return "" if result.figure("colour_right") else result.figure("colour") or ""
 
 
-# a run that failed counts as missed by the judge, as IoU 0, and as having neither a body nor the colour
+# a failed run counts as not recognised, as IoU 0, and as failing body and colour
 COLUMNS = (
     Column("R@1", "r_single", how="share", missing=0),
     Column(
@@ -83,7 +83,7 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
 
 
 def evaluation(found: Sequence[Job], judge: Judge | None) -> Evaluation:
-    """Of these jobs, by this judge."""
+    """The evaluation of these jobs with this judge."""
     return Evaluation(
         title="Text to 3D against the truth of the pocket world",
         jobs=found,
@@ -135,7 +135,7 @@ def _note(result: Result) -> str:
 
 
 def _groups(results: Sequence[Result]) -> Groups:
-    """Every variant's training prompts, held-out prompts, and all."""
+    """Every variant's training prompts, held-out prompts, and all prompts."""
     for label in labels_of(results):
         own = [result for result in results if result.label == label]
         yield {"variant": label, "prompts": "training"}, [result for result in own if not result.held_out]

@@ -1,4 +1,4 @@
-"""One run measured: its field against the truth's pictures, its mesh against the truth's mesh."""
+"""Measuring one run: its field against the truth's pictures, its mesh against the truth's mesh."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from latent_prior.pocket.judge import Judge
 
 @dataclass(frozen=True)
 class FieldFigures:
-    """What the radiance field's pictures say. None where there was no judge.
+    """Figures of the radiance field's pictures. None if there was no judge.
 
     r_single: the judge names the subject at the single view; r_ring: the share of the ring's views at which it does;
     r_ring_mean: whether it does by the mean of its similarities over the ring.
@@ -32,9 +32,9 @@ class FieldFigures:
 
 @dataclass(frozen=True)
 class MeshFigures:
-    """What the exported mesh says; a mesh that is missing or does not load has no other figures.
+    """Figures of the exported mesh; a mesh that is missing or does not load has no other figures.
 
-    mean_colour is sRGB in [0, 1]; colour the name nearest to it (see surface.py).
+    mean_colour is sRGB in [0, 1]; colour is the name nearest to it (see surface.py).
     """
 
     loads: bool
@@ -67,12 +67,12 @@ def measure_field(subject: Subject, ring: views.Views, single: views.Views, judg
 
 
 def measure_mesh(subject: Subject, path: Path | None) -> MeshFigures:
-    """Figures of a mesh file that the exporter wrote; None stands for one it did not write."""
+    """Figures of a mesh file written by the exporter; None means that it wrote none."""
     from latent_prior.meshes.files import load_mesh
 
     try:
         mesh = load_mesh(path) if path is not None else None
-    except Exception:  # a broken file makes a reader raise anything, and here that is a figure, not an error
+    except Exception:  # readers may raise anything for a broken file; here that is a result, not an error
         mesh = None
     if mesh is None or len(mesh.faces) == 0:
         return MeshFigures(loads=False)
@@ -101,7 +101,7 @@ class Measured:
 def measure_run(folder: Path, subject: Subject, judge: Judge | None) -> Measured:
     """Measure a run folder by its newest checkpoint and mesh.
 
-    Raises ValueError if it is no text-to-3D run or has no checkpoint.
+    Raises OptionError if it is not a text-to-3D run or has no checkpoint.
     """
     system = load_system(folder)
     ring, single = views.field_views(system, views.ring()), views.field_views(system, views.single())
@@ -113,7 +113,7 @@ def measure_run(folder: Path, subject: Subject, judge: Judge | None) -> Measured
 
 
 def load_system(folder: Path) -> Any:
-    """The system of a run as its newest checkpoint left it, in evaluation mode."""
+    """The system of a run at its newest checkpoint, in evaluation mode."""
     import latent_prior
     from latent_prior import host
     from latent_prior.runs.folder import last_checkpoint
@@ -123,7 +123,7 @@ def load_system(folder: Path) -> Any:
     cfg = host.load_config(str(folder / "configs" / "parsed.yaml"))
     system = host.find(cfg.system_type)(cfg.system, resumed=True)
     if not hasattr(system, "renderer"):
-        raise OptionError.because(f"{folder} is no text-to-3D run: its {cfg.system_type} renders no field")
+        raise OptionError.because(f"{folder} is not a text-to-3D run: its {cfg.system_type} renders no field")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     system.load_state_dict(state["state_dict"])
     system.set_resume_status(state["epoch"], state["global_step"])
@@ -133,7 +133,7 @@ def load_system(folder: Path) -> Any:
 
 
 def newest_mesh(folder: Path) -> Path | None:
-    """The mesh of the latest export, the glb where there are several formats; None if nothing was exported."""
+    """The mesh of the latest export, the glb if there are several formats; None if nothing was exported."""
     exports = sorted((folder / "save").glob("it*-export"), key=lambda path: path.stat().st_mtime)
     for export in reversed(exports):
         for suffix in (".glb", ".ply", ".obj"):

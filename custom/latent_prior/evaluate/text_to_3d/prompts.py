@@ -1,14 +1,14 @@
-"""The prompts that results are measured on, and those that may be tuned on, drawn by the rule of bench/prompts.py.
+"""The benchmark prompts and the prompts for tuning, drawn by the rule in bench/prompts.py.
 
-The benchmark shows 16 different kinds in all four surfaces, 8 of them held out of the prior's training; the tuning prompts
-are drawn from the training subjects that are left. tests/evaluate/text_to_3d/test_prompts.py pins the lists.
+The benchmark has 16 different kinds in all four surfaces, 8 of them held out of the prior's training; the tuning
+prompts are drawn from the remaining training subjects. tests/evaluate/text_to_3d/test_prompts.py pins the lists.
 """
 
 from functools import cache
 
 from latent_prior.evaluate.bench.prompts import draw
 
-HALF = {"plain": 5, "striped": 1, "checkered": 1, "golden": 1}  # of each half of the benchmark
+HALF = {"plain": 5, "striped": 1, "checkered": 1, "golden": 1}  # in each half of the benchmark
 BENCHMARK_QUOTAS = {(held_out, surface): n for held_out in (False, True) for surface, n in HALF.items()}
 TUNING_QUOTAS = {(False, "plain"): 3, (False, "striped"): 1, (False, "checkered"): 1, (False, "golden"): 1}
 
@@ -21,5 +21,5 @@ def benchmark() -> tuple[str, ...]:
 
 @cache
 def tuning() -> tuple[str, ...]:
-    """6 training prompts, none of them in the benchmark: weights and options may be tuned on these."""
+    """6 training prompts, none of them in the benchmark, for tuning weights and options."""
     return tuple(subject.caption for subject in draw(TUNING_QUOTAS, taken=draw(BENCHMARK_QUOTAS, taken=())))

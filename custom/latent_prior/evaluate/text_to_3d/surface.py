@@ -1,9 +1,9 @@
-"""An exported mesh against the truth's: shape, bodies and colour.
+"""Comparing an exported mesh with the truth's: shape, bodies and colour.
 
 Colours are display values in [0, 1]. A mesh's mean colour is the mean of its vertex colours over its area. The truth's
-is that of its shaded surface, because a field has its light painted in. A colour is named after the nearest of those
-means among everything the prompt could have said in its place: all colours of that kind and surface, and for a golden
-one, which has no other colours, gold and all colours of the plain kind. Nearness is Euclidean in CIELAB (CIE 1976).
+is that of its shaded surface, because a field includes the shading in its colours. A colour is named after the nearest
+of those means among all alternatives to the prompt: all colours of that kind and surface, and for a golden one, which
+has no other colours, gold and all colours of the plain kind. The distance is Euclidean in CIELAB (CIE 1976).
 """
 
 from functools import cache
@@ -21,8 +21,8 @@ from latent_prior.pocket.palette import COLOURS
 from latent_prior.pocket.truth import truth_mesh
 
 SAMPLES = 30_000  # points on either surface; half their spacing is about 0.005
-# Mean cosine between a surface and the cameras that see it, each weighted by the pixels it gets there: that is, for
-# cameras from everywhere, E[cos^2] / E[cos].
+# Mean cosine between a surface and the cameras that see it, each weighted by the surface's pixels there: for uniformly
+# distributed cameras, E[cos^2] / E[cos].
 FACING = 2 / 3
 
 
@@ -64,7 +64,7 @@ def mean_colour(mesh: trimesh.Trimesh) -> Float[np.ndarray, "3"]:
 
 @cache
 def truth_mean_colours(kind: str, surface: str) -> dict[str, tuple[float, float, float]]:
-    """The mean surface colour of every subject that a colour on this kind and surface could be taken for."""
+    """The mean surface colour of every alternative for a colour on this kind and surface."""
     subjects = [Subject(kind, colour, "plain" if surface == "golden" else surface) for colour in COLOURS]
     if surface == "golden":
         subjects.append(Subject(kind, "golden", "golden"))
@@ -87,5 +87,5 @@ def nearest_colour(rgb: Float[np.ndarray, "3"], kind: str, surface: str) -> str:
 
 
 def _area_mean(mesh: trimesh.Trimesh, values: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3"]:
-    """Mean over the surface of what is given at the vertices, linear in each face."""
+    """Mean over the surface of values at the vertices, interpolated linearly in each face."""
     return np.average(values[mesh.faces].mean(axis=1), axis=0, weights=mesh.area_faces)

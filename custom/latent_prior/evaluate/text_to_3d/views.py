@@ -1,6 +1,6 @@
-"""The pictures that are measured: the truth's and a trained field's, from the same cameras, on white.
+"""The pictures to measure: the truth's and a trained field's, from the same cameras, on white.
 
-Cameras are those of `pocket.cameras` at DISTANCE and FOVY, and so the host's evaluation cameras at those values. A
+Cameras are those of `pocket.cameras` at DISTANCE and FOVY, equal to the host's evaluation cameras at those values. A
 field in latent space is rendered at the checkpoint's own latent size over the latents of a white picture, and decoded;
 its opacity is rendered at the pictures' size.
 """
@@ -17,16 +17,16 @@ from latent_prior import OptionError
 from latent_prior.pocket import cameras, renderer
 from latent_prior.pocket.captions import Subject
 
-SIZE = 64  # pixels a side, the size of the judge's and the prior's pictures
+SIZE = 64  # side in pixels of the judge's and the prior's pictures
 RING_VIEWS, RING_ELEVATION = 16, 20.0
 SINGLE_AZIMUTH, SINGLE_ELEVATION = 30.0, 45.0
-SHEET_AZIMUTHS, SHEET_SIZE = (30.0, 120.0, 210.0, 300.0), 128  # of the contact sheet, at RING_ELEVATION
+SHEET_AZIMUTHS, SHEET_SIZE = (30.0, 120.0, 210.0, 300.0), 128  # for the contact sheet, at RING_ELEVATION
 BATCH = 4  # views rendered at once
 
 
 @dataclass(frozen=True)
 class Angles:
-    """Where cameras stand, in degrees."""
+    """Camera angles in degrees."""
 
     elevation: Float[Tensor, " B"]
     azimuth: Float[Tensor, " B"]
@@ -37,14 +37,14 @@ class Angles:
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures on white, in [0, 1], and what of each pixel is covered."""
+    """Pictures on white, in [0, 1], and the coverage of each pixel."""
 
     rgb: Float[Tensor, "B 3 H W"]
     opacity: Float[Tensor, "B 1 H W"]
 
 
 def ring() -> Angles:
-    """The views that the truth is compared at: evenly around, the first in front."""
+    """The views for the comparison with the truth: evenly spaced, the first in front."""
     return Angles(*cameras.ring(RING_VIEWS, RING_ELEVATION))
 
 
@@ -59,7 +59,7 @@ def sheet() -> Angles:
 
 
 def truth_views(subject: Subject, angles: Angles, size: int = SIZE) -> Views:
-    """What the subject really looks like."""
+    """Ground truth views of the subject."""
     count = len(angles)
     picture = renderer.render([subject] * count, angles.elevation, angles.azimuth, torch.ones(count, 3), size=size)
     return Views(picture.rgb, picture.mask)
@@ -73,7 +73,7 @@ def rays(angles: Angles, size: int) -> cameras.Rays:
 
 @torch.no_grad()
 def field_views(system: Any, angles: Angles, size: int = SIZE) -> Views:
-    """What a text-to-3D system's field looks like; the system is in evaluation mode."""
+    """Views of a text-to-3D system's field; the system is in evaluation mode."""
     parts = []
     for i in range(0, len(angles), BATCH):
         part = Angles(angles.elevation[i : i + BATCH], angles.azimuth[i : i + BATCH])
@@ -92,7 +92,7 @@ def _latent_views(system: Any, angles: Angles, size: int) -> tuple[Tensor, Tenso
     height, width = system.guidance.prior.denoiser.sample_size
     if height != width:
         raise OptionError.because(
-            f"the checkpoint's pictures are {height} x {width} latents, but only square ones are compared"
+            f"the checkpoint's pictures are {height} x {width} latents, but only square ones are supported"
         )
     side = height * autoencoder.downscale
     white = autoencoder.encode(torch.ones(1, 3, side, side, device=system.device))[0].permute(1, 2, 0)
@@ -105,7 +105,7 @@ def _latent_views(system: Any, angles: Angles, size: int) -> tuple[Tensor, Tenso
 
 
 def _render(system: Any, angles: Angles, background: Float[Tensor, "H W C"]) -> dict[str, Tensor]:
-    """One batch over a background picture, at its size."""
+    """Render one batch over a background picture, at its size."""
     batch = rays(angles, background.shape[0])
     position = cameras.orbit_positions(
         angles.elevation, angles.azimuth, torch.full_like(angles.azimuth, cameras.DISTANCE)

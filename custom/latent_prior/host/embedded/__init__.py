@@ -1,1 +1,1 @@
-"""Our own host: what the shipped configs use of threestudio, under its type names and config keys."""
+"""Our own host: the parts of threestudio that the shipped configs use, with its type names and config keys."""

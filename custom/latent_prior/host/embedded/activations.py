@@ -12,7 +12,7 @@ from latent_prior.host.embedded.registry import nearest
 
 
 class _TruncExp(torch.autograd.Function):
-    """exp(x) whose gradient stops growing at x = 15 (Mueller et al. 2022), in float32 also under autocast."""
+    """exp(x) whose gradient stops growing at x = 15 (Mueller et al. 2022), in float32 even under autocast."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)

@@ -1,4 +1,4 @@
-"""Backgrounds: the colour (or latent) that a ray brings when nothing stops it, from its unit direction."""
+"""Backgrounds: the colour (or latent) of a ray that hits nothing, as a function of its unit direction."""
 
 import math
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ from latent_prior.host.embedded.registry import register
 
 @register("solid-color-background")
 class SolidColorBackground(BaseModule):
-    """One colour."""
+    """A single colour."""
 
     @dataclass
     class Config(BaseModule.Config):
         # Channels of the colour: 3, or the latents' number.
         n_output_dims: int = 3
-        # The colour, one number a channel.
+        # The colour, one number per channel.
         color: Any = field(default_factory=lambda: [1.0, 1.0, 1.0])
 
     cfg: Config
@@ -44,7 +44,7 @@ class SolidColorBackground(BaseModule):
 
 @register("textured-background")
 class TexturedBackground(BaseModule):
-    """A trained picture around the scene: columns from the zenith to the nadir, rows around the z axis."""
+    """A trained image around the scene: columns from the zenith to the nadir, rows around the z axis."""
 
     @dataclass
     class Config(BaseModule.Config):

@@ -1,7 +1,7 @@
-"""What every configurable thing is built on: a config dataclass, a device, and the round of update calls.
+"""Base classes of everything configurable: a config dataclass, a device, and the update calls.
 
-`update_step` runs before each batch and `update_step_end` after it, for every Updateable that hangs on the system by a
-public attribute, children before their parent.
+`update_step` runs before each batch and `update_step_end` after it, for every Updateable reachable from the system
+through public attributes, children before their parent.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from latent_prior.host.embedded.misc import get_device
 
 
 class Updateable:
-    """Something that follows the progress of training."""
+    """An object that is updated as training progresses."""
 
     def _updateable_children(self) -> Iterator["Updateable"]:
         attributes = {**vars(self), **vars(self).get("_modules", {})}
@@ -45,19 +45,19 @@ class Updateable:
 
 
 def update_if_possible(module: Any, epoch: int, global_step: int) -> None:
-    """`do_update_step` on an Updateable; anything else is left alone."""
+    """`do_update_step` on an Updateable; does nothing for other objects."""
     if isinstance(module, Updateable):
         module.do_update_step(epoch, global_step)
 
 
 def update_end_if_possible(module: Any, epoch: int, global_step: int) -> None:
-    """`do_update_step_end` on an Updateable; anything else is left alone."""
+    """`do_update_step_end` on an Updateable; does nothing for other objects."""
     if isinstance(module, Updateable):
         module.do_update_step_end(epoch, global_step)
 
 
 class BaseObject(Updateable):
-    """A configurable thing without parameters of its own (guidance, prompt processor, exporter)."""
+    """A configurable object without parameters of its own (guidance, prompt processor, exporter)."""
 
     @dataclass
     class Config:
@@ -89,7 +89,7 @@ class BaseModule(nn.Module, Updateable):
         self.cfg = parse_structured(self.Config, cfg)
         self.device = get_device()
         self.configure(*args, **kwargs)
-        # threestudio's modules carry this marker; with it `.to(device)` always has something to move
+        # threestudio's modules have this buffer; with it `.to(device)` always has something to move
         self.register_buffer("_dummy", torch.zeros(0), persistent=False)
 
     def configure(self) -> None:

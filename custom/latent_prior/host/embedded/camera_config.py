@@ -1,4 +1,4 @@
-"""The knobs of the random cameras, under threestudio's keys, and what makes them valid."""
+"""Options of the random cameras, under threestudio's keys, and their validation."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ class RandomCameraDataModuleConfig:
     resolution_milestones: list[int] = field(default_factory=list)  # steps at which the next stage of such lists begins
     eval_height: int = 512  # image height of validation and test, pixels
     eval_width: int = 512  # image width of validation and test, pixels
-    eval_batch_size: int = 1  # views rendered at once in validation and test; only 1 works, here as in threestudio
+    eval_batch_size: int = 1  # views rendered at once in validation and test; only 1 works, as in threestudio
     n_val_views: int = 1  # validation views, evenly around the object
     n_test_views: int = 120  # test views, evenly around the object, the last one equal to the first
     elevation_range: tuple[float, float] = (-10, 90)  # degrees
@@ -26,20 +26,20 @@ class RandomCameraDataModuleConfig:
     camera_distance_range: tuple[float, float] = (1, 1.5)  # world units from the origin
     fovy_range: tuple[float, float] = (40, 70)  # vertical field of view, degrees
     camera_perturb: float = 0.1  # half width of the uniform noise on each coordinate of the position
-    center_perturb: float = 0.2  # standard deviation of the point looked at
+    center_perturb: float = 0.2  # standard deviation of the look-at point
     up_perturb: float = 0.02  # standard deviation of the up vector
     light_position_perturb: float = 1.0  # standard deviation of the light around the camera
     light_distance_range: tuple[float, float] = (0.8, 1.5)  # world units from the origin
     eval_elevation_deg: float = 15.0  # elevation of validation and test views, degrees
-    eval_camera_distance: float = 1.5  # their distance
-    eval_fovy_deg: float = 70.0  # their vertical field of view, degrees
+    eval_camera_distance: float = 1.5  # distance of those views, world units
+    eval_fovy_deg: float = 70.0  # vertical field of view of those views, degrees
     batch_uniform_azimuth: bool = True  # one camera per equal sector of the azimuth range instead of independent ones
     progressive_until: int = 0  # step at which elevation and azimuth have widened from the front view to their range
     rays_d_normalize: bool = True  # ray directions of unit length
 
 
 def check_cameras(cfg: DictConfig) -> None:
-    """Refuse what no camera can be drawn from, naming the key."""
+    """Reject options from which no camera can be drawn, naming the key."""
     for key in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range", "light_distance_range"):
         if len(cfg[key]) != 2:
             raise OptionError.because(f"{full_key(cfg, key)}: expected [low, high], got {list(cfg[key])}")

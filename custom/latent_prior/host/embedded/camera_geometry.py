@@ -2,7 +2,7 @@
 
 World: right-handed, x towards the front view's camera, y right, z up; azimuth counts from +x to +y, elevation from the
 xy plane to +z. Camera: x right, y up, looking along -z (OpenGL). Pixel (i, j) has its centre at (i + 0.5, j + 0.5).
-Everything is float32 and, operation by operation, in threestudio's order, so that the bits agree.
+Everything is float32, with the operations in threestudio's order, so that results are bit-identical.
 """
 
 import torch
@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-NEAR, FAR = 0.01, 100.0  # clip planes; no config key, as in threestudio
+NEAR, FAR = 0.01, 100.0  # clip planes; not configurable, as in threestudio
 
 
 def spherical_to_cartesian(
     elevation: Float[Tensor, "B"], azimuth: Float[Tensor, "B"], distance: Float[Tensor, "B"]
 ) -> Float[Tensor, "B 3"]:
-    """Position at angles in radians and a distance from the origin."""
+    """Camera position from angles in radians and the distance from the origin."""
     return torch.stack(
         [
             distance * torch.cos(elevation) * torch.cos(azimuth),
@@ -30,9 +30,9 @@ def spherical_to_cartesian(
 def look_at(
     position: Float[Tensor, "B 3"], center: Float[Tensor, "B 3"], up: Float[Tensor, "B 3"]
 ) -> Float[Tensor, "B 4 4"]:
-    """Camera-to-world matrix of a camera at `position` that looks at `center`, its image's vertical along `up`."""
+    """Camera-to-world matrix of a camera at `position` that looks at `center`, with `up` as the image's vertical."""
     forward = F.normalize(center - position, dim=-1)
-    # threestudio gives torch.cross no dim, which picks the batch axis of a batch of three; that fault is not kept
+    # threestudio passes no dim to torch.cross, which picks the batch axis for a batch of three; we do not copy that bug
     right = F.normalize(torch.cross(forward, up, dim=-1), dim=-1)
     up = F.normalize(torch.cross(right, forward, dim=-1), dim=-1)
     c2w = torch.zeros(position.shape[0], 4, 4, dtype=position.dtype)
@@ -67,7 +67,7 @@ def camera_rays(
 def projection_matrix(
     fovy: Float[Tensor, "B"], aspect: float, near: float = NEAR, far: float = FAR
 ) -> Float[Tensor, "B 4 4"]:
-    """OpenGL perspective projection with y flipped, as nvdiffrast's image rows want it; aspect is width / height."""
+    """OpenGL perspective projection with y flipped, as nvdiffrast's image rows require; aspect is width / height."""
     proj = torch.zeros(fovy.shape[0], 4, 4, dtype=torch.float32)
     proj[:, 0, 0] = 1.0 / (torch.tan(fovy / 2.0) * aspect)
     proj[:, 1, 1] = -1.0 / torch.tan(fovy / 2.0)

@@ -1,8 +1,8 @@
 """Random training cameras and the rings of cameras for validation and test: `random-camera-datamodule`.
 
-A training batch is drawn from Python's and torch's global random numbers, draw by draw in threestudio's order, so that
-one seed gives one sequence of cameras on either host. The dataset keeps no state but what `update_step` derives from
-the global step; see runs/resume.py for what Lightning's prefetching means for resuming.
+A training batch is drawn from Python's and torch's global random number generators, in threestudio's order, so that a
+seed gives the same sequence of cameras on either host. The dataset's only state is what `update_step` derives from the
+global step; see runs/resume.py for how Lightning's prefetching affects resuming.
 """
 
 import bisect
@@ -32,7 +32,7 @@ def _uniform(count: int, limits: Any) -> Float[Tensor, "B"]:
 
 
 class RandomCameraIterableDataset(IterableDataset, Updateable):
-    """An endless stream of random cameras; the drawing happens in `collate`, at the resolution of the current step."""
+    """An endless stream of random cameras; they are drawn in `collate`, at the resolution of the current step."""
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class RandomCameraIterableDataset(IterableDataset, Updateable):
         return F.normalize(camera + noise, dim=-1) * distance[:, None]
 
     def collate(self, batch: Any) -> dict[str, Any]:
-        """Draw a batch of cameras; what comes in is ignored. The order of the draws is part of the contract."""
+        """Draw a batch of cameras; the argument is ignored. The order of the draws is part of the contract."""
         cfg, count = self.cfg, self.batch_size
         elevation, elevation_deg = self._draw_elevation()
         azimuth_deg = self._draw_azimuth()
@@ -129,7 +129,7 @@ class RandomCameraDataset(Dataset):
         self.cfg = cfg
         self.split = split
         self.n_views = cfg.n_val_views if split == "val" else cfg.n_test_views
-        # a validation ring leaves out the last view, which is the first one; a turntable keeps it to close the loop
+        # a validation ring omits the last view, which equals the first one; a turntable keeps it to close the loop
         count = self.n_views + 1 if split == "val" else self.n_views
         azimuth_deg = torch.linspace(0, 360.0, count)[: self.n_views]
         elevation_deg = torch.full_like(azimuth_deg, cfg.eval_elevation_deg)
@@ -157,7 +157,7 @@ class RandomCameraDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         view = {key: value[index] for key, value in self._views.items()}
-        # rays are made on demand: those of 120 views at 512 x 512 would fill 750 MB
+        # rays are computed on demand: those of 120 views at 512 x 512 would take 750 MB
         rays_o, rays_d = geometry.camera_rays(
             self._directions, view["fovy"][None], view["c2w"][None], self.cfg.rays_d_normalize
         )

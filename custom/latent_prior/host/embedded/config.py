@@ -1,8 +1,8 @@
-"""Experiment configs: YAML files, `key=value` overrides and resolvers in, checked dataclass configs out.
+"""Experiment configs: from YAML files, `key=value` overrides and resolvers to validated dataclass configs.
 
-Every part of a run owns a dataclass of its knobs; `parse_structured` turns a piece of YAML into it and refuses what the
-dataclass does not know, naming the full key (`system.geometry.radius`) and the nearest valid one. The keys and the
-resolvers are threestudio's (and `slug`), so one YAML serves both hosts.
+Every part of a run has a dataclass of its options; `parse_structured` turns a piece of YAML into it and rejects unknown
+keys, naming the full key (`system.geometry.radius`) and the nearest valid one. The keys and the resolvers are
+threestudio's (plus `slug`), so one YAML works on both hosts.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _RESOLVERS = {
 
 
 def register_resolvers() -> None:
-    """Give OmegaConf threestudio's resolvers and `slug`; those that are there already (from threestudio itself) stay."""
+    """Register threestudio's resolvers and `slug` with OmegaConf; existing ones (from threestudio itself) are kept."""
     # OmegaConf 2.4 renamed the function; in older versions the new name means something else
     renamed = tuple(int(part) for part in omegaconf.__version__.split(".")[:2]) >= (2, 4)
     add = OmegaConf.register_resolver if renamed else OmegaConf.register_new_resolver
@@ -58,7 +58,7 @@ register_resolvers()
 
 @dataclass
 class ExperimentConfig:
-    """The top level of a run's YAML. Unlike threestudio's it makes no folders: a bad config leaves nothing behind."""
+    """The top level of a run's YAML. Unlike threestudio's it creates no folders: a bad config leaves nothing behind."""
 
     name: str = "default"  # the experiment's folder under exp_root_dir
     description: str = ""  # free text
@@ -66,7 +66,7 @@ class ExperimentConfig:
     seed: int = 0  # seed of all random numbers of the run
     use_timestamp: bool = True  # append @date-time to the tag, so that no trial overwrites another
     timestamp: str | None = None  # that date-time; None: now, or "" without use_timestamp
-    exp_root_dir: str = "outputs"  # where experiments lie
+    exp_root_dir: str = "outputs"  # parent folder of all experiments
 
     # Computed from the above, never set by hand.
     exp_dir: str = "outputs/default"
@@ -74,7 +74,7 @@ class ExperimentConfig:
     trial_dir: str = "outputs/default/exp"
     n_gpus: int = 1
 
-    resume: str | None = None  # checkpoint to go on from, Lightning's ckpt_path; None: start afresh
+    resume: str | None = None  # checkpoint to resume from, Lightning's ckpt_path; None: start afresh
 
     data_type: str = ""  # registered name of the data module
     data: dict = field(default_factory=dict)  # its config
@@ -88,7 +88,7 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not self.tag and not self.use_timestamp:
             raise OptionError.because(
-                "tag is empty and use_timestamp is false: set one, or trials overwrite each other"
+                "tag is empty and use_timestamp is false: set one of them, or trials overwrite each other"
             )
         if not 0 <= self.seed < 2**32:
             raise OptionError.because(f"seed: expected a number from 0 to {2**32 - 1}, got {self.seed}")
@@ -121,7 +121,7 @@ def escaped(value: Any) -> Any:
 
 
 def _override(argument: str) -> DictConfig:
-    """`key=value` as a config. A prompt is taken as it stands, unless all of it is one quoted YAML string."""
+    """`key=value` as a config. A prompt is taken literally, unless all of it is one quoted YAML string."""
     key, equals, value = argument.partition("=")
     if not equals:
         raise OptionError.because(f"expected an override of the form key=value, got {argument!r}")
@@ -137,16 +137,16 @@ def _override(argument: str) -> DictConfig:
 
 
 def load_config(*yamls: str, cli_args: list[str] | None = None, from_string: bool = False, **overrides) -> Any:
-    """Read an experiment, see `merge_config` and `resolve_config`."""
+    """Read an experiment; see `merge_config` and `resolve_config`."""
     return resolve_config(merge_config(*yamls, cli_args=cli_args, from_string=from_string, **overrides))
 
 
 def merge_config(
     *yamls: str | os.PathLike, cli_args: Sequence[str] | None = None, from_string: bool = False, **overrides
 ) -> DictConfig:
-    """YAML files (or strings) merged in order, then `key=value` arguments, then keyword overrides, whose strings are text.
+    """YAML files (or strings) merged in order, then `key=value` arguments, then keyword overrides (strings literal).
 
-    Interpolations stay as they are. Raises OptionError for a missing file or bad YAML.
+    Interpolations are not resolved. Raises OptionError for a missing file or bad YAML.
     """
     try:
         parts = [OmegaConf.create(text) if from_string else OmegaConf.load(user_path(text)) for text in yamls]
@@ -161,10 +161,10 @@ def merge_config(
 
 
 def resolve_config(merged: DictConfig) -> Any:
-    """An ExperimentConfig as a DictConfig, interpolations resolved; a `${` that is left is text, and escaped.
+    """An ExperimentConfig as a DictConfig with interpolations resolved; any remaining `${` is text, and escaped.
 
-    `merged` stays as it is. Raises OptionError for an interpolation that leads nowhere, for an unknown key, and for a name
-    or tag that would leave its folder.
+    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for an unknown key, and
+    for a name or tag that would lead out of its folder.
     """
     try:
         values = OmegaConf.to_container(merged, resolve=True)
@@ -182,13 +182,13 @@ def config_to_primitive(config: Any, resolve: bool = True) -> Any:
 
 
 def dump_config(path: str | os.PathLike, config: Any) -> None:
-    """Write a config as YAML, interpolations as they are."""
+    """Write a config as YAML, interpolations unresolved."""
     with atomic_write(path) as beside:
         OmegaConf.save(config=config, f=beside)
 
 
 def full_key(cfg: Any, key: str = "") -> str:
-    """Where a node, or its entry `key`, stands in the run's YAML as far as it knows: `system.geometry.radius`."""
+    """The full key of a node, or of its entry `key`, in the run's YAML as far as known: `system.geometry.radius`."""
     where = cfg._get_full_key(None) if isinstance(cfg, DictConfig) else ""
     return ".".join(part for part in (where, key) if part)
 
@@ -196,8 +196,8 @@ def full_key(cfg: Any, key: str = "") -> str:
 def parse_structured(fields: type, cfg: Any = None) -> Any:
     """Turn a piece of config (a dict or DictConfig) into the dataclass `fields`, as a typed DictConfig.
 
-    None means all defaults. A given dict or list replaces the default one whole. Raises ValueError for a key that the
-    dataclass lacks, a value of the wrong type, or a missing value, with the full key.
+    None means all defaults. A given dict or list replaces the default as a whole. Raises OptionError with the full key
+    for a key that the dataclass lacks, a value of the wrong type, or a missing value.
     """
     cfg = {} if cfg is None else cfg
     if not isinstance(cfg, dict | DictConfig):

@@ -1,6 +1,6 @@
-"""Exporters: what turns a trained field into files.
+"""Exporters: from a trained field to files.
 
-An exporter answers its call with a list of ExporterOutput; the system saves each through its own `save_<save_type>`.
+Calling an exporter returns a list of ExporterOutput; the system saves each through its own `save_<save_type>`.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Exporter(BaseObject):
     cfg: Config
 
     def configure(self, geometry: BaseModule, material: BaseModule, background: BaseModule) -> None:
-        self._parts = (geometry, material, background)  # private: the system already updates them
+        self._parts = (geometry, material, background)  # private: the system updates them already
 
     @property
     def geometry(self) -> BaseModule:
@@ -37,14 +37,14 @@ class Exporter(BaseObject):
 
     @property
     def material(self) -> BaseModule:
-        """What turns the field's features into colour."""
+        """The material that turns the field's features into colour."""
         return self._parts[1]
 
     @property
     def background(self) -> BaseModule:
-        """What lies behind the object."""
+        """The background behind the object."""
         return self._parts[2]
 
     def __call__(self) -> list[ExporterOutput]:
-        """Override: extract what there is to save."""
-        raise NotImplementedError(f"{type(self).__name__} exports nothing yet: implement __call__")
+        """Override: extract the outputs to save."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement __call__")

@@ -1,15 +1,15 @@
 """Multiresolution grid encoding in plain torch, with tiny-cuda-nn's arithmetic.
 
 Source: Müller et al. 2022, "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding", section 3 and
-appendix A; where the paper leaves a choice, tiny-cuda-nn's (its grid encoding).
+appendix A; where the paper leaves a choice open, we follow tiny-cuda-nn's grid encoding.
 
-Conventions. Positions lie in [0, 1]^D; what lies outside wraps as unsigned 32-bit integers do. Level l has
-    scale_l = base_resolution * per_level_scale^l - 1,     resolution_l = ceil(scale_l) + 1  vertices an axis,
-and a position falls at x * scale_l + 0.5: the half staggers the levels. Vertex (i, j, k) of a level whose vertices fit
-its table is entry i + j * R + k * R^2, otherwise entry i*1 xor j*2654435761 xor k*805459861, both modulo
-the table size, which is a multiple of eight. `params` is flat: level after level, entry after entry, feature after
-feature, so that a checkpoint of tiny-cuda-nn loads. The arithmetic is float32 without fused multiply-add, so an
-encoding differs from tiny-cuda-nn's by rounding only.
+Conventions. Positions lie in [0, 1]^D; positions outside wrap around as unsigned 32-bit integers do. Level l has
+    scale_l = base_resolution * per_level_scale^l - 1,     resolution_l = ceil(scale_l) + 1  vertices per axis,
+and a position x maps to x * scale_l + 0.5; the offset of a half staggers the levels. Vertex (i, j, k) is entry
+i + j * R + k * R^2 if the level's vertices fit into its table, otherwise entry i*1 xor j*2654435761 xor k*805459861,
+both modulo the table size, which is a multiple of eight. `params` is flat, ordered by level, entry and feature, so that
+tiny-cuda-nn checkpoints load. The arithmetic is float32 without fused multiply-add, so an encoding differs from
+tiny-cuda-nn's by rounding only.
 """
 
 import itertools
@@ -44,7 +44,7 @@ class GridLevel:
 def grid_levels(
     n_dims: int, n_levels: int, base_resolution: int, per_level_scale: float, log2_hashmap_size: int
 ) -> list[GridLevel]:
-    """Lay the levels out as tiny-cuda-nn does."""
+    """The layout of the levels, as in tiny-cuda-nn."""
     log2_scale = np.log2(np.float32(per_level_scale))
     levels, offset = [], 0
     for index in range(n_levels):
@@ -58,10 +58,10 @@ def grid_levels(
 
 
 class GridEncoding(nn.Module):
-    """Features interpolated in grids of rising resolution and set side by side.
+    """Features interpolated in grids of increasing resolution and concatenated.
 
     Config keys (tiny-cuda-nn's): `n_levels`, `n_features_per_level`, `log2_hashmap_size`, `base_resolution`,
-    `per_level_scale`; what is missing has tiny-cuda-nn's default. Of its interpolations there is Linear.
+    `per_level_scale`; missing keys have tiny-cuda-nn's defaults. Only Linear interpolation is implemented.
     """
 
     def __init__(self, n_input_dims: int, config: Mapping[str, Any]):

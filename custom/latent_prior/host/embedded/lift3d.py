@@ -1,4 +1,4 @@
-"""The frame of all systems that optimise a 3D field under 2D guidance: geometry, material, background, renderer."""
+"""Base of all systems that optimise a 3D field under 2D guidance: geometry, material, background, renderer."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from latent_prior.host.embedded.systems import BaseSystem
 
 
 class BaseLift3DSystem(BaseSystem):
-    """Builds the parts that the config names, exports through an exporter."""
+    """Builds the parts named in the config and exports through an exporter."""
 
     @dataclass
     class Config(BaseSystem.Config):
@@ -28,8 +28,8 @@ class BaseLift3DSystem(BaseSystem):
         guidance: dict = field(default_factory=dict)  # its config
         prompt_processor_type: str = ""  # registered name of the prompt processor; the subclass builds it
         prompt_processor: dict = field(default_factory=dict)  # its config
-        # Registered name of what exports. The default is threestudio's, so that parsed configs agree; here it does
-        # not exist and every config says what it wants.
+        # Registered name of the exporter. The default is threestudio's, so that parsed configs agree; it does not
+        # exist here, so every config has to set one.
         exporter_type: str = "mesh-exporter"
         exporter: dict = field(default_factory=dict)  # its config
 

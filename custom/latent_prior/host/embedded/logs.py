@@ -7,7 +7,7 @@ _logger = logging.getLogger("pytorch_lightning")
 
 
 def get_rank() -> int:
-    """This process's rank; LOCAL_RANK goes before SLURM_PROCID, which is set outside of SLURM's multiprocessing too."""
+    """This process's rank; LOCAL_RANK precedes SLURM_PROCID, which is set outside of SLURM's multiprocessing too."""
     for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         if variable in os.environ:
             return int(os.environ[variable])
@@ -20,15 +20,15 @@ def _log(level: int, message: str, *args) -> None:
 
 
 def debug(message: str, *args) -> None:
-    """Log a message that only `--verbose` shows."""
+    """Log a message that is shown only with `--verbose`."""
     _log(logging.DEBUG, message, *args)
 
 
 def info(message: str, *args) -> None:
-    """Log what a user wants to know."""
+    """Log a message for the user."""
     _log(logging.INFO, message, *args)
 
 
 def warn(message: str, *args) -> None:
-    """Log what a user should know but that does not stop the run."""
+    """Log a problem that does not stop the run."""
     _log(logging.WARNING, message, *args)

@@ -14,7 +14,7 @@ from latent_prior.host.embedded.registry import register
 
 @register("no-material")
 class NoMaterial(BaseModule):
-    """The activated features are the colour, whatever the light and the view."""
+    """The activated features are the colour, independent of light and view."""
 
     @dataclass
     class Config(BaseModule.Config):
@@ -24,21 +24,21 @@ class NoMaterial(BaseModule):
         color_activation: str = "sigmoid"
 
     cfg: Config
-    requires_normal = False  # what the renderer asks before it computes them
+    requires_normal = False  # the renderer computes normals only if this is set
 
     def configure(self) -> None:
         get_activation(self.cfg.color_activation, "system.material.color_activation")
 
     def forward(self, features: Float[Tensor, "*N Nf"], **kwargs) -> Float[Tensor, "*N Nc"]:
-        """The colour of each point; the renderer brings more keywords, which count for nothing here."""
+        """The colour of each point; further keywords from the renderer are ignored."""
         if features.shape[-1] != self.cfg.n_output_dims:
             raise OptionError(
                 "system.material.n_output_dims",
                 self.cfg.n_output_dims,
-                f"the {features.shape[-1]} features that the geometry gives (system.geometry.n_feature_dims)",
+                f"the {features.shape[-1]} features that the geometry returns (system.geometry.n_feature_dims)",
             )
         return get_activation(self.cfg.color_activation)(features)
 
     def export(self, features: Float[Tensor, "*N 3"], **kwargs) -> dict[str, Any]:
-        """What a mesh is coloured with: `albedo` (*N 3) in [0, 1]."""
+        """The colours for a mesh: `albedo` (*N 3) in [0, 1]."""
         return {"albedo": self(features).clamp(0, 1)}

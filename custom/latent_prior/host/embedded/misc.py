@@ -15,7 +15,7 @@ from latent_prior.host.embedded.logs import get_rank
 
 
 def get_device() -> torch.device:
-    """The device to compute on: $LATENT_PRIOR_DEVICE where set, else this rank's GPU if there is one, else the CPU."""
+    """The device to compute on: $LATENT_PRIOR_DEVICE if set, else this rank's GPU if there is one, else the CPU."""
     override = os.environ.get("LATENT_PRIOR_DEVICE")
     if override:
         try:
@@ -28,12 +28,12 @@ def get_device() -> torch.device:
 
 
 def find_last_path(path: str | None) -> str | None:
-    """Replace `LAST` in a path by the rest of the name of the newest trial (the last one in alphabetical order).
+    """Replace `LAST` in a path with the rest of the newest trial's name (the last one in alphabetical order).
 
     `outputs/mug/a_red_mug@LAST/ckpts/last.ckpt` becomes `outputs/mug/a_red_mug@20230807-123456/ckpts/last.ckpt`.
-    Spaces in the trial's name become underscores, as they do there, and ~ the home folder. None and a path without LAST,
-    or to what there is, come back as they are.
-    Raises OptionError when there is no such trial or the trial lacks the file.
+    Spaces in the trial's name become underscores, as in run folders, and ~ is expanded. None, a path without LAST, and
+    a path that exists are returned unchanged.
+    Raises OptionError if there is no such trial or the trial lacks the file.
     """
     if path is None:
         return None
@@ -60,21 +60,21 @@ def load_module_weights(
 ) -> tuple[dict[str, Tensor], int, int]:
     """Read the weights of a Lightning checkpoint: (state dict, epoch, global step).
 
-    ignore_modules: leave these modules out; map_location: as torch.load's. Only tensors and plain containers are read,
-    never code. Raises OptionError when the file is missing or is not a checkpoint.
+    ignore_modules: modules to leave out; map_location: as in torch.load. Only tensors and plain containers are read,
+    never code. Raises OptionError if the file is missing or is not a checkpoint.
     """
     path = str(user_path(path))
     if not os.path.isfile(path):
         raise OptionError.because(f"no checkpoint at {path!r}; expected a .ckpt file written by a training run")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file asks for
+    except pickle.UnpicklingError as error:  # torch's own message advises running the file's code
         raise OptionError.because(
-            f"{path!r} is no readable checkpoint: it holds more than tensors, or is cut off"
+            f"{path!r} is not a readable checkpoint: it holds more than tensors, or is truncated"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise OptionError.because(f"{path!r} is no readable checkpoint: {reason}") from error
+        raise OptionError.because(f"{path!r} is not a readable checkpoint: {reason}") from error
     keys = checkpoint if isinstance(checkpoint, dict) else ()
     missing = [key for key in ("state_dict", "epoch", "global_step") if key not in keys]
     if missing:

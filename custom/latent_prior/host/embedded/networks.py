@@ -4,8 +4,8 @@
     HashGrid, or Grid with `type: Hash`   a multiresolution grid, see hash_grid.py
     SphericalHarmonics (with `degree`)    directions given as (d + 1) / 2
     VanillaMLP                            linear layers without bias, ReLU between
-Inputs lie in [0, 1]. Parameter names are threestudio's, so that a state dict fits either host. tiny-cuda-nn computes
-the first two groups where it is installed and a GPU is present; elsewhere plain torch does, on any device.
+Inputs lie in [0, 1]. Parameter names are threestudio's, so that a state dict loads on either host. The first two groups
+use tiny-cuda-nn if it is installed and a GPU is present, otherwise plain torch on any device.
 """
 
 import functools
@@ -44,7 +44,7 @@ class SphericalHarmonics(nn.Module):
         if n_input_dims != 3 or not 1 <= self.degree <= 4:
             raise OptionError("dir_encoding_config.degree", self.degree, f"1 to 4, with 3 inputs (here {n_input_dims})")
         self.n_input_dims, self.n_output_dims = 3, self.degree**2
-        # tiny-cuda-nn keeps an empty tensor under this name; with it, checkpoints fit both ways
+        # tiny-cuda-nn has an empty tensor of this name; with it, checkpoints are compatible in both directions
         self.register_buffer("params", torch.zeros(0))
 
     def forward(self, x: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N F"]:
@@ -64,7 +64,7 @@ class SphericalHarmonics(nn.Module):
 
 
 class TcnnEncoding(nn.Module):
-    """An encoding that tiny-cuda-nn knows: its own kernels with a GPU, else ours in plain torch."""
+    """An encoding that tiny-cuda-nn supports: its kernels on a GPU, else ours in plain torch."""
 
     def __init__(self, n_input_dims: int, config: Mapping[str, Any]):
         super().__init__()
@@ -92,7 +92,7 @@ class TcnnEncoding(nn.Module):
 
 
 class CompositeEncoding(nn.Module):
-    """An encoding, with the coordinates mapped to [-1, 1] before it when `include_xyz` is set."""
+    """An encoding, preceded by the coordinates mapped to [-1, 1] if `include_xyz` is set."""
 
     def __init__(self, encoding: nn.Module, include_xyz: bool = False):
         super().__init__()
@@ -106,7 +106,7 @@ class CompositeEncoding(nn.Module):
 
 
 class VanillaMLP(nn.Module):
-    """Linear layers without bias, ReLU between them, `output_activation` last; in full precision under autocast too.
+    """Linear layers without bias, ReLU between them, `output_activation` last; in full precision even under autocast.
 
     Config keys: `n_neurons`, `n_hidden_layers`, `output_activation`; `activation` may be given, but only as ReLU.
     """
@@ -114,7 +114,7 @@ class VanillaMLP(nn.Module):
     def __init__(self, dim_in: int, dim_out: int, config: Mapping[str, Any]):
         super().__init__()
         if str(config.get("activation", "ReLU")).lower() != "relu":
-            raise OptionError("mlp_network_config.activation", config["activation"], "ReLU, which VanillaMLP has alone")
+            raise OptionError("mlp_network_config.activation", config["activation"], "ReLU, the only one of VanillaMLP")
         widths = [dim_in] + [int(config["n_neurons"])] * int(config["n_hidden_layers"])
         layers: list[nn.Module] = []
         for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
@@ -136,7 +136,7 @@ def get_encoding(n_input_dims: int, config: Mapping[str, Any] | DictConfig) -> C
     """The encoding that `config["otype"]` names; `include_xyz: true` adds the coordinates themselves.
 
     Raises:
-        OptionError: an unknown otype, a key that is missing, or a value that is of no use.
+        OptionError: an unknown otype, a missing key, or an invalid value.
     """
     config = _plain(config)
     with _keys_of("pos_encoding_config or dir_encoding_config"):
@@ -148,7 +148,7 @@ def get_mlp(n_input_dims: int, n_output_dims: int, config: Mapping[str, Any] | D
     """The network that `config["otype"]` names: VanillaMLP.
 
     Raises:
-        OptionError: an unknown otype; tiny-cuda-nn's fused networks exist only in threestudio itself. Or as above.
+        OptionError: as above, or an unknown otype; tiny-cuda-nn's fused networks exist only in threestudio itself.
     """
     config = _plain(config)
     with _keys_of("mlp_network_config"):

@@ -41,7 +41,7 @@ def _named(library: Any, name: str, base: type, key: str) -> type:
 
 
 def _plain(args: DictConfig | None, key: str) -> dict[str, Any]:
-    """Arguments as plain Python: they end up in checkpoints, which may hold no OmegaConf objects."""
+    """Arguments as plain Python: they end up in checkpoints, which must not contain OmegaConf objects."""
     if args is not None and not isinstance(args, DictConfig):
         raise OptionError(key, args, "a mapping of arguments")
     return OmegaConf.to_container(args, resolve=True) if args else {}
@@ -58,10 +58,10 @@ def _build(cls: type, first: Any, config: DictConfig) -> Any:
 
 
 def parse_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser of `config`: {name, args, params}.
+    """Build the optimiser from `config`: {name, args, params}.
 
     name: a class of torch.optim; args: its arguments; params, optional: {module name: arguments of its own}, e.g.
-    {geometry.encoding: {lr: 0.01}}. Without params it optimises everything; with it, only what is named.
+    {geometry.encoding: {lr: 0.01}}. Without params it optimises all parameters; with it, only the named modules.
     """
     config = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     if not config.get("name"):
@@ -82,10 +82,10 @@ def parse_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimiz
 
 
 def parse_scheduler(config: DictConfig, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Build the schedule of `config` as Lightning takes it: {"scheduler": ..., "interval": "step" | "epoch"}.
+    """Build the schedule from `config` in Lightning's form: {"scheduler": ..., "interval": "step" | "epoch"}.
 
     {name, args, interval}: a class of torch.optim.lr_scheduler. {name: SequentialLR, schedulers: [...], milestones:
-    [...], interval} is made of others.
+    [...], interval} combines others.
     """
     config = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     interval = config.get("interval", "epoch")

@@ -1,6 +1,6 @@
-"""Arrays of numbers as 8-bit RGB pictures: colour, grey, and rows of such panels.
+"""Arrays as 8-bit RGB pictures: colour, grey, and rows of such panels.
 
-Pictures are uint8 arrays of shape h x w x 3. Values are cut down to whole numbers, not rounded, as threestudio does.
+Pictures are uint8 arrays of shape h x w x 3. Values are truncated to integers, not rounded, as in threestudio.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def rgb_picture(img: Any, data_format: str = "HWC") -> np.ndarray:
 
 
 def grayscale_picture(img: Any, data_range: tuple[float, float], cmap: str | None = None) -> np.ndarray:
-    """A map of numbers, h w, as shades of grey from black at data_range[0] to white at data_range[1]."""
+    """A map of values, h w, as shades of grey from black at data_range[0] to white at data_range[1]."""
     if img.ndim != 2 or cmap is not None:
         raise ValueError(f"expected a map as h w and cmap None, got shape {tuple(img.shape)} and {cmap!r}")
     return np.repeat((_unit(img, data_range) * 255.0).astype(np.uint8)[..., None], 3, axis=2)
@@ -44,7 +44,7 @@ _KINDS = {"rgb": rgb_picture, "grayscale": grayscale_picture}
 def grid_picture(panels: Sequence[Mapping[str, Any]], align: int) -> np.ndarray:
     """Panels side by side, each resized (bilinear) to align x align.
 
-    A panel is {"type": "rgb" | "grayscale", "img": ..., "kwargs": {...}}, the kwargs being those of `rgb_picture` or
+    A panel is {"type": "rgb" | "grayscale", "img": ..., "kwargs": {...}}, with the kwargs of `rgb_picture` or
     `grayscale_picture`.
     """
     pictures = [Image.fromarray(_KINDS[panel["type"]](panel["img"], **panel["kwargs"])) for panel in panels]

@@ -1,7 +1,7 @@
-"""The embeddings of a prompt, picked by camera.
+"""The embeddings of a prompt, selected by camera.
 
-Rows come conditional first, then unconditional: [cond B, uncond B], and for Perp-Neg [positive B, uncond B, negatives
-2B (both of the first camera, both of the second, ...)]. Angles are in degrees.
+Conditional rows come first, then unconditional ones: [cond B, uncond B], and for Perp-Neg [positive B, uncond B,
+negatives 2B (both of the first camera, both of the second, ...)]. Angles are in degrees.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ _Condition = Callable[[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"
 
 
 def shift_azimuth_deg(azimuth: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The same angles in [-180, 180)."""
+    """Angles wrapped to [-180, 180)."""
     return (azimuth + 180) % 360 - 180
 
 
@@ -28,7 +28,7 @@ def exponential_decay(a: float, b: float, c: float, r: Float[Tensor, "..."]) -> 
 
 @dataclass(frozen=True)
 class DirectionConfig:
-    """A view direction: how it words the prompts, and which cameras (elevation, azimuth, distance) belong to it."""
+    """A view direction: its wording of the prompts, and the cameras (elevation, azimuth, distance) it applies to."""
 
     name: str
     prompt: Callable[[str], str]
@@ -57,7 +57,7 @@ class PromptProcessorOutput:
     def direction_index(
         self, elevation: Float[Tensor, "B"], azimuth: Float[Tensor, "B"], camera_distances: Float[Tensor, "B"]
     ) -> Int[Tensor, "B"]:
-        """The index of each camera's direction; the last direction that claims a camera has it."""
+        """The index of each camera's direction; the last direction that applies to a camera wins."""
         index = torch.zeros_like(elevation, dtype=torch.long)
         for direction in self.directions:
             index[direction.condition(elevation, azimuth, camera_distances)] = self.direction2idx[direction.name]
@@ -88,8 +88,8 @@ class PromptProcessorOutput:
     ) -> tuple[Float[Tensor, "BBBB L D"], Float[Tensor, "B 2"]]:
         """Embeddings and weights for Perp-Neg (Armandpour et al. 2023, sec. 4), 4B rows and B x 2 weights (<= 0).
 
-        The positive embedding is interpolated between the two nearest of front, side and back; those views a camera
-        should not show are its negatives. Overhead cameras get the overhead prompt and two negatives of weight 0.
+        The positive embedding is interpolated between the two nearest of front, side and back; the negatives are the
+        views that the camera should not show. Overhead cameras get the overhead prompt and two negatives of weight 0.
         """
         if not view_dependent_prompting:
             raise OptionError.because(

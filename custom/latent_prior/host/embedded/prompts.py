@@ -1,7 +1,7 @@
-"""Prompts and their embeddings, by view: a camera at the back asks for "..., back view".
+"""Prompts and their embeddings by view: a camera at the back gets "..., back view".
 
-The directions are side (everywhere else), front, back and overhead, later ones in this order taking precedence; angles
-are in degrees, azimuth 0 is the front.
+The directions are side (everywhere else), front, back and overhead; later ones take precedence. Angles are in degrees;
+azimuth 0 is the front.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ __all__ = ["PromptProcessor", "PromptProcessorOutput"]
 
 
 class PromptProcessor(BaseObject):
-    """Base of all prompt processors; a subclass embeds the prompts and hands the embeddings on."""
+    """Base of all prompt processors; a subclass computes the embeddings of the prompts."""
 
     @dataclass
     class Config(BaseObject.Config):
         prompt: str = "a hamburger"  # what to make
 
-        # Prompts for one direction each; None: the prompt with the direction's words.
+        # Prompts for single directions; None: the prompt with the direction's words added.
         prompt_front: str | None = None
         prompt_side: str | None = None
         prompt_back: str | None = None
         prompt_overhead: str | None = None
 
-        negative_prompt: str = ""  # what guidance leads away from; empty: the unconditional embedding
+        negative_prompt: str = ""  # what guidance moves away from; empty: the unconditional embedding
         pretrained_model_name_or_path: str = "runwayml/stable-diffusion-v1-5"  # checkpoint with the text encoder
         overhead_threshold: float = 60.0  # overhead from this elevation on, degrees
         front_threshold: float = 45.0  # front within this azimuth on either side of 0, degrees
@@ -42,7 +42,7 @@ class PromptProcessor(BaseObject):
 
         # Perp-Neg (Armandpour et al. 2023): negative prompts of the neighbouring views, each weighted by a decay
         # f(r) = a exp(-b r) + c over the interpolation r between two views, given as [a, b, c].
-        use_perp_neg: bool = False  # guidance asks for these instead of one prompt per direction
+        use_perp_neg: bool = False  # use these instead of one prompt per direction
         perp_neg_f_sb: tuple[float, float, float] = (1, 0.5, -0.606)  # side, when between side and back
         perp_neg_f_fsb: tuple[float, float, float] = (1, 0.5, +0.967)  # front, when between side and back
         perp_neg_f_fs: tuple[float, float, float] = (4, 0.5, -2.426)  # front, when between front and side
@@ -92,10 +92,10 @@ class PromptProcessor(BaseObject):
         ]
 
     def preprocess_prompt(self, prompt: str) -> str:
-        """The prompt itself. Raises OptionError where it asks for threestudio's prompt library, which is not here."""
+        """The prompt itself. Raises OptionError if it refers to threestudio's prompt library, which is not included."""
         if prompt.startswith("lib:"):
             raise OptionError.because(
-                f"the prompt library is threestudio's; write the prompt out instead of {prompt!r}",
+                f"the prompt library is threestudio's; write out the prompt instead of {prompt!r}",
                 full_key(self.cfg, "prompt"),
             )
         return prompt
@@ -109,14 +109,14 @@ class PromptProcessor(BaseObject):
         raise NotImplementedError
 
     def load_text_embeddings(self) -> None:
-        """Collect the embeddings by what they are for."""
+        """Load all embeddings and group them by use."""
         self.text_embeddings = self.load_from_cache(self.prompt)[None]
         self.uncond_text_embeddings = self.load_from_cache(self.negative_prompt)[None]
         self.text_embeddings_vd = torch.stack([self.load_from_cache(prompt) for prompt in self.prompts_vd])
         self.uncond_text_embeddings_vd = torch.stack([self.load_from_cache(p) for p in self.negative_prompts_vd])
 
     def __call__(self) -> PromptProcessorOutput:
-        """What guidance needs of the prompts."""
+        """The embeddings in the form that guidance needs."""
         return PromptProcessorOutput(
             text_embeddings=self.text_embeddings,
             uncond_text_embeddings=self.uncond_text_embeddings,

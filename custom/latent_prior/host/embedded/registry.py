@@ -1,6 +1,6 @@
-"""The embedded host's table of types: what a config names in `*_type` against the class that stands for it.
+"""The embedded host's registry: from the names in a config's `*_type` keys to classes.
 
-A name is registered once. `find("main:sub,sub2")` mixes classes as threestudio does: the answer inherits from sub, then
+A name is registered once. `find("main:sub,sub2")` mixes classes as threestudio does: the result inherits from sub, then
 sub2, then main, so that the first mix-in overrides the others.
 """
 
@@ -19,7 +19,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def register(name: str) -> Callable[[type], type]:
-    """Class decorator that files a class under `name`; raises ValueError when the name is taken."""
+    """Class decorator that registers a class as `name`; raises ValueError if the name is taken."""
 
     def decorator(cls: type) -> type:
         if name in __modules__:
@@ -35,9 +35,9 @@ def register(name: str) -> Callable[[type], type]:
 
 
 def lookup(modules: Mapping[str, type], name: str, key: str = "") -> type:
-    """The class that `modules` holds under `name`, or the mix that a `main:sub,sub2` name asks for.
+    """The class registered in `modules` as `name`, or the mix given by a `main:sub,sub2` name.
 
-    `key` is the config key the name came from; it is only used in the message of the OptionError for an unknown name.
+    `key` is the config key that the name came from, for the message of the OptionError for an unknown name.
     """
     where = f"{key}: " if key else ""
     main, _, subs = str(name).partition(":")

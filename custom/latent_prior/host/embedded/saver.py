@@ -1,4 +1,4 @@
-"""What a system writes into its run's `save` folder: pictures, videos and files."""
+"""Writing to a run's `save` folder: pictures, videos and files."""
 
 import os
 import re
@@ -17,33 +17,33 @@ from latent_prior.host.embedded import pictures
 
 
 class SaverMixin:
-    """Methods `save_*` of a system, as far as our systems use them; names are relative to the save folder.
+    """The `save_*` methods that our systems use; names are relative to the save folder.
 
-    Each returns the path it wrote. `name` and `step`, where taken, also send the picture to Weights & Biases when that
-    is on.
+    Each returns the path it wrote. With `name` and `step`, where accepted, the picture is also sent to Weights & Biases
+    if that is on.
     """
 
     _save_dir: str | None = None
     _wandb_logger: WandbLogger | None = None
 
     def set_save_dir(self, save_dir: str | os.PathLike) -> None:
-        """Say where to save; made when the first file is."""
+        """Set the save folder; it is created with the first file."""
         self._save_dir = str(save_dir)
 
     def get_save_dir(self) -> str:
-        """The save folder, once it is set."""
+        """The save folder. Raises ValueError if it is not set."""
         if self._save_dir is None:
-            raise ValueError("nowhere to save: call system.set_save_dir(folder) first")
+            raise ValueError("no save folder: call system.set_save_dir(folder) first")
         return self._save_dir
 
     def get_save_path(self, filename: str) -> str:
-        """The path of a file in the save folder, its folder made."""
+        """The path of a file in the save folder; creates its folder."""
         path = os.path.join(self.get_save_dir(), filename)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 
     def create_loggers(self, cfg_loggers: DictConfig) -> None:
-        """Turn on Weights & Biases where the config says {wandb: {enable: true, project: ..., name: ...}}."""
+        """Turn on Weights & Biases if the config has {wandb: {enable: true, project: ..., name: ...}}."""
         wandb_cfg = cfg_loggers.get("wandb")
         if wandb_cfg is None or not wandb_cfg.get("enable", False):
             return
@@ -98,8 +98,8 @@ class SaverMixin:
     ) -> str:
         r"""Join the images of a folder into a video.
 
-        img_dir: relative to the save folder; matcher: regular expression of the files' names whose first group is the
-        frame's number, e.g. r"(\d+)\.png".
+        img_dir: relative to the save folder; matcher: regular expression for the file names whose first group is the
+        frame number, e.g. r"(\d+)\.png".
         """
         folder = os.path.join(self.get_save_dir(), img_dir)
         found = [(match, entry) for entry in os.listdir(folder) if (match := re.search(matcher, entry))]
@@ -108,7 +108,7 @@ class SaverMixin:
         names = [entry for _, entry in sorted(found, key=lambda pair: int(pair[0].group(1)))]
         frames = [np.asarray(Image.open(os.path.join(folder, entry)).convert("RGB")) for entry in names]
         path = self.get_save_path(filename if filename.endswith(".mp4") else f"{filename}.mp4")
-        # H.264 with 4:2:0 colour wants even sides; odd ones get a repeated last row or column
+        # H.264 with 4:2:0 colour needs even sides; for odd ones the last row or column is repeated
         pad = [(0, side % 2) for side in frames[0].shape[:2]] + [(0, 0)]
         with atomic_write(path) as beside:
             imageio.mimsave(beside, [np.pad(frame, pad, mode="edge") for frame in frames], fps=fps, macro_block_size=1)

@@ -5,8 +5,8 @@ A value is one of
     [v0, v1, end]                from v0 at 0 to v1 at `end`;
     [start, v0, v1, end]         v0 until `start`, then to v1 at `end`, v1 from there on;
     [start, v0, v1, e1, v2, e2, ...]   piecewise: v1 reached at e1, v2 at e2, and so on.
-An int end counts optimiser steps, a float end counts epochs. Two habits of threestudio are kept, so that one YAML means
-the same on either host: the piece is always chosen by the step, and a piece's start counts in its end's unit.
+An int end counts optimiser steps, a float end counts epochs. Two conventions of threestudio are kept, so that a YAML
+means the same on either host: the piece is always chosen by the step, and a piece's start is in the unit of its end.
 """
 
 import math
@@ -26,14 +26,14 @@ def _segments(value: Any) -> list:
     elif isinstance(value, tuple):
         value = list(value)
     if not isinstance(value, list):
-        raise OptionError.because(f"a scheduled scalar is a number or a list of numbers, not {value!r}")
+        raise OptionError.because(f"a scheduled scalar must be a number or a list of numbers, not {value!r}")
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in value):
-        raise OptionError.because(f"a scheduled scalar holds numbers only, got {value!r}")
+        raise OptionError.because(f"a scheduled scalar may contain numbers only, got {value!r}")
     if len(value) == 3:
         value = [0, *value]
     if len(value) < 4 or len(value) % 2:
         raise OptionError.because(
-            "a scheduled scalar is [v0, v1, end], [start, v0, v1, end] or [start, v0, v1, e1, v2, e2, ...], "
+            "a scheduled scalar must be [v0, v1, end], [start, v0, v1, end] or [start, v0, v1, e1, v2, e2, ...], "
             f"got {value!r}"
         )
     return value
@@ -44,7 +44,7 @@ def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -
 
     value: number or schedule (see the module's docstring); epoch, global_step: the moment;
     interpolation: 'linear', or 'exp' (linear in the logarithm; needs positive values).
-    Raises ValueError for a malformed schedule or an unknown interpolation.
+    Raises OptionError for a malformed schedule or an unknown interpolation.
     """
     if interpolation not in ("linear", "exp"):
         raise OptionError.because(f"interpolation must be 'linear' or 'exp', got {interpolation!r}")
@@ -66,7 +66,7 @@ def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -
 
 
 def knot_values(value: Any) -> list[float]:
-    """The values that a scheduled scalar takes at its knots; those between lie between them. Raises ValueError as `C`."""
+    """The values of a scheduled scalar at its knots; all others lie between them. Raises OptionError as `C` does."""
     if isinstance(value, int | float):
         return [value]
     schedule = _segments(value)
@@ -74,13 +74,13 @@ def knot_values(value: Any) -> list[float]:
 
 
 def C_max(value: Any) -> float:
-    """The largest value a scheduled scalar ever takes; tells whether a loss is in use at all."""
+    """The largest value a scheduled scalar ever takes; shows whether a loss is used at all."""
     return max(knot_values(value))
 
 
 def knots(values: Iterable[Any]) -> Iterator[tuple[int, int]]:
-    """Moments (epoch, step) between which each of `values`, numbers or schedules, is linear: what holds of linear
-    conditions at all of them holds throughout. A jump counts twice, just before and after. Raises ValueError as `C`.
+    """Moments (epoch, step) between which each of `values`, numbers or schedules, is linear: a linear condition that
+    holds at all of them holds throughout. A jump counts twice, just before and after. Raises OptionError as `C` does.
     """
     epochs, steps = {0}, {0}
     for value in values:

@@ -1,4 +1,4 @@
-"""Systems: what Lightning trains. BaseSystem is the frame; BaseLift3DSystem holds a field and what renders it."""
+"""Systems: what Lightning trains. BaseSystem is the common base; BaseLift3DSystem adds a field and its renderer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ from latent_prior.host.embedded.scalars import C
 
 
 class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
-    """Optimiser, schedules, checkpoints, and the round of updates before and after every batch.
+    """Optimiser, schedules, checkpoints, and the updates before and after every batch.
 
-    resumed: training goes on from a checkpoint, whose weights Lightning loads after construction.
+    resumed: training continues from a checkpoint, whose weights Lightning loads after construction.
     """
 
     @dataclass
@@ -28,7 +28,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         loss: dict = field(default_factory=dict)  # weights of the loss terms, {lambda_X: number or schedule}
         optimizer: dict = field(default_factory=dict)  # {name, args, params}, see optimizers.py
         scheduler: dict | None = None  # {name, args, interval}, see optimizers.py; None: a constant learning rate
-        weights: str | None = None  # checkpoint to take weights from (not strictly); None: start afresh
+        weights: str | None = None  # checkpoint to load weights from (non-strict); None: start afresh
         weights_ignore_modules: list[str] | None = None  # modules of that checkpoint to leave out; None: none
 
     cfg: Config
@@ -38,7 +38,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         self.cfg = parse_structured(self.Config, cfg)
         self._save_dir: str | None = None
         self._resumed = resumed
-        self._eval_moment: tuple[int, int] | None = None  # (epoch, step) of a checkpoint that is evaluated only
+        self._eval_moment: tuple[int, int] | None = None  # (epoch, step) of a checkpoint that is only evaluated
         self.create_loggers(self.cfg.loggers)
         self.configure()
         if self.cfg.weights is not None:
@@ -46,7 +46,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         self.post_configure()
 
     def load_weights(self, weights: str, ignore_modules: Sequence[str] | None = None) -> None:
-        """Take over what a checkpoint has for us, its moment of training included."""
+        """Load a checkpoint's weights for the modules that exist here, and its moment of training."""
         key = full_key(self.cfg, "weights")
         try:
             state, epoch, global_step = load_module_weights(weights, list(ignore_modules or ()))
@@ -63,24 +63,24 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
 
     @property
     def resumed(self) -> bool:
-        """Whether training goes on from a checkpoint."""
+        """Whether training continues from a checkpoint."""
         return self._resumed
 
     @property
     def true_global_step(self) -> int:
-        """The optimiser steps behind the weights as they are."""
+        """The number of optimiser steps that the current weights have had."""
         return self._eval_moment[1] if self._eval_moment is not None else self.global_step
 
     @property
     def true_current_epoch(self) -> int:
-        """The epoch behind the weights as they are."""
+        """The epoch of the current weights."""
         return self._eval_moment[0] if self._eval_moment is not None else self.current_epoch
 
     def configure(self) -> None:
         """Override: build the parts."""
 
     def post_configure(self) -> None:
-        """Override: what has to wait until `weights` are loaded."""
+        """Override: work that has to wait until `weights` are loaded."""
 
     def C(self, value: Any) -> float:
         """A scheduled scalar at the current moment."""
@@ -93,7 +93,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         return {"optimizer": optimizer, "lr_scheduler": parse_scheduler(self.cfg.scheduler, optimizer)}
 
     def preprocess_data(self, batch: dict, stage: str) -> None:
-        """Override: change a batch in place; stage is train, validation, test or predict."""
+        """Override: modify a batch in place; stage is train, validation, test or predict."""
 
     def _before_batch(self, batch: Any, stage: str, loader: Any) -> None:
         self.preprocess_data(batch, stage)
@@ -143,5 +143,5 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         raise NotImplementedError(f"{type(self).__name__} has no test_step")
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
-        """Override: what happens per test view on export."""
+        """Override: work done per test view on export."""
         raise NotImplementedError(f"{type(self).__name__} has no predict_step")

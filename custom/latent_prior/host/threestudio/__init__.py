@@ -1,8 +1,8 @@
-"""Bringing threestudio in: from where it lies, on a CPU too.
+"""Importing threestudio from its checkout, also on a CPU.
 
-On a machine without its CUDA packages threestudio is imported over stand-ins (stand_ins.py), its `get_device` answers
-the CPU, and the encodings that it takes from tiny-cuda-nn are ours in plain torch. Nothing is changed where a GPU and
-the packages are there.
+On a machine without its CUDA packages, threestudio is imported with stand-ins (stand_ins.py), its `get_device` returns
+the CPU, and the encodings it takes from tiny-cuda-nn are replaced with ours in plain torch. Where a GPU and the
+packages are present, nothing is changed.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from latent_prior import OptionError
 from latent_prior.host.threestudio import stand_ins
 
 ROOT_VARIABLE = "THREESTUDIO_ROOT"
-NEEDED = ("cv2",)  # of the packages that may have stand-ins, those that every run reaches
+NEEDED = ("cv2",)  # packages that may have stand-ins but that every run uses
 
 _absent: tuple[str, ...] = ()
 
@@ -30,17 +30,17 @@ def root() -> str | None:
 
 
 def is_there() -> bool:
-    """Whether a threestudio could be imported: loaded already, named by THREESTUDIO_ROOT, or installed."""
+    """Whether threestudio could be imported: already loaded, named by THREESTUDIO_ROOT, or installed."""
     if "threestudio" in sys.modules or root():
         return True
     spec = importlib.util.find_spec("threestudio")
-    return spec is not None and spec.origin is not None  # without an origin it is some folder of that name
+    return spec is not None and spec.origin is not None  # without an origin it is just a folder of that name
 
 
 def bring_in() -> tuple[str, ...]:
     """Import threestudio; returns the packages that got a stand-in.
 
-    Raises OptionError where it is not found or cannot be imported; nothing half-imported is left behind.
+    Raises OptionError if it is not found or cannot be imported; nothing half-imported is left behind.
     """
     global _absent
     if "threestudio" in sys.modules:
@@ -62,8 +62,8 @@ def bring_in() -> tuple[str, ...]:
             importlib.import_module("threestudio")
         for package in sorted(set(NEEDED) & set(absent)):
             raise stand_ins.MissingPackage(stand_ins.message(package))
-    except Exception as error:  # tinycudann, for one, raises OSError where there is no GPU
-        for name in set(sys.modules) - before:  # half of threestudio would pass for all of it the next time
+    except Exception as error:  # tinycudann, for example, raises OSError without a GPU
+        for name in set(sys.modules) - before:  # a second import would take the half-imported threestudio for all of it
             if name.split(".")[0] in ("threestudio", "extern"):
                 del sys.modules[name]
         if folder is not None:
@@ -80,7 +80,7 @@ def bring_in() -> tuple[str, ...]:
 
 
 def _on_the_cpu() -> None:
-    """threestudio's `get_device` answers cuda, whatever there is; every module that has it gets one that looks."""
+    """threestudio's `get_device` always returns cuda; replace it in every module that has it by one that checks."""
     from latent_prior.host.embedded.misc import get_device
 
     for name, module in list(sys.modules.items()):
@@ -89,7 +89,7 @@ def _on_the_cpu() -> None:
 
 
 def _encodings_in_plain_torch() -> None:
-    """Give the stand-in for tinycudann an `Encoding`: grids and spherical harmonics, with its arithmetic."""
+    """Give the stand-in for tinycudann an `Encoding`: grids and spherical harmonics, with the same arithmetic."""
     import torch
 
     from latent_prior.host.embedded.misc import get_device
@@ -97,14 +97,14 @@ def _encodings_in_plain_torch() -> None:
 
     networks = sys.modules["threestudio.models.networks"]
     networks.tcnn.Encoding = lambda n_input_dims, config, **kwargs: TcnnEncoding(n_input_dims, dict(config))
-    networks.get_rank = lambda: str(get_device())  # it is asked for a place to make them, and their masks, on
+    networks.get_rank = lambda: str(get_device())  # used as the device of the encodings and their masks
     if get_device().type == "cpu":
         no_change = _Changed(torch.cuda, device=lambda device: contextlib.nullcontext())
         networks.torch = _Changed(torch, cuda=no_change)
 
 
 class _Changed(ModuleType):
-    """A module as one other module is to see it: some of its names changed."""
+    """A module as another module should see it: with some names replaced."""
 
     def __init__(self, module: ModuleType, **names: Any):
         super().__init__(module.__name__)
@@ -115,8 +115,8 @@ class _Changed(ModuleType):
 
 
 def refusal(error: BaseException) -> OptionError | None:
-    """What threestudio refuses, as an OptionError: a config key, which is a TypeError of the dataclass it would belong
-    to, or the use of a package that is not installed."""
+    """An error of threestudio about user input, as an OptionError: an unknown config key, which is a TypeError of the
+    dataclass it would belong to, or the use of a package that is not installed."""
     if isinstance(error, stand_ins.MissingPackage):
         return OptionError.because(str(error))
     found = re.search(r"(?:(\w+)\.)?\w+\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))

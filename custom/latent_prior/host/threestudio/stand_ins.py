@@ -1,9 +1,9 @@
-"""Stand-ins for packages that threestudio imports at its top and that a machine without CUDA lacks.
+"""Stand-ins for packages that threestudio imports at module level and that a machine without CUDA lacks.
 
-A stand-in can be imported and its names can be bound, and that is all: calling one, or making an instance or a subclass,
-raises MissingPackage with the package, what threestudio needs it for, and the command that installs it. They answer
-only imports written in threestudio's own files, and only where no finder knows the package; so what is installed is
-never replaced, and no other library takes a stand-in for the package.
+A stand-in can only be imported and its names bound: calling one, or making an instance or a subclass, raises
+MissingPackage with the package, what threestudio needs it for, and the command that installs it. Stand-ins serve only
+imports in threestudio's own files, and only if no finder knows the package; so installed packages are never replaced,
+and no other library mistakes a stand-in for the package.
 """
 
 import importlib.abc
@@ -17,12 +17,12 @@ from typing import Any
 
 
 class MissingPackage(ImportError):
-    """Something of a package that is not installed was used."""
+    """A package that is not installed was used."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """What threestudio imports: what for, how to get it, and calls that have nothing to do where it is absent."""
+    """A package that threestudio imports: its use, how to install it, and calls that do nothing if it is missing."""
 
     feature: str
     install: str
@@ -60,13 +60,13 @@ PACKAGES = {
 
 
 class _StandIn:
-    """Any name of a package that is absent."""
+    """Any name in a missing package."""
 
     def __init__(self, path: str):
         self.__dict__["_path"] = path
 
     def __getattr__(self, name: str) -> "_StandIn":
-        if name.startswith("__"):  # what Python itself asks for: not there, as on any object
+        if name.startswith("__"):  # looked up by Python itself: missing, as on any object
             raise AttributeError(name)
         return _StandIn(f"{self._path}.{name}")
 
@@ -90,14 +90,14 @@ class _StandInModule(ModuleType):
 
 
 def message(path: str) -> str:
-    """One line on a name, such as `nvdiffrast.torch.RasterizeGLContext`, of a package that is absent."""
+    """One line about a name in a missing package, such as `nvdiffrast.torch.RasterizeGLContext`."""
     package = path.split(".")[0]
     known = PACKAGES[package]
-    return f"{path} was used, and {package} is not installed; threestudio needs it for {known.feature}. {known.install}"
+    return f"{path} was used, but {package} is not installed; threestudio needs it for {known.feature}. {known.install}"
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a stand-in when everybody else has found nothing, for an import statement in one of threestudio's files."""
+    """Finds a stand-in when no other finder has the module, for an import statement in one of threestudio's files."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name.split(".")[0] in PACKAGES and _asked_by_threestudio():
@@ -112,7 +112,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _asked_by_threestudio() -> bool:
-    """Whether the import that is going on was written in one of threestudio's files: the caller of importlib's frames."""
+    """Whether the current import statement is in one of threestudio's files: the caller of importlib's frames."""
     frame, inside = sys._getframe(1), False
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
@@ -125,10 +125,10 @@ def _asked_by_threestudio() -> bool:
 
 @contextmanager
 def installed() -> Iterator[list[str]]:
-    """While importing threestudio: stand-ins for what is absent; yields the list of packages that got one.
+    """Provide stand-ins for missing packages while importing threestudio; yields the list of packages that got one.
 
-    Afterwards they are gone from `sys.modules`, where other libraries would find them, and a later import of an absent
-    package fails as it always does.
+    Afterwards they are removed from `sys.modules`, where other libraries would find them, and a later import of a
+    missing package fails as usual.
     """
     finder, names = _Finder(), []
     sys.meta_path.append(finder)

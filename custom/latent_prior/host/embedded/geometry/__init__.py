@@ -1,4 +1,4 @@
-"""Fields: density and features at points of space."""
+"""Fields: density and features at points in space."""
 
 from latent_prior.host.embedded.geometry.base import BaseGeometry
 from latent_prior.host.embedded.geometry.implicit_volume import ImplicitVolume

@@ -1,7 +1,7 @@
-"""What the fields share: the bounding box, isosurface settings, finite-difference normals.
+"""What all fields share: the bounding box, isosurface settings, finite-difference normals.
 
-Conventions. Points are world coordinates, z up; a field is meant for the box [-radius, radius]^3. Density is per unit
-of world length. Normals point outwards, against the density's gradient, and are unit vectors.
+Conventions. Points are world coordinates, z up; a field covers the box [-radius, radius]^3. Density is per unit of
+world length. Normals are unit vectors that point outwards, against the density's gradient.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NORMAL_TYPES = (None, "finite_difference")
 
 
 class BaseGeometry(BaseModule):
-    """A field given by a function of the point.
+    """A field given as a function of the point.
 
     The isosurface keys are threestudio's; the exporter reads them (meshes/exporter.py).
     """
@@ -29,21 +29,21 @@ class BaseGeometry(BaseModule):
     class Config(BaseModule.Config):
         # Half the edge of the cube that holds the object, in world units.
         radius: float = 1.0
-        # Whether a surface may be taken from the field at export.
+        # Whether a surface may be extracted from the field at export.
         isosurface: bool = True
-        # Samples along each axis of the grid the surface is taken from.
+        # Samples along each axis of the grid from which the surface is extracted.
         isosurface_resolution: int = 128
         # Density at the surface; "auto" lets the exporter choose.
         isosurface_threshold: Any = 0.0
-        # Points evaluated at a time; 0: all at once.
+        # Points evaluated at once; 0: all of them.
         isosurface_chunk: int = 0
-        # Take a first, coarse surface to find the object's box, then the final one inside that box.
+        # Extract a coarse surface first to find the object's box, then the final one inside that box.
         isosurface_coarse_to_fine: bool = True
         # Drop small separate pieces of the surface.
         isosurface_remove_outliers: bool = True
         # Activation of the density.
         density_activation: str = "softplus"
-        # How normals are found: finite_difference, or None where nothing asks for them.
+        # How normals are computed: finite_difference, or None where nothing needs them.
         normal_type: str | None = "finite_difference"
 
     cfg: Config
@@ -58,7 +58,7 @@ class BaseGeometry(BaseModule):
         self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3]))
 
     def unit_cube(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
-        """Points of the bounding box to [0, 1]^3."""
+        """Map points of the bounding box to [0, 1]^3."""
         return (points - self.bbox[0]) / (self.bbox[1] - self.bbox[0])
 
     def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> dict[str, Float[Tensor, "..."]]:
@@ -70,13 +70,13 @@ class BaseGeometry(BaseModule):
         raise NotImplementedError
 
     def export(self, points: Float[Tensor, "*N 3"], **kwargs) -> dict[str, Any]:
-        """What a material needs to colour the points: `features` where the field has any."""
+        """What a material needs to colour the points: `features`, if the field has any."""
         raise NotImplementedError
 
     def normal(
         self, points: Float[Tensor, "*N 3"], density: Float[Tensor, "*N 1"], eps: float
     ) -> Float[Tensor, "*N 3"]:
-        """The unit normal at the points, by forward differences of the density over `eps`."""
+        """Unit normals at the points, by forward differences of the density with step `eps`."""
         if self.cfg.normal_type is None:
             raise OptionError(
                 "system.geometry.normal_type", None, "a type, since the material or renderer needs normals"

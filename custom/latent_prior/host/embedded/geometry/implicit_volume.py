@@ -40,7 +40,7 @@ class ImplicitVolume(BaseGeometry):
                 "per_level_scale": 1.447269237440378,
             }
         )
-        # The density's and the features' networks, see networks.get_mlp.
+        # Networks for density and features, see networks.get_mlp.
         mlp_network_config: dict = field(
             default_factory=lambda: {
                 "otype": "VanillaMLP",
@@ -50,7 +50,7 @@ class ImplicitVolume(BaseGeometry):
                 "n_hidden_layers": 1,
             }
         )
-        # Step of the finite differences, in world units.
+        # Finite difference step, in world units.
         finite_difference_normal_eps: float = 0.01
         # Density at the surface; "auto" lets the exporter choose.
         isosurface_threshold: Any = 25.0
@@ -76,7 +76,7 @@ class ImplicitVolume(BaseGeometry):
         return self.encoding(flat).view(*points.shape[:-1], -1)
 
     def activate_density(self, points: Float[Tensor, "*N 3"], raw: Float[Tensor, "*N 1"]) -> Float[Tensor, "*N 1"]:
-        """Density from the network's output: bias, activation."""
+        """Density from the network's output: adds the bias and applies the activation."""
         if self.cfg.density_bias in BLOBS:
             bias = BLOBS[self.cfg.density_bias](points, self.cfg.density_blob_scale, self.cfg.density_blob_std)
         else:

@@ -1,8 +1,8 @@
 """A field stored in a voxel grid and read by trilinear interpolation.
 
 Conventions. `grid` is 1 x (1 + n_feature_dims) x G1 x G2 x G3; the last axis runs along x, the first of the three along
-z, as torch's grid_sample has it. Voxel centres lie half a voxel inside the box (align_corners=False) and the grid is
-zero outside of it. Channel 0 is density before bias and activation.
+z, as in torch's grid_sample. Voxel centres lie half a voxel inside the box (align_corners=False), and the grid is zero
+outside of it. Channel 0 is the density before bias and activation.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from latent_prior.host.embedded.activations import get_activation
 from latent_prior.host.embedded.geometry.base import BaseGeometry, linear_blob
 from latent_prior.host.embedded.registry import register
 
-NORMAL_STEP = 1e-3  # of the finite differences, in world units; no config key, as in threestudio
+NORMAL_STEP = 1e-3  # finite difference step in world units; not configurable, as in threestudio
 
 
 @register("volume-grid")
@@ -29,12 +29,12 @@ class VolumeGrid(BaseGeometry):
 
     @dataclass
     class Config(BaseGeometry.Config):
-        # Voxels along z, y and x; three whole numbers.
+        # Voxels along z, y and x; three integers.
         grid_size: Any = field(default_factory=lambda: [100, 100, 100])
-        # Feature channels beside the density: 3 for colours, 4 for Stable Diffusion's latents.
+        # Feature channels besides the density: 3 for colours, 4 for Stable Diffusion's latents.
         n_feature_dims: int = 3
         # Added before the activation: "blob" for density_blob_scale (1 - |x| / density_blob_std), or a number. With a
-        # number the density also has a trained scale.
+        # number, the density also has a trained scale.
         density_bias: Any = "blob"
         # Height of the blob at the centre.
         density_blob_scale: float = 5.0
@@ -60,10 +60,10 @@ class VolumeGrid(BaseGeometry):
 
     def interpolate(self, points: Float[Tensor, "*N 3"], grid: Float[Tensor, "1 C G1 G2 G3"]) -> Float[Tensor, "*N C"]:
         """Read `grid` at world points."""
-        unit = (points - self.bbox[0]) / (self.bbox[1] - self.bbox[0])  # step by step as threestudio, to the bit
+        unit = (points - self.bbox[0]) / (self.bbox[1] - self.bbox[0])  # as in threestudio, to the bit
         flat = (unit * 2 - 1).reshape(-1, 3)
-        # torch's CPU kernel runs one thread a batch row, so with more than one two rows share the points; more rows would
-        # each bring a gradient grid of their own and cost more than they save
+        # torch's CPU kernel runs one thread per batch row, so with several threads the points are split over two rows;
+        # each further row would need its own gradient grid and cost more than it saves
         shared = flat.device.type == "cpu" and torch.get_num_threads() > 1 and flat.shape[0] % 2 == 0
         rows = 2 if shared else 1
         out = F.grid_sample(
@@ -76,7 +76,7 @@ class VolumeGrid(BaseGeometry):
         return out.transpose(0, 1).reshape(grid.shape[1], -1).T.reshape(*points.shape[:-1], grid.shape[1])
 
     def activate_density(self, points: Float[Tensor, "*N 3"], raw: Float[Tensor, "*N 1"]) -> Float[Tensor, "*N 1"]:
-        """Density from its grid's value: scale, bias, activation."""
+        """Density from the grid's value: applies scale, bias and activation."""
         if self.cfg.density_bias == "blob":
             bias = linear_blob(points.detach(), self.cfg.density_blob_scale, self.cfg.density_blob_std)
         else:
