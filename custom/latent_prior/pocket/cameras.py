@@ -1,4 +1,4 @@
-"""Cameras of the pocket world: threestudio's orbit cameras, as plain functions of their angles.
+"""Cameras of the pocket world: threestudio's orbit cameras as plain functions of their angles.
 
 z is up; azimuth 0 looks from +x, azimuth 90 from +y; elevation is above the horizon. Angles and the vertical field of
 view are in degrees here (threestudio's batches hold fovy in radians). Rays pass through pixel centres, row 0 is the
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# What the pictures of the pocket prior were taken with: like a photographer, mostly from about eye level and from one
-# distance. No caption tells these, so whatever varies here the prior cannot know, and a solid made under it comes out as
-# the blur over the variation. The shipped configs draw their cameras from EYE_LEVEL, or a little above it, and the same
+# Cameras of the pocket prior's training pictures: mostly from about eye level and from one distance, like a
+# photographer's. Captions do not mention them, so the prior cannot know what varies here, and a solid made under it is
+# blurred over that variation. The shipped configs draw their cameras from EYE_LEVEL, or a little above it, and the same
 # distances.
 EYE_LEVEL = (0.0, 40.0)
 EYE_LEVEL_SHARE = 0.75
@@ -27,7 +27,7 @@ DISTANCE, FOVY = 3.0, 36.0  # used for evaluation
 
 @dataclass(frozen=True)
 class Rays:
-    """Origins and unit directions, one ray a pixel."""
+    """Origins and unit directions, one ray per pixel."""
 
     origins: Float[Tensor, "B H W 3"]
     directions: Float[Tensor, "B H W 3"]
@@ -48,7 +48,7 @@ def orbit_rays(
     fovy: Float[Tensor, " B"],
     size: int,
 ) -> Rays:
-    """Rays of square pictures of `size` pixels, from cameras that look at the origin."""
+    """Rays for square pictures of side `size`, from cameras that look at the origin."""
     position = orbit_positions(elevation, azimuth, distance)
     forward = F.normalize(-position, dim=-1)
     right = F.normalize(torch.cross(forward, forward.new_tensor([0.0, 0.0, 1.0]).expand_as(forward), dim=-1), dim=-1)
@@ -63,7 +63,7 @@ def orbit_rays(
 
 
 def ring(count: int, elevation: float) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Elevations and azimuths (degrees) of `count` cameras evenly spaced on a circle, the first in front."""
+    """Elevations and azimuths (degrees) of `count` cameras evenly spaced on a circle, the first at the front."""
     return torch.full((count,), float(elevation)), torch.arange(count) * (360.0 / count)
 
 

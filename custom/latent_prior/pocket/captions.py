@@ -1,7 +1,7 @@
-"""What can be said in the pocket world: subjects, captions, view words and the hold-out list.
+"""The language of the pocket world: subjects, captions, view words and the hold-out list.
 
-A caption is `a [surface] <colour> <kind>`, "plain" unsaid and gold without a colour word: "a red mug", "a striped
-blue house", "a golden duck". View words follow a comma, as threestudio's prompt processor adds them.
+A caption is `a [surface] <colour> <kind>`, without a word for "plain" and without a colour for golden subjects: "a red
+mug", "a striped blue house", "a golden duck". View words follow a comma, as in threestudio's prompt processor.
 """
 
 import json
@@ -21,7 +21,7 @@ VIEWS = ("side view", "front view", "back view", "overhead view")
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing of the pocket world. Golden subjects carry the colour "golden"."""
+    """A subject of the pocket world. Golden subjects have the colour "golden"."""
 
     kind: str
     colour: str
@@ -40,10 +40,10 @@ class Subject:
 
 
 def parse(prompt: str) -> Subject:
-    """The subject a prompt names, upper case or lower: `[a | an | the] [surface] <colour> <kind>[, <view words>]`.
+    """The subject named by a prompt, in any case: `[a | an | the] [surface] <colour> <kind>[, <view words>]`.
 
-    Whole words in this order and nothing else: "a red boathouse" is not a house, "a blue glass mug" is not a mug. Raises
-    OptionError for what names no subject.
+    Only whole words in this order are accepted: "a red boathouse" is not a house, "a blue glass mug" is not a mug.
+    Raises OptionError if the prompt names no subject.
     """
     text, *views = (" ".join(part.split()) for part in prompt.lower().split(","))
     article, _, rest = text.partition(" ")
@@ -59,12 +59,12 @@ def parse(prompt: str) -> Subject:
 
 @lru_cache(maxsize=1)
 def _by_words() -> dict[str, Subject]:
-    """Every subject by its caption without the article."""
+    """All subjects, by caption without the article."""
     return {subject.caption.partition(" ")[2]: subject for subject in every_subject()}
 
 
 def view_word(elevation: float, azimuth: float) -> str:
-    """The view word of a camera (degrees), with threestudio's default thresholds of 45, 45 and 60 degrees."""
+    """The view words for a camera (degrees), with threestudio's default thresholds of 45, 45 and 60 degrees."""
     azimuth = (azimuth + 180.0) % 360.0 - 180.0
     if elevation > 60.0:
         return "overhead view"
@@ -83,19 +83,19 @@ def every_subject() -> list[Subject]:
 
 @lru_cache(maxsize=1)
 def holdout() -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
-    """The (colour, kind) and the (surface, kind) pairs that no training picture shows."""
+    """The (colour, kind) and (surface, kind) pairs that no training picture shows."""
     pairs = json.loads(HOLDOUT_FILE.read_text())
     return frozenset(map(tuple, pairs["colour_kind"])), frozenset(map(tuple, pairs["surface_kind"]))
 
 
 def is_held_out(subject: Subject) -> bool:
-    """Whether the prior never saw this subject's colour, or surface, on its kind."""
+    """Whether the prior never saw this subject's colour or surface on its kind."""
     colour_kind, surface_kind = holdout()
     return (subject.colour, subject.kind) in colour_kind or (subject.surface, subject.kind) in surface_kind
 
 
 def draw_holdout(seed: int = 2302) -> dict[str, list[list[str]]]:
-    """Draw the hold-out list: two colours of every kind, each colour equally often, and for nine kinds one surface."""
+    """Draw the hold-out list: two colours for every kind, each colour equally often, and one surface for nine kinds."""
     rng = random.Random(seed)
     kinds = list(KINDS)
     rng.shuffle(kinds)

@@ -1,7 +1,7 @@
-"""Edits whose truth is known: a picture of one subject, and the same scene with what the prompt names in its place.
+"""Edits with known ground truth: a picture of one subject, and the same scene with the prompt's subject instead.
 
-The ten that results are told of, and four that weights may be tuned on, were chosen before any result: colours, surfaces,
-two other solids, and three targets that the prior never saw.
+The ten edits for reported results, and four for tuning weights, were chosen before any result: colours, surfaces, two
+other solids, and three targets that the prior never saw.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Scene:
-    """Pictures in [0, 1] before and after; `mask` is 1 wherever one of the two shows a solid, else 0."""
+    """Pictures in [0, 1] before and after; `mask` is 1 wherever either shows a solid, else 0."""
 
     before: Float[Tensor, "3 H W"]
     truth: Float[Tensor, "3 H W"]
@@ -29,7 +29,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Edit:
-    """What is there and what it should become, as captions of the pocket world, and the camera in degrees."""
+    """The source and the target, as captions of the pocket world, and the camera in degrees."""
 
     source: str
     target: str
@@ -39,16 +39,16 @@ class Edit:
 
     @property
     def description(self) -> str:
-        """In words."""
+        """A description in words."""
         return f"{self.source} to {self.target}"
 
     @property
     def name(self) -> str:
-        """As part of a file's name."""
+        """A form for file names."""
         return self.description.replace(" ", "_")
 
     def scene(self, size: int = SIZE) -> Scene:
-        """The pictures, `size` pixels square."""
+        """The pictures, `size` x `size` pixels."""
         subjects: list[Subject] = [parse(self.source), parse(self.target)]
         two = torch.ones(2)
         pictures = render(

@@ -1,7 +1,7 @@
-"""The judge: a CLIP that names what is on a picture. It only ever scores; nothing is trained or tuned against it.
+"""The judge: a CLIP that classifies pictures. It is used only for scoring; nothing is trained or tuned against it.
 
-A picture is classified by the nearest of all captions of the pocket world. The pocket prior's judge is the default; any
-other CLIP can stand in for it.
+A picture is classified by the nearest of all captions of the pocket world. The default is the pocket prior's judge; any
+other CLIP can be used.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ POCKET_JUDGE = str(POCKET_FOLDER / "judge")
 
 
 class Judge(Clip):
-    """Embeds pictures in [0, 1], without graph, and names them by the nearest caption."""
+    """Embeds pictures in [0, 1], without gradients, and classifies them by the nearest caption."""
 
     @classmethod
     def load(cls, name: str = POCKET_JUDGE, device: torch.device | str = "cpu") -> "Judge":
-        """A folder in transformers' layout or a hub id. Errors name the flag --judge."""
+        """Load a folder in transformers' layout or a hub id. Errors name the flag --judge."""
         try:
             return cls.from_pretrained(name, device)
         except OptionError as error:
@@ -33,7 +33,7 @@ class Judge(Clip):
 
     @cached_property
     def subjects(self) -> list[Subject]:
-        """What can be named, in the order of `similarities`."""
+        """The possible subjects, in the order of `similarities`."""
         return every_subject()
 
     @cached_property
@@ -43,7 +43,7 @@ class Judge(Clip):
 
     @property
     def digest(self) -> str:
-        """Of the weights and of how pictures are prepared."""
+        """Digest of the weights and of the preprocessing."""
         preparation = [
             self.image_size,
             self._interpolation,
@@ -68,16 +68,16 @@ class Judge(Clip):
         return [self.subjects[i] for i in self.similarities(images).argmax(1).tolist()]
 
     def nearest(self, embeddings: Float[Tensor, "B D"]) -> Int[Tensor, " B"]:
-        """Which of `subjects` each picture shows, by its unit embedding."""
+        """Index in `subjects` of each picture's subject, by its unit embedding."""
         return (embeddings.to(self.texts) @ self.texts.T).argmax(1)
 
     def recognised(self, embeddings: Float[Tensor, "B D"], subject: Subject) -> float:
-        """The share of pictures that show `subject` in kind, colour and surface."""
+        """The fraction of pictures that show `subject` in kind, colour and surface."""
         return (self.nearest(embeddings) == self.subjects.index(subject)).double().mean().item()
 
 
 def agreement(seen: list[Subject], meant: list[Subject]) -> dict[str, float]:
-    """Shares of pictures whose kind, colour, surface, kind and colour, and everything were recognised."""
+    """Fractions of pictures whose kind, colour, surface, kind and colour, and everything were recognised."""
     pairs = list(zip(seen, meant, strict=True))
     return {
         "kind": sum(a.kind == b.kind for a, b in pairs) / len(pairs),

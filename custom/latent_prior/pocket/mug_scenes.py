@@ -1,8 +1,8 @@
-"""What a z of the pocket StyleGAN shows: a mug's camera, paint and background, so that the truth of every z is known.
+"""The scene that a z of the pocket StyleGAN shows: a mug's camera, paint and background; so every z has a known truth.
 
-The first eight entries of z, brought to unit mean square as the generator does, are the scene: azimuth and hue each as
+The first eight entries of z, normalised to unit mean square as in the generator, are the scene: azimuth and hue each as
 the direction of two numbers, elevation, background, saturation and value each through the normal distribution function.
-The other entries say nothing: rosinality's file format wants z and w of one size.
+The other entries are unused; they exist because rosinality's file format needs z and w of the same size.
 """
 
 import colorsys
@@ -56,7 +56,7 @@ def truth(
 ) -> Float[Tensor, "B 3 H W"]:
     """True pictures of z in [0, 1]: mugs in z's own colour, or `subject` under z's camera and background.
 
-    own_paint: `subject` in z's colour in place of its own.
+    own_paint: `subject` in z's colour instead of its own.
     """
     s = scenes(z)
     picture = render(

@@ -22,7 +22,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "white": (0.96, 0.96, 0.96),
     "black": (0.13, 0.13, 0.14),
 }
-# "plain" is not said in captions; "golden" is a metal of its own colour and takes no colour word
+# "plain" is omitted in captions; "golden" is a metal with its own colour and takes no colour word
 SURFACES = ("plain", "striped", "checkered", "golden")
 GOLD = (0.88, 0.66, 0.20)
 
@@ -32,7 +32,7 @@ _LIGHT, _DARK = 0.95, 0.38  # the second colour of a pattern; dark where the fir
 
 
 def second_colour(rgb: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """What a pattern alternates with: white, or grey where the colour itself is nearly white."""
+    """The second colour of a pattern: white, or grey if the colour itself is nearly white."""
     return torch.where(rgb.amin(-1, keepdim=True) > 0.8, _DARK, _LIGHT).expand_as(rgb)
 
 
@@ -45,7 +45,7 @@ def albedo(
     if surface == "striped":
         first = ((points[:, 2] / STRIPE + 0.13 + phase) % 1.0) < 0.5
     elif surface == "checkered":
-        # the offset keeps cell borders off the flat faces of the solids
+        # the offset keeps cell borders away from the flat faces of the solids
         cells = torch.floor(points / CHECK + 0.37) + 0.0
         first = (cells.sum(-1) % 2) < 1
     else:

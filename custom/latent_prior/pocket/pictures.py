@@ -1,7 +1,7 @@
-"""Captioned picture sets of the pocket world, rendered once and kept on disk in shards.
+"""Captioned picture sets of the pocket world, rendered once and stored on disk in shards.
 
-A set is named by its seed: shard k of a set is drawn from seed + k alone, so that making a set can be interrupted and
-taken up again, and a larger set begins with the smaller one. Pictures are uint8 (N 3 H W).
+A set is identified by its seed: shard k of a set depends only on seed + k, so that rendering a set can be interrupted
+and resumed, and a larger set starts with the smaller one. Pictures are uint8 (N 3 H W).
 """
 
 import json
@@ -25,13 +25,13 @@ from latent_prior.pocket.renderer import render
 from latent_prior.pocket.solids import KINDS
 
 SHARD = 500
-PAINT_JITTER = 0.03  # standard deviation of the paint about the palette's colour
+PAINT_JITTER = 0.03  # standard deviation of the paint around the palette's colour
 SURFACE_SHARES = {"plain": 0.55, "striped": 0.17, "checkered": 0.17, "golden": 0.11}
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures with their subjects and the view word of each."""
+    """Pictures with the subject and view words of each."""
 
     images: UInt8[Tensor, "N 3 H W"]
     subjects: list[Subject]
@@ -77,7 +77,7 @@ def picture_set(
 ) -> PictureSet:
     """A set of at least `count` pictures (whole shards), rendering the shards that `folder` lacks.
 
-    Seeds of different sets must lie further apart than their numbers of shards.
+    Seeds of different sets must differ by more than their numbers of shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []

@@ -1,9 +1,8 @@
 """Ground-truth pictures of the pocket world by sphere tracing.
 
-Light is a function of the surface normal alone but for a weak headlight: a sky that is brighter above, occlusion by
-the solid itself, and a little light from the camera. A radiance field whose colour does not depend on the view can
-therefore match the truth closely. Pictures are anti-aliased by supersampling. Runs on any device, batched over scenes
-of different kinds; deterministic.
+Except for a weak headlight, light depends only on the position and normal of the surface: a sky that is brighter above,
+and occlusion by the solid itself. A radiance field with view-independent colour can therefore match the truth closely.
+Pictures are anti-aliased by supersampling. Runs on any device, batched over scenes of different kinds; deterministic.
 """
 
 from collections.abc import Sequence
@@ -19,17 +18,17 @@ from latent_prior.pocket import cameras, palette, solids
 from latent_prior.pocket.captions import Subject
 
 AMBIENT, SKY, HEADLIGHT = 0.42, 0.34, 0.24  # shares of the light; they sum to one
-OCCLUSION_REACH = 0.16  # how far along the normal the solid can darken itself
+OCCLUSION_REACH = 0.16  # distance along the normal over which the solid can occlude itself
 SURFACE_BAND = 0.02  # normals come from finite differences over this length / 20
 MARCH_STEPS = 56
 HIT = 1.5e-3
-STEP = 0.9  # share of the distance that a step goes: far from flat ellipsoids it is over-estimated
+STEP = 0.9  # step as a fraction of the distance, which is over-estimated far from flat ellipsoids
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One batch of renders; rgb in [0, 1], mask the covered share of a pixel, depth along the ray (0 where nothing
-    was hit), normals in world space (0 where nothing was hit)."""
+    """One batch of renders: rgb in [0, 1], mask (covered fraction of a pixel), depth along the ray (0 where nothing was
+    hit), normals in world space (0 where nothing was hit)."""
 
     rgb: Float[Tensor, "B 3 H W"]
     mask: Float[Tensor, "B 1 H W"]
@@ -38,7 +37,7 @@ class Picture:
 
 
 def march(kind: str, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
-    """Distance along each ray to the solid, infinity where it is missed."""
+    """Distance along each ray to the solid, infinity for a miss."""
     near, far = cameras.near_far(origins, directions, solids.RADIUS + 0.02)
     out = torch.full_like(near, torch.inf)
     index = torch.nonzero(near < far).squeeze(1)
@@ -46,7 +45,7 @@ def march(kind: str, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N
     for step in range(MARCH_STEPS):
         distance = solids.signed_distance(kind, o + d * t[:, None])
         t = t + distance * STEP
-        if step % 4 == 3 or step == MARCH_STEPS - 1:  # now and then drop the rays that are done
+        if step % 4 == 3 or step == MARCH_STEPS - 1:  # every few steps, drop the rays that are done
             hit = distance < (HIT if step < MARCH_STEPS - 1 else 2 * HIT)
             out[index[hit]] = t[hit]
             going = ~hit & (t < far)
@@ -80,7 +79,7 @@ def shade(
     sky = 0.5 + 0.5 * normal[:, 2]
     facing = (normal * towards_camera).sum(-1).clamp(0, 1)
     if subject.surface == "golden":
-        # a metal mirrors its surroundings: a bright sky, a dark horizon, a warm ground
+        # a metal reflects its surroundings: a bright sky, a dark horizon, a warm ground
         mirror = torch.sin(normal[:, 2] * 2.4 - 0.2) * 0.5 + 0.5
         light = (0.30 + 0.62 * mirror + 0.22 * facing) * occlusion
         glint = ((mirror - 0.72) / 0.28).clamp(0, 1) * 0.35
@@ -113,7 +112,7 @@ def render(
     paint: Float[Tensor, "B 3"] | None = None,
     phase: Float[Tensor, " B"] | None = None,
 ) -> Picture:
-    """Pictures of `subjects`, one camera each (degrees; threestudio's conventions), `size` pixels square.
+    """Pictures of `subjects`, one camera each (degrees; threestudio's conventions), `size` x `size` pixels.
 
     `paint` replaces the exact colour of the palette (the training sets jitter it), `phase` shifts stripes. Raises
     ValueError if the numbers of subjects and cameras differ.
@@ -122,7 +121,7 @@ def render(
     if not (len(elevation) == len(azimuth) == len(background) == count):
         raise OptionError.because(
             f"got {count} subjects, {len(elevation)} elevations, {len(azimuth)} azimuths and {len(background)} "
-            "backgrounds: expected as many of each"
+            "backgrounds: expected equal numbers"
         )
     elevation, azimuth = elevation.float(), azimuth.float()
     distance = torch.as_tensor(distance, dtype=torch.float32).expand(count)

@@ -1,8 +1,8 @@
 """The solids of the pocket world, as signed distance functions.
 
-Conventions: z is up, a solid's front looks towards +x (azimuth 0), +y is to the right of a viewer in front of it, and
-every solid fits in a ball of radius `RADIUS` about the origin. A point set is a tuple of three tensors (x, y, z) of
-one shape, because coordinates are faster apart than interleaved. Distances are exact or a lower bound near the
+Conventions: z is up, a solid's front faces +x (azimuth 0), +y is to the right of a viewer in front of it, and every
+solid fits in a ball of radius `RADIUS` around the origin. A point set is a tuple of three tensors (x, y, z) of the same
+shape, because separate coordinates are faster than interleaved ones. Distances are exact or a lower bound near the
 surface, so that sphere tracing does not step through thin parts. Formulas of the primitives: I. Quilez, "Distance
 functions" (https://iquilezles.org/articles/distfunctions).
 """
@@ -20,22 +20,22 @@ Points = tuple[Tensor, Tensor, Tensor]
 
 
 def move(p: Points, dx: float = 0.0, dy: float = 0.0, dz: float = 0.0) -> Points:
-    """Points as seen by a primitive that stands at (dx, dy, dz)."""
+    """Points in the frame of a primitive located at (dx, dy, dz)."""
     return p[0] - dx, p[1] - dy, p[2] - dz
 
 
 def along_x(p: Points) -> Points:
-    """Points as seen by a primitive whose z axis is turned to +x."""
+    """Points in the frame of a primitive whose z axis is rotated to +x."""
     return p[1], p[2], p[0]
 
 
 def along_y(p: Points) -> Points:
-    """Points as seen by a primitive whose z axis is turned to +y."""
+    """Points in the frame of a primitive whose z axis is rotated to +y."""
     return p[2], p[0], p[1]
 
 
 def mirror_y(p: Points) -> Points:
-    """Fold space at the plane y = 0: one primitive stands on both sides."""
+    """Fold space at the plane y = 0, so that a primitive appears on both sides."""
     return p[0], p[1].abs(), p[2]
 
 
@@ -47,7 +47,7 @@ def union(*distances: Tensor) -> Tensor:
 
 
 def blend(a: Tensor, b: Tensor, k: float) -> Tensor:
-    """Smooth union over a length k (polynomial)."""
+    """Polynomial smooth union over a length k."""
     h = (k - (a - b).abs()).clamp(min=0) / k
     return torch.minimum(a, b) - h * h * (k / 4)
 
@@ -60,7 +60,7 @@ def sphere(p: Points, r: float) -> Tensor:
 def ellipsoid(p: Points, a: float, b: float, c: float) -> Tensor:
     x, y, z = p
     k0 = torch.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
-    # exact to first order at the surface; far from a flat ellipsoid it says too much, which `march` allows for
+    # exact to first order at the surface; too large far from a flat ellipsoid, which `march` allows for
     k1 = torch.sqrt((x / a**2) ** 2 + (y / b**2) ** 2 + (z / c**2) ** 2)
     return k0 * (k0 - 1) / k1.clamp(min=1e-6)
 
@@ -202,7 +202,7 @@ def _jug(p: Points) -> Tensor:
     return union(body, handle, spout)
 
 
-# every kind by the name it has in captions
+# every kind by its name in captions
 SOLIDS: dict[str, Callable[[Points], Tensor]] = {
     "sphere": lambda p: sphere(p, 0.6),
     "cube": lambda p: box(p, 0.45, 0.45, 0.45, 0.03),

@@ -1,4 +1,4 @@
-"""The truth as a mesh: what an exported mesh is compared with."""
+"""The ground truth as a mesh, for comparison with exported meshes."""
 
 from functools import cache
 

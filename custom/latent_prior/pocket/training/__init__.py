@@ -1,1 +1,1 @@
-"""Training of the pocket prior from nothing: pictures, autoencoder, two CLIPs, UNet, shipped folder."""
+"""Training of the pocket prior from scratch: pictures, autoencoder, two CLIPs, UNet, shipped folder."""

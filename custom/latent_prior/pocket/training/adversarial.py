@@ -1,8 +1,8 @@
-"""The last stage of the pocket StyleGAN's training: adversarial training, held to the truth of each z.
+"""The last stage of the pocket StyleGAN's training: adversarial, with a loss to the truth of each z.
 
-Non-saturating loss with R1 on real pictures (Mescheder et al. 2018), optionally path length regularisation (Karras et al.
-2020, eq. 4), and an average of the generator's weights. Both networks step at once; real pictures are never scarce, since
-the world renders more, so there is no augmentation.
+Non-saturating loss with R1 on real pictures (Mescheder et al. 2018), optionally path length regularisation (Karras et
+al. 2020, eq. 4), and an average of the generator's weights. Both networks are updated simultaneously; there is no
+augmentation, because any number of real pictures can be rendered.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def r1_penalty(discriminator: nn.Module, real: Float[Tensor, "B 3 H W"]) -> Floa
 def path_lengths(
     generator: StyleGAN2, w_plus: Float[Tensor, "B n D"], g: torch.Generator | None = None
 ) -> Float[Tensor, " B"]:
-    """|J_w^T y| of pictures in random directions y of unit expected length: how far a step of w moves the picture."""
+    """|J_w^T y| of pictures in random directions y of unit expected length: how far a step in w moves the picture."""
     w_plus = w_plus.detach().requires_grad_()
     pictures = generator.synthesis(w_plus, "none")
     y = torch.randn(pictures.shape, generator=g).to(pictures) / pictures[0, 0].numel() ** 0.5
@@ -54,10 +54,10 @@ class GAN(nn.Module):
 def losses(
     gan: GAN, z: Float[Tensor, "B Z"], real: Float[Tensor, "B 3 H W"], path_weight: float = 0.0, g=None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """What discriminator and generator minimise, and the generator's distance to the truth.
+    """The discriminator loss, the generator loss, and the generator's distance to the truth.
 
-    `real` are the true pictures of z. The discriminator's loss does not reach the generator, nor the other way round.
-    Lazy regularisers come with their interval as factor.
+    `real` are the true pictures of z. The discriminator loss has no gradient for the generator, nor vice versa. Lazy
+    regularisers are multiplied by their interval.
     """
     generator, discriminator, step = gan.generator, gan.discriminator, int(gan.step)
     made = generator(z, noise_mode="none")
@@ -86,7 +86,7 @@ def train_adversarially(
     batch: int = BATCH,
     path_weight: float = 0.0,
 ) -> StyleGAN2:
-    """Train a fitted generator further as a GAN; returns the average of its weights."""
+    """Continue training a fitted generator as a GAN; returns the average of its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         discriminator = Discriminator(generator.cfg.resolution)

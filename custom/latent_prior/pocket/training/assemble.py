@@ -1,4 +1,4 @@
-"""From trained parts to the shipped folder: an ordinary Stable-Diffusion-shaped checkpoint with two CLIPs beside it."""
+"""From trained parts to the shipped folder: a standard Stable Diffusion style checkpoint with two CLIPs added."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def assemble(
     judge: CLIPModel,
 ) -> None:
     """Write `out` anew: vae, unet, text_encoder, tokenizer, scheduler in diffusers' layout; clip and judge in
-    transformers'. Weights are fp16 safetensors. Nothing is left half-written: the folder is moved into place whole."""
+    transformers'. Weights are fp16 safetensors. The folder is moved into place as a whole, never half-written."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -32,9 +32,9 @@ def assemble(
         module.to("cpu", torch.float16).save_pretrained(partial / name)
         module.to(torch.float32)
         config = json.loads((partial / name / "config.json").read_text())
-        config.pop("_name_or_path", None)  # where it lay on the machine that trained it
+        config.pop("_name_or_path", None)  # its path on the training machine
         for tower in ("text_config", "vision_config"):
-            config.get(tower, {}).pop("dtype", None)  # of the training, not of what is written
+            config.get(tower, {}).pop("dtype", None)  # that of training, not of the written weights
         (partial / name / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     write_tokenizer(partial / "tokenizer")
     scheduler().save_pretrained(partial / "scheduler")
@@ -58,11 +58,11 @@ def assemble(
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    # what score distillation of the pocket prior is used with: more gives dark rims and poisonous colours
+    # the scale for score distillation with the pocket prior: higher values give dark rims and oversaturated colours
     (partial / "latent_prior.json").write_text(json.dumps({"guidance_scale": 3.0}, indent=2) + "\n")
     if (card := out / "README.md").exists():
         shutil.copyfile(card, partial / "README.md")
-    for weights in partial.rglob("*.safetensors"):  # safetensors writes files that only their owner may read
+    for weights in partial.rglob("*.safetensors"):  # safetensors writes files that only their owner can read
         weights.chmod(partial.stat().st_mode & 0o666)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)

@@ -12,10 +12,10 @@ from latent_prior.metrics import psnr
 from latent_prior.pocket.training.loop import mixed_precision, train
 
 STEPS, BATCH, PEAK_LR, SEED = 4000, 16, 2e-3, 1
-EDGE_WEIGHT = 0.5  # weight of the picture-gradient term, which stands in for a perceptual loss
-SQUARE_WEIGHT = 4.0  # weight of the squared error: L1 alone is content with grey solids for a long time
+EDGE_WEIGHT = 0.5  # weight of the image gradient term, which replaces a perceptual loss
+SQUARE_WEIGHT = 4.0  # weight of the squared error: with L1 alone, solids stay grey for a long time
 KL_WEIGHT = 1e-6  # on the summed KL of a picture; keeps the latents near unit scale and smooth
-LOG_VARIANCE = -6.0  # of the posterior at the start: noise of the usual unit variance would drown the colours
+LOG_VARIANCE = -6.0  # of the posterior at initialisation: noise of the usual unit variance would drown the colours
 
 
 def build() -> AutoencoderKL:
@@ -43,7 +43,7 @@ def reconstruction_loss(y: Tensor, x: Tensor) -> Tensor:
 def train_autoencoder(
     folder: Path, images: UInt8[Tensor, "N 3 H W"], device: torch.device, steps: int = STEPS, batch: int = BATCH
 ) -> AutoencoderKL:
-    """Train (or go on training, or load) the autoencoder in `folder`; scaling_factor is set to 1/std of the latents."""
+    """Train (or resume, or load) the autoencoder in `folder`; scaling_factor is set to 1/std of the latents."""
     torch.manual_seed(SEED)
     vae = build().to(device)
 
@@ -67,7 +67,7 @@ def train_autoencoder(
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, images: UInt8[Tensor, "N 3 H W"], device: torch.device) -> Tensor:
-    """Means of the posteriors of all pictures, unscaled, on the CPU."""
+    """Posterior means of all pictures, unscaled, on the CPU."""
     chunks = [vae.encode(part.to(device).float() / 127.5 - 1).latent_dist.mean.cpu() for part in images.split(100)]
     return torch.cat(chunks)
 

@@ -1,7 +1,7 @@
 """The pocket CLIPs: pictures and captions in one space (transformers' CLIPModel), and the tokenizer of all models.
 
-Two are trained. The *pocket CLIP* sees the prior's own pictures; its text tower conditions the UNet. The *judge* has
-another seed, width and picture set (held-out pairs among them) and only ever scores.
+Two are trained. The *pocket CLIP* is trained on the prior's pictures; its text tower conditions the UNet. The *judge*
+has another seed, width and picture set (including held-out pairs) and is used only for scoring.
 """
 
 import copy
@@ -23,7 +23,7 @@ from latent_prior.pocket.training.loop import mixed_precision, train
 
 MAX_TOKENS = 24
 PREPROCESSOR = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}  # written to preprocessor_config.json
-VIEW_SHARE = 0.7  # share of training captions that name the view
+VIEW_SHARE = 0.7  # fraction of training captions that name the view
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ JUDGE = ClipRecipe(seed=23, text_width=96, text_layers=2, vision_width=144, visi
 
 
 def _byte_alphabet() -> list[str]:
-    """CLIP's printable stand-ins of the 256 bytes: printable Latin-1 as it is, the rest from code point 256 on."""
+    """CLIP's printable characters for the 256 bytes: printable Latin-1 unchanged, the rest from code point 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     spare = iter(range(256, 512))
     return [chr(b) if b in printable else chr(next(spare)) for b in range(256)]
 
 
 def write_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Write a byte-pair tokenizer in which every word of the pocket world is one token; other words fall to bytes."""
+    """Write a byte-pair tokenizer with one token per word of the pocket world; other words are split into bytes."""
     words = sorted({w for s in every_subject() for w in s.caption.split()} | {w for v in VIEWS for w in v.split()})
     merges: list[tuple[str, str]] = []
 
@@ -67,7 +67,7 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
             out[i : i + 2] = ["".join(first)]
 
     for word in words:
-        # a later merge ranks behind all earlier ones, so words already whole stay whole
+        # later merges rank below all earlier ones, so complete words stay complete
         while len(parts := pieces(word)) > 1:
             merges.append((parts[0], parts[1]))
     alphabet = _byte_alphabet()
@@ -91,12 +91,12 @@ def tokens_of(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
 
 
 def image_embeddings(clip: Clip, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-    """Unit embeddings with their graph; the length is taken in float32 under mixed precision as well."""
+    """Unit embeddings with gradients; the norm is computed in float32 even under mixed precision."""
     return F.normalize(clip.project_images(images).float(), dim=-1)
 
 
 def text_embeddings(clip: CLIPModel, ids: Tensor) -> Float[Tensor, "B D"]:
-    """Unit embeddings of token ids, with their graph."""
+    """Unit embeddings of token ids, with gradients."""
     return F.normalize(clip.text_projection(clip.text_model(input_ids=ids).pooler_output).float(), dim=-1)
 
 
@@ -122,8 +122,8 @@ def build(recipe: ClipRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def augmented(images: Float[Tensor, "B 3 H W"], generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
-    """Half the pictures mirrored (no caption or view word tells left from right), all moved by a few pixels (their
-    borders are of one grey), and a little noise, so that rough renders are read as well as clean ones."""
+    """Half of the pictures mirrored (captions do not distinguish left from right), all shifted by a few pixels (their
+    borders are uniform grey), with a little noise added, so that rough renders are recognised as well as clean ones."""
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     down, right = torch.randint(-3, 4, (2,), generator=generator).tolist()
@@ -141,17 +141,17 @@ def train_clip(
     start: CLIPModel | None = None,
     train_text: bool = True,
 ) -> CLIPModel:
-    """Train (or go on, or load) a CLIP with the symmetric contrastive loss; equal captions in a batch count as matches.
+    """Train (or resume, or load) a CLIP with the symmetric contrastive loss; equal captions in a batch are matches.
 
-    It begins at `start` where one is given. Without `train_text` the text tower stays as it is, so that a UNet trained
-    on it stays valid.
+    Training starts from `start` if given. Without `train_text` the text tower is frozen, so that a UNet trained on it
+    stays valid.
     """
     torch.manual_seed(recipe.seed)
     clip = (build(recipe, tokenizer) if start is None else copy.deepcopy(start).requires_grad_(True)).to(device)
     wrapped = Clip(clip, tokenizer, PREPROCESSOR)  # freezes the model
     clip.requires_grad_(True).text_model.requires_grad_(train_text)
     if device.type == "cpu":
-        clip.set_attn_implementation("eager")  # torch's fused attention is slow backwards on a CPU
+        clip.set_attn_implementation("eager")  # torch's fused attention has a slow backward pass on a CPU
     captions = [s.caption for s in pictures.subjects]
     with_view = [f"{c}, {v}" for c, v in zip(captions, pictures.views, strict=True)]
     unique = sorted(set(captions) | set(with_view))
@@ -162,7 +162,7 @@ def train_clip(
     def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(pictures), (recipe.batch,), generator=g)
         said = torch.where(torch.rand(recipe.batch, generator=g) < VIEW_SHARE, viewed[rows], plain[rows])
-        # a batch scores pictures against each distinct caption once
+        # pictures are compared with each distinct caption of the batch once
         distinct, which = said.unique(return_inverse=True)
         images = augmented(pictures.images[rows].float() / 255, g).to(device)
         with mixed_precision(device):
@@ -182,7 +182,7 @@ def train_clip(
 
 @torch.no_grad()
 def retrieval_top1(clip: Clip, pictures: PictureSet) -> float:
-    """Share of pictures whose own caption (no view) is the nearest among all captions of the set."""
+    """Fraction of pictures whose own caption (without view) is the nearest among all captions of the set."""
     captions = [s.caption for s in pictures.subjects]
     unique = sorted(set(captions))
     texts = clip.embed_texts(unique)

@@ -1,7 +1,7 @@
-"""The pocket UNet: a text-conditioned latent diffusion model of v-prediction under Stable Diffusion's noise schedule.
+"""The pocket UNet: a text-conditioned latent diffusion model with v-prediction and Stable Diffusion's noise schedule.
 
-v-prediction (Salimans and Ho 2022) gives an accurate noise residual at high noise, where a small model's epsilon would
-be worst and where score distillation decides the shape.
+v-prediction (Salimans and Ho 2022) gives an accurate noise residual at high noise, where a small model's epsilon
+prediction is worst and where score distillation determines the shape.
 """
 
 import copy
@@ -27,8 +27,8 @@ STEPS, BATCH, PEAK_LR, SEED = 4600, 64, 1.2e-3, 2
 EMA_DECAY = 0.998
 NO_CAPTION = 0.1  # share of pictures trained without caption, for classifier-free guidance
 NO_VIEW = 0.15  # share of captions without view words
-# Few solids look different from behind, and only while there is much noise do words decide the side. Left to chance, the
-# UNet takes no notice of front and back; so half of each batch is drawn from where they matter.
+# Few solids look different from behind, and only while there is much noise do words decide the side. Left to chance,
+# the UNet takes no notice of front and back; so half of each batch is drawn from where they matter.
 TWO_SIDED_SHARE = 0.5
 TWO_SIDED_NOISE = 300  # least timestep of that half
 
@@ -62,11 +62,11 @@ def scheduler() -> DDIMScheduler:
 
 
 class _UNetAndWords(nn.Module):
-    """What is trained: the UNet, and the token embeddings of the view words.
+    """The trained modules: the UNet, and the token embeddings of the view words.
 
-    The contrastive loss leaves "front" and "back" near-synonyms, since most solids look alike from both sides. Here they
-    are learned as Textual Inversion (Gal et al. 2022, eq. 2) learns a word: under the diffusion loss, with the text
-    encoder frozen.
+    The contrastive loss leaves "front" and "back" nearly synonymous, because most solids look the same from both sides.
+    Here they are learned as in Textual Inversion (Gal et al. 2022, eq. 2): with the diffusion loss and a frozen text
+    encoder.
     """
 
     def __init__(self, unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizer):
@@ -81,14 +81,14 @@ class _UNetAndWords(nn.Module):
         return text.get_input_embeddings().weight.detach().index_copy(0, self.rows, self.words)
 
     def hidden(self, text: CLIPTextModel, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """The frozen text encoder's hidden states with the learned words in its table."""
+        """The frozen text encoder's hidden states, with the learned embeddings inserted."""
         table = text.get_input_embeddings().weight
         name = next(name for name, weight in text.named_parameters() if weight is table)
         return torch.func.functional_call(text, {name: self.embeddings(text)}, (ids,)).last_hidden_state
 
 
 def caption_ids(tokenizer: CLIPTokenizer, pictures: PictureSet) -> tuple[Int[Tensor, "K L"], Tensor, Tensor]:
-    """Token ids of every distinct caption (row 0: the empty one), and per picture the rows without and with view."""
+    """Token ids of all distinct captions (row 0: the empty one), and per picture the rows without and with view."""
     plain = [s.caption for s in pictures.subjects]
     viewed = [f"{c}, {v}" for c, v in zip(plain, pictures.views, strict=True)]
     unique = ["", *sorted(set(plain) | set(viewed))]
@@ -98,9 +98,9 @@ def caption_ids(tokenizer: CLIPTokenizer, pictures: PictureSet) -> tuple[Int[Ten
 
 
 def two_sided(pictures: PictureSet, least: float = 0.01) -> Int[Tensor, "M"]:
-    """The pictures from the front or the back of a solid that looks different from behind.
+    """Indices of pictures from the front or back of a solid that looks different from behind.
 
-    That is, by more than `least` on the mean, of pixels in [0, 1] of red renders on white.
+    The criterion is a mean difference of more than `least` between pixels in [0, 1] of red renders on white.
     """
     azimuth = torch.tensor([0.0, 30.0, -30.0])
     around, level = torch.cat([azimuth, azimuth + 180]), torch.full((6,), 20.0)
@@ -125,13 +125,13 @@ def train_diffusion(
     batch: int = BATCH,
     start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:
-    """Train (or go on, or load) the UNet in `folder`, from `start` where one is given; returns its exponential moving
-    average. The view words learned with it are written into `text`, which is frozen otherwise."""
+    """Train (or resume, or load) the UNet in `folder`, from `start` if given; returns its exponential moving average. The
+    view words learned with it are written into `text`, which is otherwise frozen."""
     torch.manual_seed(SEED)
     unet = build(text.config.hidden_size) if start is None else copy.deepcopy(start).requires_grad_(True)
     unet = unet.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
     if device.type == "cpu":
-        unet.set_attn_processor(AttnProcessor())  # torch's fused attention is slow backwards on a CPU
+        unet.set_attn_processor(AttnProcessor())  # torch's fused attention has a slow backward pass on a CPU
     text = text.to(device).eval().requires_grad_(False)
     model = _UNetAndWords(unet, text, tokenizer)
     ema = copy.deepcopy(model).requires_grad_(False)
@@ -151,7 +151,7 @@ def train_diffusion(
         chance = torch.rand(usual, generator=g)
         said = torch.where(chance < NO_VIEW, plain[rows], viewed[rows])
         said = torch.where(chance > 1 - NO_CAPTION, 0, said)
-        # stratified over the batch: the loss differs more between timesteps than between pictures
+        # stratified over the batch: the loss varies more between timesteps than between pictures
         t = (torch.arange(usual) + torch.rand(usual, generator=g)) / usual * 1000
         if extra:
             more = sided[torch.randint(len(sided), (extra,), generator=g)]

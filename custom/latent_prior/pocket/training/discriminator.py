@@ -1,7 +1,7 @@
-"""The discriminator of the pocket StyleGAN: StyleGAN2's residual one (Karras et al. 2020), small, on fine detail.
+"""The discriminator of the pocket StyleGAN: a small version of StyleGAN2's (Karras et al. 2020) on fine detail.
 
-It sees what a picture has above a quarter of its resolution. Shown whole pictures it cannot even tell a blurred mug from a
-sharp one; shown the detail alone it can within a hundred steps.
+Its input is the detail of a picture above a quarter of its resolution. On whole pictures it cannot even distinguish a
+blurred mug from a sharp one; on the detail alone it can within a hundred steps.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from latent_prior.stylegan2.generator import FullyConnected
 from latent_prior.stylegan2.ops import filtered, smoothing_filter
 
-GROUP = 4  # pictures among which the spread is taken
+GROUP = 4  # pictures per group for the standard deviation
 
 
 class Convolution(nn.Module):
@@ -39,7 +39,7 @@ class Convolution(nn.Module):
 
 
 class Halving(nn.Module):
-    """Residual block: two convolutions, the second halving the size, beside a linear skip connection."""
+    """Residual block: two convolutions, the second halving the size, and a linear skip connection."""
 
     def __init__(self, fan_in: int, out: int):
         super().__init__()
@@ -52,20 +52,20 @@ class Halving(nn.Module):
 
 
 def group_spread(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
-    """The standard deviation over groups of pictures, averaged, as a feature map of its own (Karras et al. 2018)."""
+    """The standard deviation over groups of pictures, averaged, as an extra feature map (Karras et al. 2018)."""
     group = math.gcd(len(x), GROUP)
     spread = x.view(group, -1, *x.shape[1:]).var(0, unbiased=False).add(1e-8).sqrt().mean((1, 2, 3))
     return spread.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
 
 
 def detail(pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """What a picture has above a quarter of its resolution, with twice the contrast."""
+    """The detail of a picture above a quarter of its resolution, with twice the contrast."""
     coarse = F.interpolate(pictures, scale_factor=0.25, mode="area")
     return 2 * (pictures - F.interpolate(coarse, pictures.shape[-2:], mode="bilinear", align_corners=False))
 
 
 class Discriminator(nn.Module):
-    """One logit a picture in [-1, 1]: above 0 is real."""
+    """One logit per picture in [-1, 1]: above 0 means real."""
 
     def __init__(self, resolution: int, channels: tuple[int, ...] = (32, 48, 64, 96)):
         super().__init__()

@@ -1,7 +1,7 @@
-"""The one command that trains the pocket prior from nothing: `latent-prior train-pocket`.
+"""Training the whole pocket prior from scratch: `latent-prior train-pocket`.
 
-Each part lies in its own folder under the work folder and is resumable; what is finished is only loaded. A quick run
-takes a few steps of everything, to show that the pipeline runs.
+Each part has its own folder under the work folder and is resumable; finished parts are only loaded. A quick run does a
+few steps of everything, to check that the pipeline runs.
 """
 
 from dataclasses import dataclass, replace
@@ -19,16 +19,16 @@ from latent_prior.pocket.training.clip import JUDGE, POCKET, train_clip, write_t
 from latent_prior.pocket.training.diffusion import train_diffusion
 from latent_prior.pocket.training.quality import measure
 
-# seeds of the picture sets; far enough apart that no shard is shared
+# seeds of the picture sets, far enough apart that no shard is shared
 PRIOR_SEED, JUDGE_SEED, HELD_OUT_SEED, UNSEEN_SEED = 100_000, 200_000, 300_000, 400_000
 PRIOR_PICTURES, JUDGE_PICTURES, TEST_PICTURES = 26_000, 24_000, 1_000
 
-FURTHER_CLIP, FURTHER_JUDGE, FURTHER_UNET = 1300, 2200, 1000  # steps when training goes on from a checkpoint
+FURTHER_CLIP, FURTHER_JUDGE, FURTHER_UNET = 1300, 2200, 1000  # steps when training starts from a checkpoint
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """The trained models of a checkpoint folder in float32; all None where training starts from nothing."""
+    """The trained models of a checkpoint folder in float32; all None if training starts from scratch."""
 
     vae: AutoencoderKL | None = None
     unet: UNet2DConditionModel | None = None
@@ -53,9 +53,9 @@ class _Parts:
 def train_everything(work: Path, out: Path, quick: bool = False, start_from: Path | None = None) -> None:
     """Render, train, measure and assemble the pocket prior; `out` becomes a diffusers folder with a model card.
 
-    `start_from` is a finished checkpoint to go on from: its autoencoder is kept, its text encoder too but for the view
-    words, which are learned with the UNet; the rest is trained further, in a subfolder of `work` of its own. Raises
-    ValueError if it lacks a part.
+    `start_from` is a finished checkpoint to start from: its autoencoder is kept, and its text encoder except for the
+    view words, which are learned with the UNet; the rest is trained further, in its own subfolder of `work`. Raises
+    OptionError if it lacks a part.
     """
     begin = _Parts() if start_from is None else _Parts.load(start_from)
     states = work if start_from is None else work / "further"

@@ -1,7 +1,7 @@
-"""The training loop that every pocket model shares: resumable, seeded, logged to CSV, with time left.
+"""The training loop shared by all pocket models: resumable, seeded, logged to CSV, with time left.
 
-A run lives in one folder: `state.pt` (weights, optimiser, step, RNG), `log.csv`, and `done` when it has finished. Call
-it again after a crash and it goes on from the last state; call it when done and it only loads the weights.
+A run has one folder: `state.pt` (weights, optimiser, step, RNG), `log.csv`, and `done` when it has finished. Called
+again after a crash, it continues from the last state; called when done, it only loads the weights.
 """
 
 import contextlib
@@ -16,18 +16,18 @@ from tqdm import tqdm
 
 from latent_prior.files import atomic_write
 
-SAVE_EVERY = 120.0  # seconds between states
+SAVE_EVERY = 120.0  # seconds between saved states
 LOG_EVERY = 50  # steps between rows of the log
 
 
 def mixed_precision(device: torch.device):
-    """bf16 autocast where the hardware multiplies bf16 matrices fast (CUDA, or a CPU with AMX), else float32."""
+    """bf16 autocast if the hardware has fast bf16 matrix products (CUDA, or a CPU with AMX), else float32."""
     fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, torch.bfloat16) if fast else contextlib.nullcontext()
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth of the peak."""
+    """Linear warm-up, then cosine decay to a hundredth of the peak."""
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -47,7 +47,7 @@ def train(
     label: str = "training",
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> None:
-    """Minimise `loss(generator)`, which draws its own batch and returns the loss with figures to log.
+    """Minimise `loss(generator)`, which draws its own batch and returns the loss and values to log.
 
     `ema`, a copy of the model, follows its weights as an exponential moving average. Raises FloatingPointError if the
     loss is not finite.

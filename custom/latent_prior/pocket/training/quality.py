@@ -1,7 +1,7 @@
-"""How good the pocket prior is: the figures of its model card.
+"""Quality of the pocket prior: the figures of its model card.
 
-A picture counts as right if the judge CLIP, which the prior never learned from, finds its subject's kind (or colour or
-surface) in the caption nearest to it among all captions of the pocket world.
+A picture is correct if its subject's kind (or colour or surface) is that of the nearest of all captions of the pocket
+world by the judge CLIP, which was not used to train the prior.
 """
 
 import json
@@ -23,7 +23,7 @@ DDIM_STEPS, GUIDANCE_SCALE, BATCH = 30, 4.0, 20
 
 
 def sample(folder: Path, captions: list[str], device: torch.device, seed: int = 0) -> Float[Tensor, "B 3 H W"]:
-    """Pictures of captions by diffusers' own pipeline (DDIM, 30 steps, CFG 4)."""
+    """Pictures for captions by diffusers' own pipeline (DDIM, 30 steps, CFG 4)."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
     images = []

@@ -1,8 +1,9 @@
 """Training of the pocket StyleGAN by regression: each z has a true picture, so the generator is fitted to the renderer.
 
-Two stages. First the mapping network alone learns to tell the scene: w must say, linearly, what the picture depends on
-smoothly (`scene_features`). Left to the pictures' error it learns the pose last, and handles stay smears. Then the whole
-generator is fitted to pictures. `adversarial.py` finishes it as a GAN. Both stages are resumable.
+Two stages. First the mapping network alone is trained so that w encodes the scene linearly, as the quantities on which
+the picture depends smoothly (`scene_features`). With the picture loss alone, it learns the pose last, and handles stay
+blurred. Then the whole generator is fitted to pictures. `adversarial.py` finishes it as a GAN. Both stages are
+resumable.
 """
 
 from pathlib import Path
@@ -20,20 +21,20 @@ from latent_prior.pocket.mug_scenes import scenes, truth
 from latent_prior.pocket.training import loop
 from latent_prior.stylegan2.generator import FullyConnected, Mapping, StyleGAN2, StyleGAN2Config
 
-# NVIDIA's rule of channels with base 2048 and at most 128: 1.1 million parameters, 4.6 MB
+# NVIDIA's rule for channels with base 2048 and at most 128: 1.1 million parameters, 4.6 MB
 SHAPE = StyleGAN2Config.of_size(64, z_dim=128, w_dim=128, mapping_layers=4, base=2048, most=128)
 PICTURES, PICTURES_SEED, SHARD = 14_000, 500_000, 500
 MAPPING_STEPS, MAPPING_LR, MAPPING_BATCH = 4000, 3.0, 256
 STEPS, LR, BATCH = 6000, 0.05, 8
 AZIMUTH_HARMONICS, HUE_HARMONICS = 4, 2
-# Standard deviation of w after the first stage. It leaves 3, and with that the styles change sign from scene to scene:
-# after 800 steps of the second stage 24.3 dB on unseen z, with 1 26.7, with 0.45 28.6.
+# Standard deviation of w after the first stage. Unscaled it is 3, and the styles then change sign between scenes: after
+# 800 steps of the second stage that gives 24.3 dB on unseen z, 1 gives 26.7, 0.45 gives 28.6.
 W_SPREAD = 0.45
 EDGES, SMOOTH = 1.5, 0.01  # of regression_loss
 
 
 def scene_features(z: Float[Tensor, "B Z"]) -> Float[Tensor, "B F"]:
-    """What w must say linearly: harmonics of azimuth and hue, elevation, background, paint; of order one."""
+    """What w should encode linearly: harmonics of azimuth and hue, elevation, background, paint; of order one."""
     s = scenes(z)
     angle = torch.deg2rad(s.azimuth)
     hue = torch.atan2(z[:, 3], z[:, 4])
@@ -44,7 +45,7 @@ def scene_features(z: Float[Tensor, "B Z"]) -> Float[Tensor, "B F"]:
 
 
 class MappingWithReading(nn.Module):
-    """A mapping network with a linear reading of its w."""
+    """A mapping network with a linear readout of its w."""
 
     def __init__(self, mapping: Mapping, features: int):
         super().__init__()
@@ -57,7 +58,7 @@ class MappingWithReading(nn.Module):
 
 
 def train_mapping(folder: Path, mapping: Mapping, steps: int = MAPPING_STEPS) -> None:
-    """The first stage: fit w to `scene_features` of fresh z, then bring w to the spread W_SPREAD."""
+    """The first stage: fit w to `scene_features` of fresh z, then scale w to standard deviation W_SPREAD."""
     z_dim = mapping.fc0.weight.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -81,7 +82,7 @@ def codes(seed: int, count: int, z_dim: int = SHAPE.z_dim) -> Float[Tensor, "N Z
 
 
 def true_pictures(folder: Path, count: int, seed: int = PICTURES_SEED) -> tuple[Tensor, UInt8[Tensor, "N 3 H W"]]:
-    """z and their true pictures, at least `count` in whole shards; shards that `folder` lacks are rendered."""
+    """z and their true pictures, at least `count`, in whole shards; shards missing from `folder` are rendered."""
     folder.mkdir(parents=True, exist_ok=True)
     zs, images = [], []
     for k in tqdm(range((count + SHARD - 1) // SHARD), desc="pictures: mugs", unit="shard", disable=None):
@@ -96,10 +97,10 @@ def true_pictures(folder: Path, count: int, seed: int = PICTURES_SEED) -> tuple[
 
 
 def regression_loss(made: Float[Tensor, "B 3 H W"], true: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
-    """Mean of sqrt(e^2 + SMOOTH^2) over the error e (Charbonnier et al. 1994), and EDGES times that over its differences.
+    """Mean of sqrt(e^2 + SMOOTH^2) over the error e (Charbonnier et al. 1994), plus EDGES times that of its differences.
 
-    The differences to the right and downward neighbours count more than the error itself, or a mug's inside and a handle
-    in front, of its own colour but for the shade, are learned last.
+    The differences to the right and lower neighbours are weighted more than the error itself; otherwise a mug's inside
+    and a handle in front, which differ only in shade, are learned last.
     """
 
     def size(error: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ def fit(
     def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         chosen = torch.randint(len(zs), (batch,), generator=g)
         true = images[chosen].to(device).float() / 127.5 - 1
-        # the noise is left out: nothing in this world is left to chance
+        # without noise: this world has no randomness
         return regression_loss(generator(zs[chosen].to(device), noise_mode="none"), true), {}
 
     generator.to(device)
@@ -135,7 +136,7 @@ def fit(
 
 @torch.no_grad()
 def unseen_psnr(generator: StyleGAN2, count: int = 256, seed: int = 600_000) -> float:
-    """PSNR in dB, over pictures in [0, 1], of unseen z against their truth; mean over the pictures."""
+    """PSNR in dB of pictures in [0, 1] of unseen z against their truth; mean over the pictures."""
     device = generator.mapping.w_avg.device
     total = 0.0
     for k in range(0, count, 32):

@@ -1,6 +1,6 @@
-"""The one command that trains the pocket StyleGAN from nothing: `latent-prior train-pocket-stylegan`.
+"""Training the whole pocket StyleGAN from scratch: `latent-prior train-pocket-stylegan`.
 
-Each stage lies in its own folder under the work folder and is resumable; what is finished is only loaded.
+Each stage has its own folder under the work folder and is resumable; finished stages are only loaded.
 """
 
 import json
@@ -18,15 +18,16 @@ from latent_prior.pocket.training import adversarial, stylegan
 from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import StyleGAN2
 
-FEW, MANY = 200, 2000  # pictures a kind to find the nearest one with, and to measure with
-MADE_SEED, TRUE_SEED, OTHER_SEED = 700_000, 710_000, 720_000  # of the codes measured with
+FEW, MANY = 200, 2000  # pictures per kind for finding the nearest one, and for measuring
+MADE_SEED, TRUE_SEED, OTHER_SEED = 700_000, 710_000, 720_000  # of the codes for measuring
 BATCH = 50
 
 
 def train_stylegan(work: Path, out: Path, quick: bool = False, path_weight: float = 0.0) -> None:
-    """Render, train, measure and write `out`/generator.safetensors and quality.json; a card that is there stays.
+    """Render, train, measure and write `out`/generator.safetensors and quality.json; an existing model card is kept.
 
-    quick: a few steps of everything. path_weight: of path length regularisation in the adversarial stage; 0 leaves it out.
+    quick: a few steps of everything. path_weight: of path length regularisation in the adversarial stage; 0 disables
+    it.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     few = {"steps": 2} if quick else {}
@@ -51,8 +52,8 @@ def train_stylegan(work: Path, out: Path, quick: bool = False, path_weight: floa
 def measure(generator: StyleGAN2, quick: bool = False) -> dict[str, float | str]:
     """PSNR on unseen z, and Fréchet distances by the judge's features: to the domain, and from there to the nearest kind.
 
-    Of every other kind the same scenes are shown in z's own colours. The floor is the distance between two sets of true
-    pictures.
+    For every other kind the same scenes are rendered in z's own colours. The floor is the distance between two sets of
+    true pictures.
     """
     few, many = (8, 8) if quick else (FEW, MANY)
     features = Judge.load().project_images
