@@ -1,1 +1,1 @@
-"""The pocket world: solids with known ground truth, their renderer and captions, and the prior trained on their pictures."""
+"""The pocket world: solids whose truth is known, their renderer and captions, the judge, and the prior trained on it."""

@@ -21,7 +21,7 @@ class ImplicitVolume(BaseGeometry):
 
     @dataclass
     class Config(BaseGeometry.Config):
-        # Features beside the density; 0: none.
+        # Feature channels besides the density; 0: none.
         n_feature_dims: int = 3
         # Added before the activation: blob_dreamfusion (Gaussian), blob_magic3d (cone), or a number.
         density_bias: Any = "blob_magic3d"
