@@ -4,8 +4,8 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import patch
 
+import pytest
 import torch
 from config_fields import Idle, Refused, Table, To
 from latent_prior.guidance.clip_guidance import ClipGuidance
@@ -42,7 +42,9 @@ def see_processor(settings, given):
 def see_guidance(settings, given):
     merged = []
     stub = SimpleNamespace(apply_patch=lambda unet, **options: merged.append(options))
-    with patch.dict(sys.modules, {"tomesd": stub}):
+    # patch.dict would also drop what is imported meanwhile, and torch does not bear being imported twice
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tomesd", stub)
         guidance = LatentPriorGuidance(
             {"pretrained_model_name_or_path": str(given.prior), "guidance_scale": 7.0, "grad_clip": None} | settings
         )

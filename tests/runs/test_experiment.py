@@ -419,7 +419,7 @@ def test_home_is_expanded(tiny_prior, tmp_path, monkeypatch):
 
 def test_a_run_folder_is_asked_for(tmp_path, capsys):
     assert main(["export", str(tmp_path)]) == 2
-    assert "no run folder" in capsys.readouterr().err
+    assert "not a run folder" in capsys.readouterr().err
 
 
 def test_shipped_configs_are_found_by_name():

@@ -182,7 +182,7 @@ def test_means_and_bars_by_hand(measurer):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--edits", "silver spoon"], "--edits: no edit of the list editing has 'silver spoon' in it"),
+        (["--edits", "silver spoon"], "--edits: no edit of the list editing contains 'silver spoon'"),
         (["--seeds", "1", "1"], "--seeds: 1 is duplicated"),
         (["--with-mask", "theirs"], "--with-mask: there is no variant 'theirs'; expected some of CLIP, LSD, ours"),
         (["--config", "blended=pocket_layered_editing"], "--config: the label 'blended' is taken"),

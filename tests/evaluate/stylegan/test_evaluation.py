@@ -166,7 +166,7 @@ def test_launched_runs_are_taken_up_again(evaluate, source, tmp_path, monkeypatc
     rows = runs_of(Path("out"))
     assert float(rows["ours", "a golden mug", "1"]["seconds"]) > 0
     text = Path("out/table.md").read_text()
-    assert "stands in for Inception" in text and "**ours** is at or below **LSD**" in text
+    assert "replaces Inception" in text and "**ours** is at or below **LSD**" in text
 
 
 def test_a_domain_from_a_folder(evaluate, make_run, tmp_path, capsys):

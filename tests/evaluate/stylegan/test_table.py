@@ -112,7 +112,7 @@ def test_the_table_reads_as_in_the_readme():
 @pytest.mark.parametrize("real", [None, "cats"])
 def test_the_legend_says_what_stands_in(features, real):
     text = stylegan.legend(500, 0.7, features, True, real)
-    assert ("stands in for Inception" in text) is (features is None)
+    assert ("replaces Inception" in text) is (features is None)
     assert ("judge CLIP's picture embedding" in text) is (features is None)
     assert ("PSNR" in text) is ("recognised" in text) is (real is None)
     assert "ψ = 0.7" in text and ("`cats`" in text) is (real is not None)

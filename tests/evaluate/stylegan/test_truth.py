@@ -34,7 +34,7 @@ def test_rendered_once(tmp_path, monkeypatch):
 
 
 def test_a_z_that_tells_no_scene(tmp_path):
-    with pytest.raises(ValueError, match="z has 4 entries, but a scene of the pocket world takes 8"):
+    with pytest.raises(ValueError, match="z has 4 entries, but a scene of the pocket world needs 8"):
         truths.rendered(tmp_path, MUG, 5, 4, 8)
 
 

@@ -96,7 +96,7 @@ def test_a_result_lasts_until_its_run_or_its_judge_changes(true_run, tmp_path):
         (["--runs", "."], "--runs: . is not a run folder"),
         (
             ["--runs", ".", "--config", "latent_prior"],
-            "--runs: measures runs as they are: --config, --seeds and",
+            "--runs: measures existing runs: --config, --seeds and",
         ),
         (["--config", "no_such_config"], "--config: 'no_such_config'"),
         (["seed=1"], "use --seeds"),
