@@ -73,7 +73,9 @@ class LatentPriorGuidance(host.BaseObject):
                 half_precision_weights=self.cfg.half_precision_weights,
                 textual_inversion=self.cfg.textual_inversion,
                 lora=self.cfg.lora,
-                efficiency=Efficiency(**self._values_of(Efficiency)),
+                efficiency=Efficiency(
+                    **{**self._values_of(Efficiency), "token_merging_params": dict(self.cfg.token_merging_params)}
+                ),
             )
             self.prior.autoencoder.check_layers(options[0].fm_layers)
             for some in options:
@@ -146,8 +148,7 @@ class LatentPriorGuidance(host.BaseObject):
             return self.prior.autoencoder.decode(latents.float())
 
     def _values_of(self, options: type) -> dict[str, Any]:
-        config = host.config_to_primitive(self.cfg)
-        return {option.name: config[option.name] for option in fields(options)}
+        return {option.name: self.cfg[option.name] for option in fields(options)}
 
     def _options_at_every_knot(self) -> list[PriorOptions]:
         """Options between which all scheduled ones are linear, so that their conditions hold throughout if they do here."""
@@ -164,6 +165,8 @@ class LatentPriorGuidance(host.BaseObject):
                 values[name] = scheduled(name, values[name], epoch, global_step)
         for name in SWITCHES:
             values[name] = switched_on(name, values[name], epoch, global_step)
+        if values["fm_layers"] is not None:
+            values["fm_layers"] = list(values["fm_layers"])
         return PriorOptions(**values)
 
     def _to_latents(self, rgb: Float[Tensor, "B H W C"], latents: bool) -> Float[Tensor, "B c h w"]:
