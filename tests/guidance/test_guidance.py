@@ -8,6 +8,7 @@ from latent_prior.guidance.latent_prior import SCHEDULED, SWITCHES, LatentPriorG
 from latent_prior.models.efficiency import Efficiency
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
+from omegaconf import ListConfig
 from torch.testing import assert_close
 
 
@@ -165,6 +166,14 @@ def test_schedules(make_guidance):
     guidance.update_step(epoch=0, global_step=1000)
     assert (guidance.options.guidance_scale, guidance.options.grad_clip) == (10.0, 2.0)
     assert (guidance.min_step, guidance.max_step) == (20, 500)
+
+
+def test_schedules_reach_the_host_as_its_config_nodes(make_guidance, monkeypatch):
+    """threestudio's C takes numbers and OmegaConf's lists alone."""
+    given, ours = [], host.C
+    monkeypatch.setattr(host, "C", lambda value, *moment: given.append(value) or ours(value, *moment))
+    make_guidance(guidance_scale=[2.0, 4.0, 100], use_fm=[10, 0.0, 0.05, 20], use_directional=[0.0, 0.0, 10])
+    assert {type(value) for value in given} == {float, ListConfig}
 
 
 def test_annealing_follows_the_steps(make_guidance):

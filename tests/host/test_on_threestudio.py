@@ -132,7 +132,7 @@ STOCK = {
 def test_stock_systems_train_with_our_guidance_in_place_of_theirs(name, stable, tmp_path):
     cfg = OmegaConf.load(Path(os.environ["THREESTUDIO_ROOT"]) / "configs" / f"{name}.yaml")
     cfg.system.guidance_type = "latent-prior-guidance"
-    cfg.system.guidance = {"pretrained_model_name_or_path": str(stable), "guidance_scale": 7.5}
+    cfg.system.guidance = {"pretrained_model_name_or_path": str(stable), "guidance_scale": [7.0, 8.0, STEPS]}
     cfg.system.loss.lambda_fm, cfg.system.loss.lambda_kl = 0.1, 0.01
     cfg.system.prompt_processor.pretrained_model_name_or_path = str(stable)
     del cfg.system.renderer
