@@ -3,13 +3,13 @@ its floor.
 
     THREESTUDIO_ROOT=~/threestudio python benchmarks/guidance_step.py
     python benchmarks/guidance_step.py --options --repeats 1       # every option, from latents and from pictures
-    python benchmarks/guidance_step.py --options --tiny            # whether it runs: seconds, figures of no use
+    python benchmarks/guidance_step.py --options --tiny            # a quick check that it runs; ignore the figures
 
-Networks have the architecture of Stable Diffusion 1.5 and random weights, which cost what real ones cost. Everything is
-measured in one process, taking turns, so that a machine that slows down slows all alike; ratios are medians over the
-turns. The floor of a step is the denoiser on 2 B rows (classifier-free guidance) and, for pictures, the autoencoder's
-encoder forward and backward. Forward and backward are both counted. Peak memory is torch's on CUDA, and elsewhere the
-growth of the process over what it was before the step.
+Networks have the architecture of Stable Diffusion 1.5 and random weights, which cost the same as trained ones. Everything
+is measured in one process, in alternating turns, so that a slowdown of the machine affects all equally; ratios are
+medians over the turns. The floor of a step is the denoiser on 2 B rows (classifier-free guidance) and, for pictures,
+the autoencoder's encoder forward and backward. Forward and backward are both counted. Peak memory is torch's on CUDA,
+and elsewhere the growth of the process during the step.
 """
 
 import argparse
@@ -76,7 +76,7 @@ class Prompts:
 
 
 def theirs(unet, vae, scheduler, device: torch.device) -> Callable:
-    """threestudio's own `stable-diffusion-guidance` over the given networks: its loading is bypassed, nothing else."""
+    """threestudio's own `stable-diffusion-guidance` over the given networks: only its loading is bypassed."""
     import threestudio
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
@@ -105,7 +105,7 @@ def ours(unet, vae, scheduler, device: torch.device, **options):
 
 @dataclass(frozen=True)
 class Step:
-    """One way to take a step: `loss` of the input (None where there is nothing to walk back), under a `setting`."""
+    """A step to measure: `loss` of the input (None if there is no backward pass), under a `setting`."""
 
     loss: Callable[[Tensor], Tensor | None]
     setting: Callable[[], AbstractContextManager] = nullcontext
@@ -152,7 +152,7 @@ def steps(args: argparse.Namespace, device: torch.device, parts: tuple, latents:
 
 
 def settings(unet, vae, prior) -> dict[str, Callable[[], AbstractContextManager]]:
-    """The options of `Efficiency`, each as a context in which it is on."""
+    """The options of `Efficiency`, each as a context manager that turns it on."""
     from latent_prior.models.efficiency import Efficiency, make_efficient
 
     compiled_call, processors = [], unet.attn_processors
@@ -178,12 +178,12 @@ def settings(unet, vae, prior) -> dict[str, Callable[[], AbstractContextManager]
         "+ token merging 0.5": ({"token_merging": True, "token_merging_params": {"ratio": 0.5}}, unmerged),
     }
     if importlib.util.find_spec("tomesd") is None:
-        print("token merging is left out: pip install tomesd", file=sys.stderr)
+        print("token merging is skipped: pip install tomesd", file=sys.stderr)
         undo.pop("+ token merging 0.5")
 
     @contextmanager
     def switched_on(options: dict, off: Callable[[], None]) -> Iterator[None]:
-        if "enable_compile" in options and compiled_call:  # made once: the turn that is not counted pays for it
+        if "enable_compile" in options and compiled_call:  # done once, in the uncounted turn
             unet._compiled_call_impl = compiled_call[0]
         else:
             make_efficient(prior.denoiser, prior.autoencoder, Efficiency(**options))
@@ -230,7 +230,7 @@ class Memory:
 
 
 def measure(found: dict[str, Step], x: Tensor, repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """({label: seconds of each turn}, {label: most megabytes}), after one turn that is not counted."""
+    """({label: seconds of each turn}, {label: peak megabytes}), after one uncounted turn."""
     seconds: dict[str, list[float]] = {label: [] for label in found}
     megabytes = dict.fromkeys(found, 0.0)
     for turn in range(repeats + 1):
@@ -275,9 +275,9 @@ def main() -> None:
     both = (LATENTS, PICTURES)
     parser.add_argument("--input", nargs="+", choices=both, default=both, help="what the step starts from")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3, help="turns that count; one more goes before them")
+    parser.add_argument("--repeats", type=int, default=3, help="counted turns, after an uncounted one")
     parser.add_argument("--fm-layers", nargs="+", default=["up_0"], help="decoder layers of feature matching")
-    parser.add_argument("--options", action="store_true", help="also the whole objective under each option")
+    parser.add_argument("--options", action="store_true", help="also the full objective with each option")
     parser.add_argument("--tiny", action="store_true", help="networks of a few channels, to see whether it runs")
     parser.add_argument("--out", metavar="FILE", help="write the tables there too")
     args = parser.parse_args()

@@ -1,8 +1,8 @@
-"""What shrinking masks do for a mask of one latent pixel's width, under the pocket prior.
+"""The effect of progressive mask shrinking on a mask one latent pixel wide, with the pocket prior.
 
-A line is masked on a green mug, and mugs of other colours are asked for. Printed is how far the line's mean colour went
-from the mug's own to the colour asked for (1: all the target), with the published squares of 7, 5 and 3 latent pixels, and
-without. The pictures go to outputs/thin_mask.png: a row a setting, a column a prompt.
+A line is masked on a green mug, and the prompts ask for mugs of other colours. Prints how far the line's mean colour
+moved from the mug's colour to the prompt's (1: all the way), with the published squares of 7, 5 and 3 latent pixels,
+and without. The pictures go to outputs/thin_mask.png: a row per setting, a column per prompt.
 """
 
 import sys
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 PROMPTS = ("a turquoise mug", "a red mug", "a white mug", "a blue mug", "a golden mug")
 LINES = {"upright": (slice(16, 52), slice(28, 32)), "lying": (slice(32, 36), slice(16, 48))}
-SHADE = 0.75  # of a surface's own colour, as the pocket world's light leaves it
+SHADE = 0.75  # fraction of a surface's colour that remains under the pocket world's light
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job: set up, turn a prompt into a coloured mesh, name the files that were made.
+# The main job: set up, turn a prompt into a coloured mesh, print the files.
 # usage: bash launch_scripts/demo.sh ["a prompt"] [key=value ...]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

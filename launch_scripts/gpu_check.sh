@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, into one report: half precision, tiny-cuda-nn and nerfacc where they are installed,
-# the main job on CUDA, and what a guidance step of Stable Diffusion 1.5's size costs beside threestudio's.
+# All checks that need a GPU, in one report: half precision, tiny-cuda-nn and nerfacc if installed, the main job on
+# CUDA, and the cost of a guidance step at Stable Diffusion 1.5's size compared with threestudio's.
 # usage: [THREESTUDIO_ROOT=~/threestudio] bash launch_scripts/gpu_check.sh [report file; default outputs/gpu_check.md]
 set -uo pipefail
 EXTRAS=dev . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 report="${1:-outputs/gpu_check.md}"
 mkdir -p "$(dirname "$report")"
 python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
-  echo "error: torch sees no GPU here (latent-prior doctor says why); everything else is in launch_scripts/test.sh" >&2
+  echo "error: torch sees no GPU here (latent-prior doctor says why); the other tests are in launch_scripts/test.sh" >&2
   exit 2
 }
 
 failed=0
-section() { # title, command ...: runs it into the report and onto the screen
+section() { # title, command ...: runs it, with output to the report and the screen
   printf '\n## %s\n\n`%s`\n\n```\n' "$1" "${*:2}" | tee -a "$report"
   "${@:2}" 2>&1 | tr '\r' '\n' | grep -v 'step/s' | tee -a "$report"
   local code=${PIPESTATUS[0]}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a guidance step costs at Stable Diffusion 1.5's size, threestudio's and ours: the README's table. An hour on two
+# The cost of a guidance step at Stable Diffusion 1.5's size, threestudio's and ours: the README's table. An hour on two
 # cores; nothing is downloaded, the networks have random weights.
 # usage: THREESTUDIO_ROOT=~/threestudio bash launch_scripts/step_cost.sh [benchmark arguments]
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's results of StyleGAN adaptation: five fixed prompts, LSD alone, NADA and the whole objective. Resumable.
+# The README's StyleGAN adaptation results: five fixed prompts, LSD alone, NADA and the full objective. Resumable.
 # usage: bash launch_scripts/stylegan.sh [evaluate arguments]     e.g. --seeds 0 1 --jobs 2
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The pocket prior from nothing, with the figures of its model card. Resumable; hours on two cores, minutes on a GPU.
+# Train the pocket prior, with the figures of its model card. Resumable; hours on two cores, minutes on a GPU.
 # usage: bash launch_scripts/train_pocket.sh [--quick] [--work FOLDER] [--out FOLDER]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -25,12 +25,12 @@ from latent_prior.pocket.training.loop import mixed_precision, train
 
 STEPS, BATCH, PEAK_LR, SEED = 4600, 64, 1.2e-3, 2
 EMA_DECAY = 0.998
-NO_CAPTION = 0.1  # share of pictures trained without caption, for classifier-free guidance
-NO_VIEW = 0.15  # share of captions without view words
-# Few solids look different from behind, and only while there is much noise do words decide the side. Left to chance,
-# the UNet takes no notice of front and back; so half of each batch is drawn from where they matter.
+NO_CAPTION = 0.1  # fraction of pictures trained without caption, for classifier-free guidance
+NO_VIEW = 0.15  # fraction of captions without view words
+# Few solids look different from behind, and the words determine the side only at high noise. With uniform sampling the
+# UNet ignores front and back; so half of each batch is drawn from the cases where they matter.
 TWO_SIDED_SHARE = 0.5
-TWO_SIDED_NOISE = 300  # least timestep of that half
+TWO_SIDED_NOISE = 300  # smallest timestep of that half
 
 
 def build(text_width: int) -> UNet2DConditionModel:
