@@ -16,7 +16,7 @@ from typing import Any
 
 Case = tuple[str, Callable[[Path], Any], Path]
 
-PRELOADED = ["torch", "numpy", "PIL.Image", "omegaconf", "pytorch_lightning"]
+PRELOADED = ["torch", "numpy", "PIL.Image", "omegaconf"]
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty")
 ROOM = 4 << 30  # bytes of address space that a child may add, so that a bomb ends it and not the machine
 PATIENCE = 20.0  # seconds after which a case counts as hung
@@ -29,7 +29,7 @@ class Outcome:
     name: str
     how: str
     text: str = ""  # the message, with the exception's type unless refused; the exit code of a child that died
-    seconds: float = 0.0
+    seconds: float = 0.0  # of the processor, which does not depend on what else is running
     growth: int = 0  # bytes of resident memory at the peak, above those at the start
     started: list[str] = field(default_factory=list)  # programs, as audit events
 
@@ -90,7 +90,7 @@ def _work(results: Connection, cases: Sequence[Case]) -> None:
         started.clear()
         resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + ROOM, resource.RLIM_INFINITY))
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
-        before, start = _memory("VmHWM"), time.perf_counter()
+        before, start = _memory("VmHWM"), time.process_time()
         try:
             reader(path)
             how, text = "read", ""
@@ -98,7 +98,7 @@ def _work(results: Connection, cases: Sequence[Case]) -> None:
             how, text = "refused", str(error)
         except BaseException as error:
             how, text = "raised", f"{type(error).__name__}: {str(error)[:1000]}"
-        seconds, growth = time.perf_counter() - start, _memory("VmHWM") - before
+        seconds, growth = time.process_time() - start, _memory("VmHWM") - before
         results.send(Outcome(name, how, text, seconds, growth, list(started)))
 
 
