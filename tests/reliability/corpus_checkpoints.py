@@ -34,6 +34,13 @@ MAY_READ = {
     "an extra hyperparameter",
     "moments that are parameters",
     "hyperparameters of another run",
+    "a loop without its progress",
+    "a version to come",
+    "unchanged, as weights",
+    "weights in float64, as weights",
+    "only weights, as weights",
+    "unchanged, for export",
+    "no loops, for export",
 }
 
 CONFIG = {
