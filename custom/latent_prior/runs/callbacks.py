@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, convert_inf
 
+from latent_prior.files.refusals import NotWritten, denial
 from latent_prior.runs import signals
 from latent_prior.runs.folder import Interrupted
 
@@ -81,7 +82,8 @@ class AfterFirstStep(pl.Callback):
 class SaveOnInterrupt(pl.Callback):
     """On Ctrl-C, SIGTERM or SIGHUP, finish the step, save `last.ckpt` and raise `Interrupted`.
 
-    A second signal ends the step at once; what is saved then is the last whole step. Outside the main thread, where
+    A second signal ends the step at once; what is saved then is the last whole step. It is also saved, if it can be,
+    where the system refuses to write something else. Outside the main thread, where
     Python cannot handle signals, only the KeyboardInterrupt of others is followed.
     """
 
@@ -127,5 +129,7 @@ class SaveOnInterrupt(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         signals.restore(self._previous)
-        if isinstance(exception, KeyboardInterrupt) and self._whole and not self._optimising:
-            self._save(trainer)
+        refused = isinstance(exception, NotWritten) or denial(exception) is not None
+        if (refused or isinstance(exception, KeyboardInterrupt)) and self._whole and not self._optimising:
+            with contextlib.suppress(*[NotWritten] if refused else []):
+                self._save(trainer)
