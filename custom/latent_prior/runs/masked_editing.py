@@ -24,12 +24,14 @@ from latent_prior import OptionError, host, metrics
 from latent_prior.editing import background_reconstruction
 from latent_prior.editing.blended_diffusion import BlendedDiffusion, SamplerOptions, steps_run
 from latent_prior.files import pictures as picture_files
+from latent_prior.files.refusals import NotWritten, naming, require_room
 from latent_prior.models.checkpoint import KEY as CHECKPOINT_KEY
 from latent_prior.models.clip import KEY as CLIP_KEY
 from latent_prior.models.clip import Clip
 from latent_prior.runs import folder as run_folder
 
 MARGIN = 0.1  # of the mask's box, added around it for CLIP
+BLOCK = 4096  # bytes that even the smallest file takes on most file systems
 PANEL = (256, 768)  # minimum and maximum height of a panel in the overview pictures
 
 
@@ -75,8 +77,15 @@ def edit(args: argparse.Namespace, out: Path) -> None:
         print(f"{args.image} of {original.width}x{original.height} is processed at {_size(picture)}", file=sys.stderr)
 
     task = Task(original, soft_mask, picture, touched(soft_mask, *picture.shape[-2:]))
-    samples, fitted = _run(args, editor, clip, task, out)
-    _write(args, out, task, samples, fitted)
+    require_room(out, (args.samples + 5) * BLOCK, f"an edit of {args.samples} samples")
+    try:
+        with naming(out):
+            samples, fitted = _run(args, editor, clip, task, out)
+            _write(args, out, task, samples, fitted)
+    except NotWritten as error:
+        if not (made := len(list((out / "samples").glob("seed*.png")))):
+            raise
+        raise run_folder.Stopped.because(f"{error}; the samples so far ({made}) stay in {out / 'samples'}") from error
     print(f"\nFolder: {out}")
     for name in ("composite.png", "before_after.png", "samples.png", "samples.csv"):
         print(f"  {out / name}")
