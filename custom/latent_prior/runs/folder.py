@@ -35,11 +35,11 @@ class Stopped(OptionError):
 
 
 class Interrupted(Exception):
-    """The run was interrupted by Ctrl-C, SIGTERM or SIGHUP and can be resumed from `checkpoint`."""
+    """The run was interrupted by Ctrl-C, SIGTERM or SIGHUP; the command goes on from `checkpoint`."""
 
-    def __init__(self, checkpoint: Path):
+    def __init__(self, checkpoint: Path, command: str = "resume"):
         super().__init__(str(checkpoint))
-        self.checkpoint = checkpoint
+        self.checkpoint, self.command = checkpoint, command
 
 
 def versions() -> dict[str, str | None]:
