@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 
 from latent_prior import OptionError
-from latent_prior.files import denial
+from latent_prior.files.refusals import denial
 from latent_prior.runs import signals, streams
 from latent_prior.runs.folder import Interrupted, Stopped
 

@@ -14,6 +14,7 @@ from omegaconf import ListConfig
 from torch import Tensor
 
 from latent_prior import OptionError, host
+from latent_prior.files.refusals import naming
 from latent_prior.meshes.files import FORMATS, GLB_READERS, save_mesh
 from latent_prior.meshes.mesh import FieldMesh, field_to_mesh, linear_latents_to_rgb, surface_colors
 from latent_prior.meshes.texture import bake, unwrap
@@ -121,6 +122,10 @@ class VertexColorMeshExporter(host.Exporter):
         """Write the files to a temporary folder, which lives as long as the exporter, and return them."""
         self._folder = tempfile.TemporaryDirectory(prefix="latent_prior_export_")
         result = self.extract()
+        with naming(Path(self._folder.name), "TMPDIR names the folder for temporary files"):
+            return self._written(result)
+
+    def _written(self, result: FieldMesh) -> list[host.ExporterOutput]:
         textured = self._bake(result) if self.cfg.texture and set(self.formats) - UNTEXTURED else None
         outputs = []
         for name in self.formats:

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latent_prior.files import atomic_write
+from latent_prior.files.refusals import NotWritten
 from latent_prior.models.adapters import with_all_vectors
 from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
@@ -165,7 +166,7 @@ class TextEncoder:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as beside:
                 save_file({"embedding": embedding.cpu().contiguous()}, beside)
-        except (OSError, SafetensorError) as error:
+        except (NotWritten, OSError, SafetensorError) as error:
             logger.warning("prompt embeddings are not cached on disk: cannot write to %s: %s", file.parent, error)
             self.cache_dir = None
 

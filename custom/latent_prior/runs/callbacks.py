@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, convert_inf
 
+from latent_prior.files.refusals import NotWritten, denial
 from latent_prior.runs import signals, streams
 from latent_prior.runs.folder import Interrupted
 
@@ -101,8 +102,9 @@ class SaveOnInterrupt(pl.Callback):
     """Saves `last.ckpt` at the end of training, and on Ctrl-C, SIGTERM or SIGHUP, which raise `Interrupted`.
 
     The first signal waits for the end of the step, but not for a validation. A second one ends the step at once; what
-    is saved then is the last whole step. Further ones change nothing. Outside the main thread, where Python cannot
-    handle signals, only the KeyboardInterrupt of others is followed.
+    is saved then is the last whole step. Further ones change nothing. It is also saved, if it can be, where the system
+    refuses to write something else. Outside the main thread, where Python cannot handle signals, only the
+    KeyboardInterrupt of others is followed.
     """
 
     def __init__(self, folder: Path):
@@ -160,5 +162,7 @@ class SaveOnInterrupt(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Lightning restores the handlers after this; until then further signals change nothing."""
-        if isinstance(exception, KeyboardInterrupt) and self._whole:
-            self._saved(trainer)
+        refused = isinstance(exception, NotWritten) or denial(exception) is not None
+        if (refused or isinstance(exception, KeyboardInterrupt)) and self._whole:
+            with contextlib.suppress(*[NotWritten] if refused else []):
+                self._saved(trainer)

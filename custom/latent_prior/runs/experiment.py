@@ -11,7 +11,8 @@ from typing import Any
 
 import latent_prior
 from latent_prior import OptionError
-from latent_prior.files import denial, user_path
+from latent_prior.files import user_path
+from latent_prior.files.refusals import NotWritten, denial
 from latent_prior.runs import curves, signals
 from latent_prior.runs.folder import Interrupted, Stopped
 from latent_prior.runs.gpus import choose_gpus
@@ -117,8 +118,8 @@ class _Experiment:
         """Record what the run is made from."""
         from latent_prior.runs import folder as run_folder
 
-        self.began = True
         run_folder.write_origin(self.folder, self.cfg, self.unresolved, self.sources)
+        self.began = True
 
     def release(self, remove: bool = False) -> None:
         """Let others have the folder, if it was claimed; see `Claim.release`."""
@@ -213,7 +214,7 @@ def _in_our_words(experiment: _Experiment) -> Iterator[None]:
             raise Interrupted(experiment.saved.path) from None
         raise KeyboardInterrupt from None
     except Exception as error:
-        refusal = _refusal(error)
+        refusal = _refusal(error, experiment)
         if not experiment.began and (trains or refusal):
             experiment.release(remove=True)
         if refusal is None or isinstance(refusal, Stopped):
@@ -229,24 +230,33 @@ def _kept(experiment: _Experiment) -> str:
     """What a run that stopped has saved, and how to continue."""
     from latent_prior.runs import folder as run_folder
 
-    step = run_folder.last_step(experiment.folder)
+    if not (experiment.folder / "configs" / run_folder.PARSED).is_file():
+        return "the run cannot be continued"
+    try:
+        step = run_folder.last_step(experiment.folder)
+    except OSError as error:
+        return f"its checkpoints cannot be read now ({error.strerror}); later: latent-prior resume {experiment.folder}"
     if not step:
-        return f"no checkpoint was due yet, {experiment.folder} holds the pictures so far"
+        return f"it has no checkpoint yet, and {experiment.folder} holds what was written so far"
     return f"its checkpoint of step {step} is kept; continue with: latent-prior resume {experiment.folder}"
 
 
-def _refusal(error: Exception) -> OptionError | None:
+def _refusal(error: Exception, experiment: _Experiment) -> OptionError | None:
     """A user error from our code, Lightning or threestudio, as an OptionError; None for any other error."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from latent_prior import host
 
+    if experiment.began and not (experiment.folder / "configs").is_dir():
+        return NotWritten.because(f"the run folder {experiment.folder} was removed while the run wrote to it")
     if isinstance(error, OptionError):
         return error
     if isinstance(error, MisconfigurationException):
         return OptionError.because(str(error), "trainer")
     if isinstance(error, OSError):
-        return denial(error)
+        return denial(
+            error, None if error.filename else experiment.folder
+        )  # logs write to files that errors do not name
     return host.refusal(error)
 
 
@@ -255,7 +265,7 @@ def _build(experiment: _Experiment) -> None:
     import pytorch_lightning as pl
 
     from latent_prior import host
-    from latent_prior.runs import checkpoint, trainer
+    from latent_prior.runs import checkpoint, room, trainer
 
     cfg, saved = experiment.cfg, experiment.saved
     pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
@@ -265,9 +275,10 @@ def _build(experiment: _Experiment) -> None:
     experiment.system = system
     if saved is not None:
         checkpoint.check_fit(saved, system)
-    experiment.trainer = trainer.build(
-        experiment.folder, cfg, system, experiment.begin, "train" in experiment.modes, experiment.on_gpu
-    )
+    trains = "train" in experiment.modes
+    experiment.trainer = trainer.build(experiment.folder, cfg, system, experiment.begin, trains, experiment.on_gpu)
+    if trains:
+        room.check(experiment.folder, cfg, system, 0 if saved is None else saved.step)
 
 
 def _train(experiment: _Experiment) -> None:
@@ -305,7 +316,9 @@ def _evaluate(experiment: _Experiment, mode: str) -> None:
             raise Interrupted(experiment.last, command) from None
         command = f"latent-prior {command} {experiment.folder}"
         kept = f"the run is trained and saved, only its {mode} failed; try again with: {command}"
-        if (refusal := _refusal(error)) is None:
+        if (refusal := _refusal(error, experiment)) is None:
             host.warn(kept)
             raise
+        if mode == "export" and isinstance(refusal, NotWritten):
+            kept += ", or elsewhere with exp_root_dir=FOLDER after it"
         raise Stopped.because(f"{refusal} ({kept})") from error

@@ -21,6 +21,7 @@ import latent_prior
 from latent_prior import OptionError, __version__
 from latent_prior.files import atomic_write, lock, user_path
 from latent_prior.files.lock import FolderLock
+from latent_prior.files.refusals import reason
 from latent_prior.runs import signals
 
 PARTS = ("ckpts", "configs", "csv_logs", "tb_logs", "save")
@@ -108,7 +109,7 @@ def claim(folder: Path, resume: Path | None = None, numbered: bool = False, trie
         if isinstance(error, FileNotFoundError) and tries > 1:  # another run took its folders back in this moment
             return claim(folder, resume, numbered, tries - 1)
         raise OptionError.because(
-            f"cannot make the run folder {str(folder)!r}: {error.strerror} (it is exp_root_dir/name/tag@timestamp)"
+            f"cannot make the run folder {str(folder)!r}: {reason(error, folder)} (it is exp_root_dir/name/tag@timestamp)"
         ) from error
     except OptionError:
         _remove_empty(reversed(made))

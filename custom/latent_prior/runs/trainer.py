@@ -1,5 +1,6 @@
 """The Lightning trainer of a run: its arguments from the config, its callbacks and its loggers."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from latent_prior import OptionError, host
+from latent_prior.files.refusals import naming
 from latent_prior.runs.callbacks import AfterFirstStep, Progress, SaveOnInterrupt
 from latent_prior.runs.checkpoint import WholeCheckpoints
 from latent_prior.runs.resume import ExactResume
@@ -49,10 +51,22 @@ def _callbacks(folder: Path, cfg: Any, begin: Callable[[], None]) -> list[Any]:
 
 def _loggers(folder: Path, system: Any) -> list[Any]:
     return [
-        TensorBoardLogger(str(folder), name="tb_logs"),
+        _TensorBoard(str(folder), name="tb_logs"),
         CSVLogger(str(folder), name="csv_logs", flush_logs_every_n_steps=1),
         *system.get_loggers(),
     ]
+
+
+class _TensorBoard(TensorBoardLogger):
+    """Lightning's logger, which calls a write that the system refuses a bad value."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        with naming(Path(self.log_dir)):
+            super().log_metrics(metrics, step)
+
+    def finalize(self, status: str) -> None:
+        with contextlib.suppress(*[OSError] if status != "success" else []):  # it would hide why the run failed
+            super().finalize(status)
 
 
 def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> Any:

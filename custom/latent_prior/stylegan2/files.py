@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.files import atomic_write, user_path
+from latent_prior.files.refusals import NotWritten
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from latent_prior.stylegan2.nvidia import MAX_BYTES, read_nvidia
 from latent_prior.stylegan2.ops import smoothing_filter
@@ -65,7 +66,9 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
                 save_file(state, beside, metadata={"format": "pt"})
             else:
                 torch.save(to_rosinality(state), beside)
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk, for example
+    except NotWritten:
+        raise
+    except (ValueError, OSError) as error:
         raise OptionError.because(f"{path}: not written: {' '.join(str(error).split())}") from error
 
 
