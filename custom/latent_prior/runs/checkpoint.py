@@ -10,6 +10,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from latent_prior import OptionError, host
 from latent_prior.files import atomic_write
+from latent_prior.runs.finite import require_finite_checkpoint
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def read(resume: str) -> Saved:
 
 
 def check_fit(saved: Saved, system: Any) -> None:
-    """OptionError unless the checkpoint's tensors match the system's in names and shapes."""
+    """OptionError unless the checkpoint's tensors match the system's in names and shapes, and are finite."""
     states = (_loaded(saved.path)[0], system.state_dict())
     there, here = ({name: tuple(value.shape) for name, value in state.items()} for state in states)
     for name in sorted(there.keys() | here.keys()):
@@ -37,6 +38,10 @@ def check_fit(saved: Saved, system: Any) -> None:
             raise OptionError.because(
                 f"resume: {str(saved.path)!r} was written under another config: its {name} has shape "
                 f"{there.get(name, 'none')}, this config's {here.get(name, 'none')}"
+            )
+        if states[0][name].is_floating_point() and not states[0][name].isfinite().all():
+            raise OptionError.because(
+                f"resume: {str(saved.path)!r} is of a run that diverged: its {name} is not finite; take an earlier one"
             )
 
 
@@ -50,10 +55,11 @@ def _loaded(path: str | Path) -> tuple[dict[str, Any], int, int]:
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint next to its destination and renames it; Lightning uses the temporary folder and may copy.
 
-    It holds plain data, readable with `weights_only=True`: threestudio passes config nodes to optimisers and schedules.
+    Refuses numbers that are not finite (Diverged). It holds plain data, readable with `weights_only=True`: threestudio passes config nodes to optimisers and schedules.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        require_finite_checkpoint(checkpoint)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         _make_plain(checkpoint.get("optimizer_states", []))
         _make_plain(checkpoint.get("lr_schedulers", []))
