@@ -4,7 +4,6 @@ After each: the exit code is not 0, the line says what is not finite, when and w
 file is finite, and the last good checkpoint resumes.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,19 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from latent_prior import OptionError, host
+from latent_prior import host
 from latent_prior.cli import launch, main
 from latent_prior.files.pictures import to_picture
 from latent_prior.host.embedded import registry
 from latent_prior.meshes.files import load_mesh
-from latent_prior.models.clip import Clip
-from latent_prior.pocket.training import loop
 from latent_prior.runs import experiment
 from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import Mapping, StyleGAN2, StyleGAN2Config
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 NAN, INF = math.nan, math.inf
 STEPS, EVERY = 6, 2  # steps of a run, and between its checkpoints

@@ -10,6 +10,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from latent_prior import OptionError, host
 from latent_prior.files import atomic_write
+from latent_prior.files.torch_file import read_torch
 from latent_prior.runs.finite import require_finite_checkpoint
 
 
@@ -47,7 +48,7 @@ def check_fit(saved: Saved, system: Any) -> None:
 
 def _loaded(path: str | Path) -> tuple[dict[str, Any], int, int]:
     try:
-        return host.load_module_weights(str(path), map_location="cpu")
+        return host.load_module_weights(str(path), data=False)
     except OptionError as error:
         raise OptionError.because(str(error), "resume") from error
 
@@ -66,6 +67,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         # through an open file, because torch stores the name of a path in the file
         with atomic_write(path) as beside, beside.open("wb") as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_torch(Path(path))
 
 
 def _make_plain(value: dict | list) -> None:

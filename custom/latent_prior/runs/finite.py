@@ -53,7 +53,9 @@ class FiniteNumbers(pl.Callback):
         for group in optimizer.param_groups:
             if not 0 <= group["lr"] <= LARGEST_RATE:
                 mend = "change system.scheduler, or lr in system.optimizer"
-                raise Diverged(f"the learning rate is {float(group['lr']):.3g}; expected 0 to {LARGEST_RATE:g}", (), mend)
+                raise Diverged(
+                    f"the learning rate is {float(group['lr']):.3g}; expected 0 to {LARGEST_RATE:g}", (), mend
+                )
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not _usable([*parameters, *gradients]):
@@ -103,7 +105,10 @@ class FiniteNumbers(pl.Callback):
             return guilty, f"from {' and '.join(guilty)}"
         several = trainer.accumulate_grad_batches
         which = f"in the last of the {several} batches accumulated (trainer.accumulate_grad_batches)"
-        return [], f"not from one term alone{f' {which}' if several > 1 else ''} ({', '.join(terms) or 'none is logged'})"
+        return (
+            [],
+            f"not from one term alone{f' {which}' if several > 1 else ''} ({', '.join(terms) or 'none is logged'})",
+        )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Diverged):

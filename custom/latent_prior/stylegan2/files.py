@@ -18,12 +18,13 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.files import atomic_write, user_path
+from latent_prior.files.pickles import first_few
 from latent_prior.files.refusals import NotWritten
 from latent_prior.prior import require_finite
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from latent_prior.stylegan2.nvidia import MAX_BYTES, read_nvidia
 from latent_prior.stylegan2.ops import smoothing_filter
-from latent_prior.stylegan2.rosinality import first_few, read_rosinality, to_rosinality
+from latent_prior.stylegan2.rosinality import read_rosinality, to_rosinality
 
 READS = (".safetensors", ".pkl", ".pt", ".pth")
 WRITES = (".safetensors", ".pt", ".pth")

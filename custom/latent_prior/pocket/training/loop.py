@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from latent_prior.files import atomic_write
+from latent_prior.files.torch_file import read_torch
 from latent_prior.prior import require_finite
 
 SAVE_EVERY = 120.0  # seconds between saved states
@@ -59,7 +60,7 @@ def train(
     first = 0
     state_file, log_file = folder / "state.pt", folder / "log.csv"
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = read_torch(state_file)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["rng"])
