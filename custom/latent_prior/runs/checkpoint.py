@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from latent_prior import OptionError, host
+from latent_prior import Diverged, OptionError, host
 from latent_prior.files import atomic_write
 from latent_prior.files.torch_file import read_torch
 from latent_prior.runs.finite import require_finite_checkpoint
@@ -31,7 +31,7 @@ def read(resume: str) -> Saved:
 
 
 def check_fit(saved: Saved, system: Any) -> None:
-    """OptionError unless the checkpoint's tensors match the system's in names and shapes, and are finite."""
+    """OptionError unless the checkpoint's tensors match the system's in names and shapes."""
     states = (_loaded(saved.path)[0], system.state_dict())
     there, here = ({name: tuple(value.shape) for name, value in state.items()} for state in states)
     for name in sorted(there.keys() | here.keys()):
@@ -39,10 +39,6 @@ def check_fit(saved: Saved, system: Any) -> None:
             raise OptionError.because(
                 f"resume: {str(saved.path)!r} was written under another config: its {name} has shape "
                 f"{there.get(name, 'none')}, this config's {here.get(name, 'none')}"
-            )
-        if states[0][name].is_floating_point() and not states[0][name].isfinite().all():
-            raise OptionError.because(
-                f"resume: {str(saved.path)!r} is of a run that diverged: its {name} is not finite; take an earlier one"
             )
 
 
@@ -56,7 +52,8 @@ def _loaded(path: str | Path) -> tuple[dict[str, Any], int, int]:
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint next to its destination and renames it; Lightning uses the temporary folder and may copy.
 
-    Refuses numbers that are not finite (Diverged). It holds plain data, readable with `weights_only=True`: threestudio passes config nodes to optimisers and schedules.
+    Neither writes nor reads numbers that are not finite (Diverged). It holds plain data, readable with
+    `weights_only=True`: threestudio passes config nodes to optimisers and schedules.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -69,7 +66,12 @@ class WholeCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_torch(Path(path))
+        checkpoint = read_torch(Path(path))
+        try:
+            require_finite_checkpoint(checkpoint)
+        except Diverged as error:
+            raise OptionError.because(f"resume: {path} is of a run that diverged: take an earlier one") from error
+        return checkpoint
 
 
 def _make_plain(value: dict | list) -> None:
