@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from latent_prior import Diverged
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket import cameras, captions, pictures
 from latent_prior.pocket.training import everything, loop
@@ -56,8 +57,8 @@ def test_finished_training_only_loads(tmp_path):
 
 def test_diverged_training_says_so(tmp_path):
     model = nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
-        loop.train(tmp_path, model, lambda g: (model.weight.sum() * torch.nan, {}), 3, 0.1, 0)
+    with pytest.raises(Diverged, match="autoencoder: the loss = nan, .*step 0 is not applied"):
+        loop.train(tmp_path, model, lambda g: (model.weight.sum() * torch.nan, {}), 3, 0.1, 0, label="autoencoder")
 
 
 def test_augmented_pictures_are_mirrored_moved_and_noised():

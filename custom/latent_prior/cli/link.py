@@ -85,8 +85,9 @@ def link(threestudio: Path, copy: bool = False) -> list[Path]:
         if not copy:
             target.symlink_to(source, target_is_directory=source.is_dir())
         elif source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            (target / MARKER).touch()
+            target.mkdir()
+            (target / MARKER).touch()  # first, so that a copy that was interrupted is ours too
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
         else:
             shutil.copyfile(source, target)
     return list(wanted)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from latent_prior import OptionError
 from latent_prior.cli.train_pocket import QUICK
 
 EXAMPLES = """examples:
@@ -27,6 +28,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def train_pocket_stylegan(args: argparse.Namespace) -> None:
     """The command."""
+    if not 0 <= args.path_weight < float("inf"):
+        raise OptionError("--path-weight", args.path_weight, "a number of at least 0")
     from latent_prior.pocket.training.stylegan_everything import train_stylegan
 
     train_stylegan(Path(args.work), Path(args.out), args.quick, args.path_weight)

@@ -21,7 +21,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, UInt
 
-from latent_prior import OptionError
+from latent_prior import Diverged, OptionError
 
 UP = {"glb": "y", "obj": "y", "ply": "z", "stl": "z"}  # the usual up axis in programs that open such files
 FORMATS = tuple(UP)
@@ -45,11 +45,13 @@ def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers",
     """Write the mesh in the format of the path's suffix; returns every written file, the mesh file first.
 
     glb_for: viewers or trimesh, see above; `load_mesh` reads either. up: y or z; None: the format's default, see above.
+    Raises Diverged for a mesh with numbers that are not finite.
     """
     path = Path(path)
     fmt = path.suffix[1:].lower()
     if fmt not in FORMATS or glb_for not in GLB_READERS or up not in (None, "y", "z") or (fmt, up) == ("glb", "z"):
         raise ValueError(f"cannot write {path.name} with glb_for={glb_for!r}, up={up!r}")
+    _require_finite(mesh)
     up = up or UP[fmt]
     if up == "y":
         mesh = mesh.copy(include_cache=True)  # with the normals, which a textured mesh has from before it was cut
@@ -65,6 +67,13 @@ def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers",
         data = mark.encode().ljust(80) + mesh.export(file_type="stl")[80:]
     path.write_bytes(data)
     return [path]
+
+
+def _require_finite(mesh: trimesh.Trimesh) -> None:
+    parts = {"vertices": mesh.vertices, "normals": mesh.vertex_normals, "uv": getattr(mesh.visual, "uv", None)}
+    for name, numbers in parts.items():
+        if numbers is not None and not np.isfinite(numbers).all():
+            raise Diverged(f"the mesh is not written, because its {name} are not finite", (name,))
 
 
 def load_mesh(path: Path | str) -> trimesh.Trimesh:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files.torch_file import read_torch
 from latent_prior.models import hub
 
 # How diffusers names the file in a folder.
@@ -67,7 +67,7 @@ class AdapterFile:
         """The tensors of the file, on the CPU."""
         if self.path.suffix == ".safetensors":
             return load_file(self.path)
-        return torch.load(self.path, map_location="cpu", weights_only=True)
+        return read_torch(self.path)
 
     def _weights_in(self, folder: Path) -> Path | None:
         stem = STEMS[self.field]

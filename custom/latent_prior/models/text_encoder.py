@@ -32,6 +32,7 @@ from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
 from latent_prior.models.packing import packed
 from latent_prior.models.weights import WEIGHT_NAMES, weight_files
+from latent_prior.prior import require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +62,15 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "B L D"]:
-        """Embeddings of prompts, float32, on the device."""
+        """Embeddings of prompts, float32, on the device. Raises Diverged where they are not finite."""
         if isinstance(prompts, str) or not len(prompts):
             raise ValueError(f"prompts: got {prompts!r}; expected a list of at least one string")
         missing = [prompt for prompt in dict.fromkeys(prompts) if not self._recall(prompt)]
         if missing:
-            for prompt, embedding in zip(missing, self._embed(missing), strict=True):
+            embeddings = self._embed(missing)
+            half = self.dtype == torch.float16
+            require_finite({"the prompts' embeddings": embeddings}, "use float32" if half else "use another checkpoint")
+            for prompt, embedding in zip(missing, embeddings, strict=True):
                 self._memory[prompt] = embedding
                 self._store(prompt, embedding)
         return torch.stack([self._memory[prompt] for prompt in prompts])

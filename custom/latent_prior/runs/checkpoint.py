@@ -8,8 +8,10 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from latent_prior import OptionError, host
+from latent_prior import Diverged, OptionError, host
 from latent_prior.files import atomic_write
+from latent_prior.files.torch_file import read_torch
+from latent_prior.runs.finite import require_finite_checkpoint
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def check_fit(saved: Saved, system: Any) -> None:
 
 def _loaded(path: str | Path) -> tuple[dict[str, Any], int, int]:
     try:
-        return host.load_module_weights(str(path), map_location="cpu")
+        return host.load_module_weights(str(path), data=False)
     except OptionError as error:
         raise OptionError.because(str(error), "resume") from error
 
@@ -50,16 +52,26 @@ def _loaded(path: str | Path) -> tuple[dict[str, Any], int, int]:
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint next to its destination and renames it; Lightning uses the temporary folder and may copy.
 
-    It holds plain data, readable with `weights_only=True`: threestudio passes config nodes to optimisers and schedules.
+    Neither writes nor reads numbers that are not finite (Diverged). It holds plain data, readable with
+    `weights_only=True`: threestudio passes config nodes to optimisers and schedules.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        require_finite_checkpoint(checkpoint)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         _make_plain(checkpoint.get("optimizer_states", []))
         _make_plain(checkpoint.get("lr_schedulers", []))
         # through an open file, because torch stores the name of a path in the file
         with atomic_write(path) as beside, beside.open("wb") as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        checkpoint = read_torch(Path(path))
+        try:
+            require_finite_checkpoint(checkpoint)
+        except Diverged as error:
+            raise OptionError.because(f"resume: {path} is of a run that diverged: take an earlier one") from error
+        return checkpoint
 
 
 def _make_plain(value: dict | list) -> None:

@@ -27,6 +27,7 @@ from latent_prior.runs import signals
 PARTS = ("ckpts", "configs", "csv_logs", "tb_logs", "save")
 PARSED = "parsed.yaml"
 UNRESOLVED = "unresolved.yaml"
+MAX_STEP = 1 << 40
 
 PACKAGES = ("torch", "diffusers", "transformers", "pytorch-lightning", "omegaconf", "nerfacc", "trimesh", "numpy")
 
@@ -36,11 +37,11 @@ class Stopped(OptionError):
 
 
 class Interrupted(Exception):
-    """The run was interrupted by Ctrl-C, SIGTERM or SIGHUP and can be resumed from `checkpoint`."""
+    """The run was interrupted by Ctrl-C, SIGTERM or SIGHUP; the command goes on from `checkpoint`."""
 
-    def __init__(self, checkpoint: Path):
+    def __init__(self, checkpoint: Path, command: str = "resume"):
         super().__init__(str(checkpoint))
-        self.checkpoint = checkpoint
+        self.checkpoint, self.command = checkpoint, command
 
 
 def versions() -> dict[str, str | None]:
@@ -214,13 +215,14 @@ def _steps(run: Path) -> dict[Path, int]:
 
 def step_of(checkpoint: Path) -> int | None:
     """The step stored in a checkpoint; None if the file is truncated or not a checkpoint. Tensors are not read."""
-    import torch
+    from latent_prior.files.torch_file import read_torch
 
     try:
-        step = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-    except Exception:  # whatever is wrong with it, it cannot be resumed from
+        content = read_torch(checkpoint, data=False)
+    except (OptionError, OSError):
         return None
-    return step if isinstance(step, int) else None
+    step = content.get("global_step") if isinstance(content, dict) else None
+    return step if type(step) is int and 0 <= step < MAX_STEP else None
 
 
 def products(run: Path) -> list[Path]:

@@ -28,6 +28,7 @@ from latent_prior.files.refusals import NotWritten, naming, require_room
 from latent_prior.models.checkpoint import KEY as CHECKPOINT_KEY
 from latent_prior.models.clip import KEY as CLIP_KEY
 from latent_prior.models.clip import Clip
+from latent_prior.prior import require_finite
 from latent_prior.runs import folder as run_folder
 
 MARGIN = 0.1  # of the mask's box, added around it for CLIP
@@ -133,12 +134,14 @@ def _run(
                 options=options,
                 on_step=bar.update,
             )
-            if not latents.isfinite().all():
-                raise OptionError.because(f"the sample of seed {seed} is not finite; lower --guidance-scale")
+            require_finite({f"the sample of seed {seed}": latents}, "lower --guidance-scale")
             with torch.no_grad():
                 made = editor.autoencoder.decode(latents).cpu()
-                part = masked_part(made, task.mask)
-                distance = None if clip is None else 1 - (clip.embed_images(part) @ text.T).item()
+                distance = None
+                if clip is not None:
+                    similarity = clip.embed_images(masked_part(made, task.mask)) @ text.T
+                    require_finite({f"the CLIP similarity of seed {seed}": similarity}, "use another --clip, or none")
+                    distance = 1 - similarity.item()
             samples.append(Sample(seed, latents, made, distance))
             task.composite(made).save(out / "samples" / f"seed{seed}.png")
         if clip is not None:

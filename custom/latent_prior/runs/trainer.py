@@ -14,6 +14,7 @@ from latent_prior import OptionError, host
 from latent_prior.files.refusals import naming
 from latent_prior.runs.callbacks import AfterFirstStep, Progress, SaveOnInterrupt
 from latent_prior.runs.checkpoint import WholeCheckpoints
+from latent_prior.runs.finite import FiniteNumbers
 from latent_prior.runs.resume import ExactResume
 
 
@@ -21,8 +22,9 @@ def build(folder: Path, cfg: Any, system: Any, begin: Callable[[], None], trains
     """The trainer of the run in `folder`; `begin` is called after the first step. OptionError for a bad argument."""
     given = _trainer_arguments(cfg.trainer, on_gpu)
     shown = given.pop("enable_progress_bar", True)
+    callbacks = _callbacks(folder / "ckpts", cfg, begin) if trains else []
     ours = {
-        "callbacks": [*([Progress()] if shown else []), *(_callbacks(folder / "ckpts", cfg, begin) if trains else [])],
+        "callbacks": [*([Progress()] if shown else []), *callbacks, FiniteNumbers()],
         "logger": trains and _loggers(folder, system),
         "accelerator": "gpu" if on_gpu else "cpu",
         "devices": cfg.n_gpus,
@@ -87,4 +89,7 @@ def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
     if not on_gpu and str(arguments.get("precision", 32)).startswith(("16", "bf16")):
         host.warn(f"trainer.precision={arguments['precision']} needs a GPU: training in float32")
         arguments["precision"] = "32-true"
+    clip = arguments.get("gradient_clip_val")
+    if isinstance(clip, int | float) and clip < 0:
+        raise OptionError("trainer.gradient_clip_val", clip, "a number of at least 0, or null; 0 and null do not clip")
     return arguments

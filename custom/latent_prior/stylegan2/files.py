@@ -18,11 +18,13 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.files import atomic_write, user_path
+from latent_prior.files.pickles import first_few
 from latent_prior.files.refusals import NotWritten
+from latent_prior.prior import require_finite
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from latent_prior.stylegan2.nvidia import MAX_BYTES, read_nvidia
 from latent_prior.stylegan2.ops import smoothing_filter
-from latent_prior.stylegan2.rosinality import first_few, read_rosinality, to_rosinality
+from latent_prior.stylegan2.rosinality import read_rosinality, to_rosinality
 
 READS = (".safetensors", ".pkl", ".pt", ".pth")
 WRITES = (".safetensors", ".pt", ".pth")
@@ -55,10 +57,12 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
 
     Raises:
         OptionError: with the file's name; an existing file is then unchanged.
+        Diverged: a weight is not finite.
     """
     path = user_path(path)
     if path.suffix not in WRITES:
         raise OptionError.because(f"{path}: {path.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
+    require_finite(generator.state_dict(), f"lower the learning rate ({path} is not written)")
     state = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
     try:
         with atomic_write(path) as beside:

@@ -96,6 +96,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         return self.generator(picture)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        batch = dict(batch)
         picture, mask = batch.pop("picture"), batch.pop("mask", None)
         layer = self(picture)
         composite = layer.over(picture)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import Diverged, OptionError
 from latent_prior.evaluate.bench import contact_sheet, table
 from latent_prior.evaluate.bench.contact_sheet import Cell, Section
 from latent_prior.evaluate.bench.jobs import Job
@@ -85,6 +86,7 @@ class Evaluation:
         job.strip.unlink(missing_ok=True)
         try:
             measured = self.measure(job)
+            _require_finite(measured.figures)
         except OptionError as error:
             if job.label in self.references:
                 raise
@@ -131,7 +133,7 @@ class Evaluation:
             "table.md": self.to_markdown(results, self._notes(len(results), workers)),
             "runs.csv": table.to_csv([result.record() for result in results]),
             "summary.csv": table.to_csv([row.record() for row in rows]),
-            "summary.json": json.dumps(summary, indent=2) + "\n",
+            "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
         }
         for name, text in texts.items():
             write_whole(out / name, text)
@@ -216,6 +218,13 @@ class Evaluation:
         """A fingerprint of a job's output, to detect changes."""
         files = [path for path in self.products(job) if path.is_file()]
         return " ".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
+
+
+def _require_finite(figures: Mapping[str, Any]) -> None:
+    for name, value in figures.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+            raise Diverged(f"{name} is {value}", (name,), "it is not counted")
 
 
 def _seed_of(result: Result) -> str:

@@ -39,7 +39,7 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write the file atomically."""
-        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n")
 
     @staticmethod
     def read(path: Path) -> "Result | None":

@@ -11,6 +11,7 @@ from transformers import CLIPModel, CLIPTextModel
 
 from latent_prior.pocket.training.clip import PREPROCESSOR, write_tokenizer
 from latent_prior.pocket.training.diffusion import scheduler
+from latent_prior.prior import require_finite
 
 
 def assemble(
@@ -21,7 +22,8 @@ def assemble(
     judge: CLIPModel,
 ) -> None:
     """Write `out` anew: vae, unet, text_encoder, tokenizer, scheduler in diffusers' layout; clip and judge in
-    transformers'. Weights are fp16 safetensors. The folder is moved into place as a whole, never half-written."""
+    transformers'. Weights are fp16 safetensors. The folder is moved into place as a whole, never half-written. Raises
+    Diverged for weights that are not finite, or too large for fp16."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -29,7 +31,8 @@ def assemble(
     text.load_state_dict(clip.text_model.state_dict())
     parts: dict[str, nn.Module] = {"vae": vae, "unet": unet, "text_encoder": text, "clip": clip, "judge": judge}
     for name, module in parts.items():
-        module.to("cpu", torch.float16).save_pretrained(partial / name)
+        require_finite(module.to("cpu", torch.float16).state_dict(), f"the {name} does not fit into float16")
+        module.save_pretrained(partial / name)
         module.to(torch.float32)
         config = json.loads((partial / name / "config.json").read_text())
         config.pop("_name_or_path", None)  # its path on the training machine

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from latent_prior.files.torch_file import read_torch
 from latent_prior.pocket.captions import VIEWS, Subject
 from latent_prior.pocket.pictures import PictureSet
 from latent_prior.pocket.renderer import render
@@ -141,7 +142,7 @@ def train_diffusion(
     folder.mkdir(parents=True, exist_ok=True)
     if not latent_file.exists():
         torch.save(encode_all(vae, pictures.images, device) * vae.config.scaling_factor, latent_file)
-    latents = torch.load(latent_file, weights_only=True)
+    latents = read_torch(latent_file)
     sided = two_sided(pictures)
     extra = int(batch * TWO_SIDED_SHARE) if len(sided) else 0
 

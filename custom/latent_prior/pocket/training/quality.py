@@ -59,5 +59,5 @@ def measure(folder: Path, tests: dict[str, PictureSet], device: torch.device, sa
             ),
         }
         print(f"{name}: {json.dumps(result[name], indent=2)}")
-    (folder / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "quality.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result

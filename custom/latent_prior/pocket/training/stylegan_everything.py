@@ -44,7 +44,7 @@ def train_stylegan(work: Path, out: Path, quick: bool = False, path_weight: floa
     out.mkdir(parents=True, exist_ok=True)
     save_generator(generator, out / "generator.safetensors")
     quality = {"PSNR before the adversarial stage (dB)": round(fitted, 2)} | measure(generator, quick)
-    (out / "quality.json").write_text(json.dumps(quality, indent=2) + "\n")
+    (out / "quality.json").write_text(json.dumps(quality, indent=2, allow_nan=False) + "\n")
     print(json.dumps(quality, indent=2))
 
 
