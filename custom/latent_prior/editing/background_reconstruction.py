@@ -59,5 +59,7 @@ def reconstructed(
             on_step()
     with torch.no_grad():
         fitted = vae.decode(z).sample
-        require_finite({"the picture of the fitted decoder": fitted}, "change --reconstruction-steps; 0 does not fit it")
+        require_finite(
+            {"the picture of the fitted decoder": fitted}, "change --reconstruction-steps; 0 does not fit it"
+        )
         return (fitted * 0.5 + 0.5).clamp(0, 1)

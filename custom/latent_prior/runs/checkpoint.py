@@ -55,7 +55,8 @@ def _loaded(path: str | Path) -> tuple[dict[str, Any], int, int]:
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint next to its destination and renames it; Lightning uses the temporary folder and may copy.
 
-    Refuses numbers that are not finite (Diverged). It holds plain data, readable with `weights_only=True`: threestudio passes config nodes to optimisers and schedules.
+    It holds plain data, readable with `weights_only=True`: threestudio passes config nodes to optimisers and schedules.
+    Raises Diverged for a checkpoint with numbers that are not finite; older ones stay.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:

@@ -6,6 +6,7 @@ step is run once more, to find the loss terms that cause it.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -53,7 +54,9 @@ class FiniteNumbers(pl.Callback):
         for group in optimizer.param_groups:
             if not 0 <= group["lr"] <= LARGEST_RATE:
                 mend = "change system.scheduler, or lr in system.optimizer"
-                raise Diverged(f"the learning rate is {float(group['lr']):.3g}; expected 0 to {LARGEST_RATE:g}", (), mend)
+                raise Diverged(
+                    f"the learning rate is {float(group['lr']):.3g}; expected 0 to {LARGEST_RATE:g}", (), mend
+                )
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not _usable([*parameters, *gradients]):
@@ -103,7 +106,10 @@ class FiniteNumbers(pl.Callback):
             return guilty, f"from {' and '.join(guilty)}"
         several = trainer.accumulate_grad_batches
         which = f"in the last of the {several} batches accumulated (trainer.accumulate_grad_batches)"
-        return [], f"not from one term alone{f' {which}' if several > 1 else ''} ({', '.join(terms) or 'none is logged'})"
+        return (
+            [],
+            f"not from one term alone{f' {which}' if several > 1 else ''} ({', '.join(terms) or 'none is logged'})",
+        )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Diverged):
@@ -181,8 +187,9 @@ def _loss(system: pl.LightningModule) -> Mapping[str, Any]:
 
 
 def _weight_of(term: str) -> str:
-    """The key in system.loss; a term may have a prefix, as in screen_loss_fm."""
-    return f"lambda_{term.partition('loss_')[2]}"
+    """The key in system.loss of, for example, loss_fm, screen_loss_fm or grad_norm_fm; empty for other quantities."""
+    found = re.search(r"(?:loss|grad_norm)_(.+)", term)
+    return f"lambda_{found[1]}" if found else ""
 
 
 def _mend(system: pl.LightningModule, terms: list[str] | tuple[str, ...]) -> str:
