@@ -18,6 +18,7 @@ from latent_prior.files.refusals import naming
 from latent_prior.meshes.files import FORMATS, GLB_READERS, save_mesh
 from latent_prior.meshes.mesh import FieldMesh, field_to_mesh, linear_latents_to_rgb, surface_colors
 from latent_prior.meshes.texture import bake, unwrap
+from latent_prior.prior import require_finite
 
 DEFAULT_CHUNK = 1 << 18
 UNTEXTURED = {"ply", "stl"}
@@ -164,6 +165,7 @@ class VertexColorMeshExporter(host.Exporter):
             raise OptionError.because(
                 "the geometry has no features to colour the mesh with (system.geometry.n_feature_dims is 0)"
             )
+        require_finite({"the surface's colours": field["features"]}, "lower the learning rate")  # a clamp would hide it
         if self.to_rgb is not None:
             zeros = torch.zeros_like(points)
             return self.to_rgb(self.material(viewdirs=zeros, positions=points, light_positions=zeros, **field))
