@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(action=edit_masked)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = HELP, EXAMPLES
-    parser.add_argument("image", metavar="IMAGE", help="the picture to edit: any format of Pillow's")
+    parser.add_argument(
+        "image", metavar="IMAGE", help="the picture to edit: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or PPM"
+    )
     parser.add_argument(
         "--mask",
         required=True,

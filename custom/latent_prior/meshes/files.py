@@ -22,6 +22,7 @@ import trimesh
 from jaxtyping import Float, UInt
 
 from latent_prior import Diverged, OptionError
+from latent_prior.files.pictures import only_known_formats
 
 UP = {"glb": "y", "obj": "y", "ply": "z", "stl": "z"}  # the usual up axis in programs that open such files
 FORMATS = tuple(UP)
@@ -102,7 +103,8 @@ def load_mesh(path: Path | str) -> trimesh.Trimesh:
 
 
 def _load(path: Path, **options) -> trimesh.Trimesh:
-    scene = trimesh.load_scene(path, process=False, **options)
+    with only_known_formats():  # of textures
+        scene = trimesh.load_scene(path, process=False, **options)
     if len(scene.geometry) != 1:
         raise OptionError.because(f"{path} holds {len(scene.geometry)} meshes, expected one, as in an export")
     (mesh,) = scene.geometry.values()
