@@ -1,6 +1,7 @@
 """Files against what was written, and GLB against glTF's own conventions."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -167,3 +168,15 @@ def test_an_atlas_that_fails_says_why(colored, monkeypatch, script, said):
     monkeypatch.setattr(texture, "UNWRAP", script)
     with pytest.raises(RuntimeError, match=said):
         unwrap(colored, size=256, timeout=120)
+
+
+def test_the_obj_comes_after_what_it_needs(colored, tmp_path, monkeypatch):
+    renamed, replace = [], os.replace
+
+    def watched(source, target):
+        renamed.append(target.suffix)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    save_mesh(colored, tmp_path / "m.obj")
+    assert renamed == [".mtl", ".obj"]

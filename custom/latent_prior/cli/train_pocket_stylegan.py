@@ -1,9 +1,8 @@
 """`latent-prior train-pocket-stylegan`: train the pocket StyleGAN from scratch."""
 
 import argparse
-from pathlib import Path
 
-from latent_prior.cli.train_pocket import QUICK
+from latent_prior.cli.train_pocket import QUICK, trained_in
 
 EXAMPLES = """examples:
   latent-prior train-pocket-stylegan --quick --work outputs/stylegan_quick --out outputs/stylegan_quick/weights
@@ -29,4 +28,5 @@ def train_pocket_stylegan(args: argparse.Namespace) -> None:
     """The command."""
     from latent_prior.pocket.training.stylegan_everything import train_stylegan
 
-    train_stylegan(Path(args.work), Path(args.out), args.quick, args.path_weight)
+    with trained_in(args) as (work, out):
+        train_stylegan(work, out, args.quick, args.path_weight)

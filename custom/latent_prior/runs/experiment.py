@@ -94,8 +94,8 @@ class _Experiment:
     cfg: Any  # the same, as an ExperimentConfig
     modes: Sequence[str]
     on_gpu: bool
-    saved: Any  # the runs.checkpoint.Saved to resume from, or None
     claim: Any  # run_folder.Claim
+    saved: Any = None  # the runs.checkpoint.Saved to resume from, or None
     began: bool = False  # a training step is done, or none was left
     trained: bool = False
     system: Any = None
@@ -139,15 +139,17 @@ def _prepared(
     cfg.resume = host.find_last_path(cfg.resume)
     if not trains and cfg.resume is None:
         raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
-    saved = None if cfg.resume is None else checkpoint.read(cfg.resume)
-    claim = run_folder.claim(Path(cfg.trial_dir), saved and saved.path, numbered=bool(cfg.timestamp))
+    claim = run_folder.claim(Path(cfg.trial_dir), cfg.resume and Path(cfg.resume), numbered=bool(cfg.timestamp))
     if claim.folder != Path(cfg.trial_dir):
         cfg.timestamp += claim.folder.name.removeprefix(cfg.trial_name)
         cfg.trial_name, cfg.trial_dir = claim.folder.name, str(claim.folder)
-    experiment = _Experiment(configs, unresolved, cfg, modes, on_gpu, saved, claim)
+    experiment = _Experiment(configs, unresolved, cfg, modes, on_gpu, claim)
     try:
-        if trains and saved is not None:
-            _check_order(experiment)
+        if cfg.resume is not None:  # now that nothing else writes it
+            experiment.saved = checkpoint.read(cfg.resume)
+            if trains:
+                _check_order(experiment)
+                _compare_threads(experiment)
     except BaseException:
         claim.release(remove=True)
         raise
@@ -184,6 +186,22 @@ def _check_order(experiment: _Experiment) -> None:
             made_for = OmegaConf.select(OmegaConf.load(user_path(source)), "trainer.max_steps")
             if made_for != steps:
                 host.warn(f"{source} holds schedules for trainer.max_steps={made_for}, and they stay so under {steps}")
+
+
+def _compare_threads(experiment: _Experiment) -> None:
+    """Warns if the run was trained on the CPU with another number of threads, which round differently."""
+    import torch
+
+    from latent_prior import host
+    from latent_prior.runs import folder as run_folder
+
+    run, now = experiment.saved.path.parent.parent, torch.get_num_threads()
+    before = run_folder.threads_of(run)
+    if not experiment.on_gpu and before not in (None, now):
+        host.warn(
+            f"{run} was trained with {before} threads and continues with {now}: results differ slightly from those of "
+            f"an uninterrupted run (OMP_NUM_THREADS={before} gives the same ones)"
+        )
 
 
 @contextmanager

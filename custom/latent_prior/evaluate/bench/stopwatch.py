@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from latent_prior.files import atomic_write
+from latent_prior.files import write_text
 
 POLL_SECONDS = 0.5  # between two checks that the evaluation is alive
 INTERRUPTED = 130
@@ -39,8 +39,7 @@ def main(report: Path, command: list[str]) -> int:
         "peak_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),  # bytes there, KiB elsewhere
         "exit_code": os.waitstatus_to_exitcode(status),
     }
-    with atomic_write(report) as beside:
-        beside.write_text(json.dumps(figures))
+    write_text(report, json.dumps(figures))
     return 0
 
 
