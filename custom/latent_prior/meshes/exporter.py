@@ -132,7 +132,8 @@ class VertexColorMeshExporter(host.Exporter):
         for name in self.formats:
             mesh = result.mesh if textured is None or name in UNTEXTURED else textured
             target = Path(self._folder.name, f"{self.cfg.save_name}.{name}")
-            for path in save_mesh(mesh, target, self.cfg.glb_for, None if name == "glb" else self.cfg.up):
+            files = save_mesh(mesh, target, self.cfg.glb_for, None if name == "glb" else self.cfg.up)
+            for path in reversed(files):  # an obj after what it needs
                 outputs.append(host.ExporterOutput(path.name, "file", {"src_path": str(path)}))
         return outputs
 
