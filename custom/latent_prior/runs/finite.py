@@ -122,7 +122,7 @@ def require_finite_checkpoint(checkpoint: Mapping[str, Any]) -> None:
 
     What else it stores may be infinite, such as the best value so far of a schedule.
     """
-    stored = {"": checkpoint["state_dict"], "the optimiser's ": checkpoint.get("optimizer_states", [])}
+    stored = {"": checkpoint.get("state_dict", {}), "the optimiser's ": checkpoint.get("optimizer_states", [])}
     for whose, state in stored.items():
         for name, tensor in _tensors(state):
             if tensor.is_floating_point() and not tensor.isfinite().all():
