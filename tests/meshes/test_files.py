@@ -1,6 +1,7 @@
 """Files against what was written, and GLB against glTF's own conventions."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -182,3 +183,15 @@ def test_a_texture_in_postscript_is_not_run(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "texture.png")
     assert (load_mesh(tmp_path / "mesh.obj").visual.vertex_colors[:, :3] == [255, 0, 0]).all()
     assert Image.open is opened
+
+
+def test_the_obj_comes_after_what_it_needs(colored, tmp_path, monkeypatch):
+    renamed, replace = [], os.replace
+
+    def watched(source, target):
+        renamed.append(target.suffix)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    save_mesh(colored, tmp_path / "m.obj")
+    assert renamed == [".mtl", ".obj"]

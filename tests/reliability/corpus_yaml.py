@@ -74,7 +74,9 @@ def write(folder: Path) -> list[Case]:
     (folder / "base.yaml").write_text(yaml.safe_dump(CONFIG))
     cases: list[Case] = []
     (folder / "configs").mkdir()
-    for number, (name, content) in enumerate([*_structures(), *_encodings(), *_tags(folder / CANARY), *_interpolations()]):
+    for number, (name, content) in enumerate(
+        [*_structures(), *_encodings(), *_tags(folder / CANARY), *_interpolations()]
+    ):
         path = folder / "configs" / f"{number}.yaml"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         cases.append((name, as_config, path))
@@ -177,7 +179,9 @@ def _tags(canary: Path) -> Iterator[tuple[str, str]]:
 
 def _interpolations() -> Iterator[tuple[str, str]]:
     def chain(levels: int, step: str, first: str = "a") -> str:
-        return "\n".join([f"c0: {first}", *(f"c{i}: {step.replace('@', f'system.loss.c{i - 1}')}" for i in range(1, levels))])
+        return "\n".join(
+            [f"c0: {first}", *(f"c{i}: {step.replace('@', f'system.loss.c{i - 1}')}" for i in range(1, levels))]
+        )
 
     def loss(text: str, last: str = "") -> str:
         inner = "\n".join(f"    {line}" for line in text.splitlines())
@@ -213,7 +217,7 @@ def _interpolations() -> Iterator[tuple[str, str]]:
     yield "a division by zero", 'description: "${div:1,0}"'
     yield "a rate of zero steps", 'description: "${calc_exp_lr_decay_rate:0.1,0}"'
     yield "oc.create of a bomb", 'description: "${oc.create:{a:{a:{a:{a:1}}}}}"\nname: "${description}"'
-    yield "oc.decode of a bomb", f'description: "${{oc.decode:\'{"[" * 300}{"]" * 300}\'}}"'
+    yield "oc.decode of a bomb", f"description: \"${{oc.decode:'{'[' * 300}{']' * 300}'}}\""
     yield "an unset variable", 'description: "${oc.env:LATENT_PRIOR_NOT_SET_ANYWHERE}"'
     yield "a missing value", 'description: "${trainer.nothing}"\ntrainer: {nothing: ???}'
     yield "ten thousand keys", "system: {loss: {" + ", ".join(f"k{i}: ${{seed}}" for i in range(10_000)) + "}}"
@@ -249,5 +253,11 @@ def _parsed() -> Iterator[tuple[str, str | bytes]]:
     yield "a parsed.yaml 2000 deep", "a: " + "[" * 2000 + "]" * 2000
     yield "a parsed.yaml without a system", "name: toy\nseed: 0\n"
     yield "a parsed.yaml whose system is a word", "name: toy\nseed: 0\nsystem_type: 3\nsystem: hello\n"
-    yield "a parsed.yaml with odd values", "name: [a]\nseed: many\nsystem_type: [a]\nsystem: {prompt_processor: {prompt: a}}\n"
-    yield "a parsed.yaml in a circle", 'name: "${name}"\nsystem_type: "${name}"\nsystem: {prompt_processor: {prompt: "${name}"}}'
+    yield (
+        "a parsed.yaml with odd values",
+        "name: [a]\nseed: many\nsystem_type: [a]\nsystem: {prompt_processor: {prompt: a}}\n",
+    )
+    yield (
+        "a parsed.yaml in a circle",
+        'name: "${name}"\nsystem_type: "${name}"\nsystem: {prompt_processor: {prompt: "${name}"}}',
+    )

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from PIL import Image, ImageChops, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import Diverged, OptionError
 from latent_prior.files import pixel_formats, user_path
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,12 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "C H W"]:
 
 
 def to_picture(pixels: Float[Tensor, "C H W"]) -> Image.Image:
-    """The inverse of `to_tensor`; a fourth channel is alpha. Values outside [0, 1] are clipped."""
+    """The inverse of `to_tensor`; a fourth channel is alpha. Values outside [0, 1] are clipped.
+
+    Raises Diverged for values that are not finite.
+    """
+    if count := int((~pixels.isfinite()).sum()):
+        raise Diverged(f"a picture has {count} of {pixels.numel()} numbers that are not finite", ("a picture",))
     rows = (pixels.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows)
 

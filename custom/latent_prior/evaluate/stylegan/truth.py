@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from latent_prior import OptionError
 from latent_prior.evaluate.bench.jobs import slug
 from latent_prior.files import atomic_write
 from latent_prior.files.pictures import read_picture
+from latent_prior.files.tensors import read_tensors
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.mug_scenes import SCENE_ENTRIES, truth
 
@@ -60,7 +61,7 @@ def rendered(folder: Path, subject: Subject, count: int, z_dim: int, size: int) 
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as beside:
             save_file({"domain": pictures[:count], "paired": pictures[count:]}, beside)
-    kept = load_file(path)
+    kept = read_tensors(path)
     return kept["domain"], kept["paired"]
 
 

@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 from omegaconf import DictConfig
 from PIL import Image
@@ -113,6 +114,7 @@ class SaverMixin:
         pad = [(0, side % 2) for side in frames[0].shape[:2]] + [(0, 0)]
         with atomic_write(path) as beside:
             imageio.mimsave(beside, [np.pad(frame, pad, mode="edge") for frame in frames], fps=fps, macro_block_size=1)
+            imageio_ffmpeg.count_frames_and_secs(beside)  # an error if it is cut short, which mimsave passes over
         self._to_wandb("Video", path, name, step, format="mp4")
         return path
 

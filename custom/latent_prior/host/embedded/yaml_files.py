@@ -81,7 +81,9 @@ def require_bounded(text: str, name: str) -> None:
             anchor, size = opened.pop()
         elif isinstance(event, yaml.AliasEvent):
             if anchor not in sizes:
-                raise _bad(name, f"its alias *{shown(anchor, 40)} is of nothing before it, line {event.start_mark.line + 1}")
+                raise _bad(
+                    name, f"its alias *{shown(anchor, 40)} is of nothing before it, line {event.start_mark.line + 1}"
+                )
             size = sizes[anchor]
         elif isinstance(event, yaml.ScalarEvent):
             if not opened and event.value:
