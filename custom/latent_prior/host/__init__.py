@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from latent_prior import OptionError
 from latent_prior.host import threestudio as threestudio_host
+from latent_prior.host.embedded.yaml_files import read_config, select
 from latent_prior.host.threestudio import refusal
 
 __all__ = [
@@ -37,9 +38,11 @@ __all__ = [
     "load_module_weights",
     "merge_config",
     "parse_structured",
+    "read_config",
     "refusal",
     "register",
     "resolve_config",
+    "select",
     "warn",
 ]
 
