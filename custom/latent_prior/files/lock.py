@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from latent_prior import OptionError
+from latent_prior.files.refusals import reason
 
 NAME = ".lock"  # in the folder while it is locked; it says who holds it
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # of some network file systems
@@ -88,7 +89,7 @@ def locked(folder: Path, key: str = "") -> FolderLock:
         if lock.acquire():
             return lock
     except OSError as error:
-        raise OptionError.because(f"cannot write to the folder {folder}: {error.strerror}", key) from error
+        raise OptionError.because(f"cannot write to the folder {folder}: {reason(error, folder)}", key) from error
     raise OptionError.because(f"{folder} is in use by {lock.owner()}: wait until that has ended, or stop it", key)
 
 
@@ -110,7 +111,7 @@ def owned(folder: Path, key: str, numbered: bool = False) -> Iterator[Path]:
                 folder = folder.with_name(f"{name}-{number}")
                 make(folder, made)
         except OSError as error:
-            raise OptionError.because(f"cannot write to the folder {folder}: {error.strerror}", key) from error
+            raise OptionError.because(f"cannot write to the folder {folder}: {reason(error, folder)}", key) from error
         held = locked(folder, key)
         try:
             yield folder
