@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from latent_prior.files import lock, remove_partial
+from latent_prior.files.refusals import NotWritten, naming
+from latent_prior.runs.folder import Stopped
 
 QUICK = "a few steps of everything: checks that it runs, trains nothing useful"
 
@@ -48,4 +50,9 @@ def trained_in(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
         remove_partial(work)
         with lock.owned(Path(args.out), "--out") as out:
             remove_partial(out)
-            yield work, out
+            try:
+                with naming(work):
+                    yield work, out
+            except NotWritten as error:
+                kept = f"what is trained is kept in {work}, and the same command continues from here"
+                raise Stopped.because(f"{error}; {kept}") from error
