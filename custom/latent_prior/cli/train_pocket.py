@@ -1,6 +1,9 @@
 """`latent-prior train-pocket`: train the pocket prior from scratch."""
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 QUICK = "a few steps of everything: checks that it runs, trains nothing useful"
@@ -33,4 +36,15 @@ def train_pocket(args: argparse.Namespace) -> None:
     from latent_prior.pocket.training.everything import train_everything
 
     start_from = args.start_from and (POCKET_FOLDER if args.start_from == "pocket" else Path(args.start_from))
-    train_everything(Path(args.work), Path(args.out), args.quick, start_from)
+    with continued():
+        train_everything(Path(args.work), Path(args.out), args.quick, start_from)
+
+
+@contextmanager
+def continued() -> Iterator[None]:
+    """Says of an interrupted training how to continue it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nThe same command continues from here.", file=sys.stderr)
+        raise

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from latent_prior import OptionError
-from latent_prior.cli.train_pocket import QUICK
+from latent_prior.cli.train_pocket import QUICK, continued
 
 EXAMPLES = """examples:
   latent-prior train-pocket-stylegan --quick --work outputs/stylegan_quick --out outputs/stylegan_quick/weights
@@ -32,4 +32,5 @@ def train_pocket_stylegan(args: argparse.Namespace) -> None:
         raise OptionError("--path-weight", args.path_weight, "a number of at least 0")
     from latent_prior.pocket.training.stylegan_everything import train_stylegan
 
-    train_stylegan(Path(args.work), Path(args.out), args.quick, args.path_weight)
+    with continued():
+        train_stylegan(Path(args.work), Path(args.out), args.quick, args.path_weight)

@@ -76,7 +76,15 @@ def edit(args: argparse.Namespace, out: Path) -> None:
         print(f"{args.image} of {original.width}x{original.height} is processed at {_size(picture)}", file=sys.stderr)
 
     task = Task(original, soft_mask, picture, touched(soft_mask, *picture.shape[-2:]))
-    samples, fitted = _run(args, editor, clip, task, out)
+    samples: list[Sample] = []
+    try:
+        fitted = _run(args, editor, clip, task, out, samples)
+    except KeyboardInterrupt:
+        if samples:
+            _write(args, out, task, samples, None)
+            made = f"{len(samples)} of {args.samples} samples"
+            print(f"\n{out} holds {made}; the best of them is not fitted to its background", file=sys.stderr)
+        raise
     _write(args, out, task, samples, fitted)
     print(f"\nFolder: {out}")
     for name in ("composite.png", "before_after.png", "samples.png", "samples.csv"):
@@ -106,14 +114,20 @@ def composited(original: Image.Image, mask: Image.Image, made: Image.Image) -> I
 
 
 def _run(
-    args: argparse.Namespace, editor: BlendedDiffusion, clip: Clip | None, task: Task, out: Path
-) -> tuple[list[Sample], Float[Tensor, "1 3 H W"] | None]:
-    """Samples, best first, and the best one under the fitted decoder (None: no steps). Each is written immediately."""
+    args: argparse.Namespace,
+    editor: BlendedDiffusion,
+    clip: Clip | None,
+    task: Task,
+    out: Path,
+    samples: list[Sample],
+) -> Float[Tensor, "1 3 H W"] | None:
+    """Add the samples, best first, and return the best one under the fitted decoder (None: no steps).
+
+    Each is written as soon as it is made, so that an interruption leaves those made before.
+    """
     options = SamplerOptions(args.steps, args.strength, args.guidance_scale, not args.no_shrinking)
     text = None if clip is None else clip.embed_texts([args.prompt])
     total = args.samples * steps_run(options) + args.reconstruction_steps
-    samples = []
-    (out / "samples").mkdir(exist_ok=True)
     with tqdm(total=total, desc="edit", unit="step", dynamic_ncols=True, file=sys.stderr) as bar:
         for seed in range(args.seed, args.seed + args.samples):
             latents = editor.edit(
@@ -134,11 +148,12 @@ def _run(
                     require_finite({f"the CLIP similarity of seed {seed}": similarity}, "use another --clip, or none")
                     distance = 1 - similarity.item()
             samples.append(Sample(seed, latents, made, distance))
+            if clip is not None:
+                samples.sort(key=lambda sample: sample.distance)
+            (out / "samples").mkdir(exist_ok=True)
             task.composite(made).save(out / "samples" / f"seed{seed}.png")
-        if clip is not None:
-            samples.sort(key=lambda sample: sample.distance)
         if not args.reconstruction_steps:
-            return samples, None
+            return None
         bar.set_description("background")
         fitted = background_reconstruction.reconstructed(
             editor.autoencoder,
@@ -148,7 +163,7 @@ def _run(
             steps=args.reconstruction_steps,
             on_step=bar.update,
         )
-    return samples, fitted.cpu()
+    return fitted.cpu()
 
 
 def masked_part(picture: Float[Tensor, "1 3 H W"], mask: Float[Tensor, "1 1 H W"]) -> Float[Tensor, "1 3 h w"]:
@@ -185,7 +200,7 @@ def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample
     small = _panel(task.original), _panel(task.soft_mask)
     made = (picture_files.to_picture(sample.picture[0]) for sample in samples)
     _side_by_side([composited(*small, picture) for picture in made]).save(out / "samples.png")
-    # last, so that it exists only in complete folders
+    # last, so that where it exists everything else does
     origin = {"versions": run_folder.versions(), "command": sys.argv, "arguments": _arguments(args)}
     (out / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
     composite.save(out / "composite.png")
