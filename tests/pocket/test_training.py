@@ -159,3 +159,10 @@ def test_two_sided_pictures_are_of_what_looks_different_from_behind():
     views = ["front view", "front view", "back view", "side view", "back view"]
     chosen = two_sided(pictures.PictureSet(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), subjects, views))
     assert chosen.tolist() == [0, 2, 4]
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="--out: .* holds 'thesis.tex'"):
+        everything.train_everything(tmp_path / "work", tmp_path, quick=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -110,7 +110,11 @@ def test_before_the_first_step_nothing_is_left(systems, tmp_path, stage, number)
     ("name", "stage", "signals"),
     [
         *(("text_to_3d", stage, signals) for stage in TRAINING for signals in ((HUP,), (TERM, INT))),
-        *((name, stage, (INT, INT, TERM, HUP)) for name in list(CLASSES)[1:] for stage in ("step", "batch", "backward")),
+        *(
+            (name, stage, (INT, INT, TERM, HUP))
+            for name in list(CLASSES)[1:]
+            for stage in ("step", "batch", "backward")
+        ),
     ],
 )
 def test_a_training_goes_on_as_if_nothing_had_been(systems, whole, tmp_path, name, stage, signals):
@@ -189,7 +193,10 @@ def test_an_export_of_a_finished_run_is_stopped_and_changes_nothing(systems, tmp
 @pytest.mark.parametrize(
     ("argv", "moment"),
     [
-        (["convert-stylegan", "{inputs}/generator.pt", "{out}/a.safetensors"], "latent_prior.stylegan2.files:save_file"),
+        (
+            ["convert-stylegan", "{inputs}/generator.pt", "{out}/a.safetensors"],
+            "latent_prior.stylegan2.files:save_file",
+        ),
         (["doctor"], "latent_prior.cli.doctor:report"),
         (["evaluate", "text-to-3d", "--out", "{out}/new"], "latent_prior.evaluate.text_to_3d.evaluation:plan"),
         (["evaluate", "stylegan", "--out", "{out}/new"], "latent_prior.evaluate.stylegan.evaluation:plan"),

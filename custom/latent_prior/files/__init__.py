@@ -1,7 +1,8 @@
-"""Atomic writes of files, paths as users write them, and names for files. Standard library only."""
+"""Atomic writes of files and folders, paths as users write them, and names for files. Standard library only."""
 
 import os
 import re
+import shutil
 import threading
 import unicodedata
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from latent_prior.files.refusals import denial
 
-__all__ = ["atomic_write", "slug", "user_path"]
+__all__ = ["atomic_folder", "atomic_write", "remove_partial", "slug", "user_path", "write_text"]
 
 
 @contextmanager
@@ -18,11 +19,13 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path next to `path`, with the same suffix, that replaces it once the block has ended without errors.
 
     The bytes are flushed to disk first, so neither a kill nor a power cut leaves half a file, and an error leaves the
-    old file. The file's mode follows the umask, whatever the writer sets (safetensors and Lightning write through
-    temporary files that only their owner may read). NotWritten if the disk refuses, whatever the writer raises then.
+    old file. The folder is not flushed: a power cut may bring back the old file of seconds ago. The file's mode follows
+    the umask, whatever the writer sets (safetensors and Lightning write through temporary files that only their owner
+    may read). NotWritten if the disk refuses, whatever the writer raises then.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem[:100]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
+    # a short part of the name, since the whole may be as long as names can be
+    beside = path.with_name(f".{path.stem[:40]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
     try:
         with beside.open("wb"):
             mode = beside.stat().st_mode & 0o777
@@ -39,6 +42,61 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_write(path) as beside:
+        beside.write_text(text)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder next to `path` that replaces it, with all that is in it, once the block has ended without errors.
+
+    Only one process at a time may do this for a path. Between the two renames a kill leaves the old folder, and the
+    new one, under their hidden names.
+    """
+    beside, old = (path.with_name(f".{path.name}.{part}") for part in ("partial", "replaced"))
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        for file in beside.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
+        shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            path.rename(old)
+        beside.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_partial(folder: Path, below: bool = True) -> None:
+    """Remove what `atomic_write` of killed processes left in a folder, and in all below; for the folder's owner alone.
+
+    Files of another process that is running here are left, whoever it is.
+    """
+    for path in (folder.rglob if below else folder.glob)(".*.partial*"):
+        left = re.fullmatch(r"\..*\.(\d+)\.\d+\.partial(\..*)?", path.name)
+        if left and (int(left[1]) == os.getpid() or not _is_running(int(left[1]))):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # where asking would be a signal
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
 
 
 def user_path(path: str | os.PathLike) -> Path:

@@ -14,14 +14,14 @@ from typing import Any
 
 from latent_prior import OptionError
 
-MAX_OPCODES = 1_000_000  # the checkpoint of a network with a thousand tensors and its optimiser has 80,000
+MAX_OPCODES = 400_000  # the checkpoint of a network with a thousand tensors and its optimiser has 80,000
 MAX_ITEM = 1 << 28  # bytes of one value, such as a storage
 MAX_TEXT = 1 << 20  # characters of one text; the source code in NVIDIA's files has 40,000
 MAX_NAME = 500  # characters of a key or a global
 MAX_BITS = 128  # of an integer
 MAX_KEY = 1 << 32  # larger integers can be chosen to have the same hash
 MAX_DEPTH = 64  # of containers within containers; a checkpoint of Lightning's has 8
-MAX_VALUES = 2_000_000  # of all containers, shared ones counted wherever they occur
+MAX_VALUES = 300_000  # of all containers, shared ones counted wherever they occur
 
 VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
@@ -60,7 +60,7 @@ def read_pickle(
     """
     try:
         value = _run(_Limited(file), allowed, persistent, refusal)
-        _check_size(value)
+        check_size(value)
     except OptionError:
         raise
     except Exception as error:  # corrupt bytes may raise anything
@@ -206,20 +206,25 @@ def _found(parts: list[str], allowed: Mapping[str, Any], refusal: Callable[[str]
     return allowed[name]
 
 
-def _check_size(value: Any) -> None:
+def check_size(value: Any) -> None:
     """OptionError for containers that nest deeply, or that grow beyond bounds where shared ones are written out."""
-    waiting, count = [(value, 0)], 0
-    while waiting:
-        value, depth = waiting.pop()
-        count += 1
-        if depth > MAX_DEPTH or count > MAX_VALUES:
-            raise _refused("containers within containers, without end")
-        if isinstance(value, dict):
-            waiting += [(inner, depth + 1) for inner in value.values()]
-        elif isinstance(value, list | tuple):
-            waiting += [(inner, depth + 1) for inner in value]
-        elif hasattr(value, "state"):  # a Record, or a caller's own
-            waiting.append((value.state, depth + 1))
+    level, count = [value], 0
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in _parts(value)]
+        count += len(level)
+        if count > MAX_VALUES:
+            break
+        if not level:
+            return
+    raise _refused("containers within containers, without end")
+
+
+def _parts(value):
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple):
+        return value
+    return (value.state,) if hasattr(value, "state") else ()  # a Record, or a caller's own
 
 
 def _refused(what: str) -> OptionError:

@@ -57,7 +57,7 @@ def denial(error: BaseException, path: Path | None = None, written: Path | None 
     at = path if path is not None and named in (None, path, written) else named
     why = reason(found, at, written if at == path else None)
     start = "" if path is None else f"cannot write {path}: "
-    if at != path and not why.endswith(NOT_A_FOLDER):
+    if (path is None or at != path) and not why.endswith(NOT_A_FOLDER):
         start += f"{at or 'a file'}: "
     return NotWritten.because(start + why)
 

@@ -18,6 +18,7 @@ from latent_prior.files.refusals import naming
 from latent_prior.meshes.files import FORMATS, GLB_READERS, save_mesh
 from latent_prior.meshes.mesh import FieldMesh, field_to_mesh, linear_latents_to_rgb, surface_colors
 from latent_prior.meshes.texture import bake, unwrap
+from latent_prior.prior import require_finite
 
 DEFAULT_CHUNK = 1 << 18
 UNTEXTURED = {"ply", "stl"}
@@ -131,7 +132,8 @@ class VertexColorMeshExporter(host.Exporter):
         for name in self.formats:
             mesh = result.mesh if textured is None or name in UNTEXTURED else textured
             target = Path(self._folder.name, f"{self.cfg.save_name}.{name}")
-            for path in save_mesh(mesh, target, self.cfg.glb_for, None if name == "glb" else self.cfg.up):
+            files = save_mesh(mesh, target, self.cfg.glb_for, None if name == "glb" else self.cfg.up)
+            for path in reversed(files):  # an obj after what it needs
                 outputs.append(host.ExporterOutput(path.name, "file", {"src_path": str(path)}))
         return outputs
 
@@ -164,6 +166,7 @@ class VertexColorMeshExporter(host.Exporter):
             raise OptionError.because(
                 "the geometry has no features to colour the mesh with (system.geometry.n_feature_dims is 0)"
             )
+        require_finite({"the surface's colours": field["features"]}, "lower the learning rate")  # a clamp would hide it
         if self.to_rgb is not None:
             zeros = torch.zeros_like(points)
             return self.to_rgb(self.material(viewdirs=zeros, positions=points, light_positions=zeros, **field))

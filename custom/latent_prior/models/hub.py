@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import shown
 from latent_prior.files.refusals import denial
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -46,10 +47,9 @@ def snapshot(hub_id: str, patterns: Sequence[str], field: str, what: str) -> Pat
         raise OptionError.because(f"cannot fetch {what} from the hub: {reason}", field) from error
 
 
-def one_line(error: Exception, most: int = 300) -> str:
-    """The message of a library's error, as one line of at most `most` characters (and an ellipsis)."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else f"{text[:most]}..."
+def one_line(error: Exception) -> str:
+    """The message of a library's error, as one line of at most 120 characters (and an ellipsis)."""
+    return shown(" ".join(str(error).split()), 120) or type(error).__name__
 
 
 def _looks_like_path(name: str) -> bool:

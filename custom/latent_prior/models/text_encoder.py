@@ -22,11 +22,13 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.files import atomic_write
 from latent_prior.files.refusals import NotWritten
+from latent_prior.files.tensors import read_tensors
 from latent_prior.models.adapters import with_all_vectors
 from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
@@ -156,8 +158,8 @@ class TextEncoder:
         if file is None or not os.path.isfile(file):  # Path.is_file raises without permission
             return False
         try:
-            self._memory[prompt] = load_file(file)["embedding"].to(self.device)
-        except (SafetensorError, OSError, KeyError) as error:
+            self._memory[prompt] = read_tensors(Path(file))["embedding"].to(self.device)
+        except (OptionError, OSError, KeyError) as error:
             logger.warning("cached embedding %s is unreadable and will be recomputed: %s", file, error)
             return False
         return True

@@ -1,5 +1,6 @@
 """Checkpoints of a run: the one it resumes from, and how new ones are written."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from latent_prior import Diverged, OptionError, host
 from latent_prior.files import atomic_write
 from latent_prior.files.torch_file import read_torch
+from latent_prior.runs import folder as run_folder
 from latent_prior.runs.finite import require_finite_checkpoint
 
 
@@ -27,7 +29,19 @@ def read(resume: str) -> Saved:
     """The checkpoint at `resume`. OptionError if it is not one."""
     if not Path(resume).is_file():
         raise OptionError.because(f"resume: {resume!r} is not a checkpoint file; expected ckpts/last.ckpt of a run")
-    return Saved(Path(resume), *_loaded(resume)[1:])
+    try:
+        _, epoch, step = _loaded(resume)
+        if zipfile.is_zipfile(resume) and not run_folder.is_undamaged(Path(resume)):
+            raise OptionError.because(f"{resume!r} is damaged: what it holds does not match its checksums", "resume")
+    except OptionError as error:
+        raise OptionError.because(f"{error}{_instead(Path(resume))}") from error
+    return Saved(Path(resume), epoch, step)
+
+
+def _instead(checkpoint: Path) -> str:
+    """The newest readable checkpoint next to an unreadable one, in words."""
+    newest = run_folder.newest(checkpoint.parent)
+    return "" if newest is None else f"; {newest[0]} of step {newest[1]} is readable"
 
 
 def check_fit(saved: Saved, system: Any) -> None:

@@ -97,8 +97,8 @@ class _Experiment:
     cfg: Any  # the same, as an ExperimentConfig
     modes: Sequence[str]
     on_gpu: bool
-    saved: Any  # the runs.checkpoint.Saved to resume from, or None
     claim: Any = None  # run_folder.Claim
+    saved: Any = None  # the runs.checkpoint.Saved to resume from, or None
     began: bool = False  # a training step is done, or none was left
     trained: bool = False
     system: Any = None
@@ -134,7 +134,6 @@ def _read(
     import torch
 
     from latent_prior import host
-    from latent_prior.runs import checkpoint
 
     on_gpu = torch.cuda.is_available() and host.get_device().type == "cuda"
     settings = settings | {"n_gpus": n_gpus if on_gpu else 1}
@@ -145,23 +144,27 @@ def _read(
     cfg.resume = host.find_last_path(cfg.resume)
     if "train" not in modes and cfg.resume is None:
         raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
-    saved = None if cfg.resume is None else checkpoint.read(cfg.resume)
-    return _Experiment(configs, unresolved, cfg, modes, on_gpu, saved)
+    return _Experiment(configs, unresolved, cfg, modes, on_gpu)
 
 
 def _claim(experiment: _Experiment) -> None:
-    """Claim the run's folder."""
+    """Claim the run's folder, and read the checkpoint, if any, now that nothing else writes it."""
+    from latent_prior.runs import checkpoint
     from latent_prior.runs import folder as run_folder
 
-    cfg, saved = experiment.cfg, experiment.saved
+    cfg = experiment.cfg
     with signals.delayed():  # what is created is always known
-        experiment.claim = run_folder.claim(Path(cfg.trial_dir), saved and saved.path, numbered=bool(cfg.timestamp))
+        resume = cfg.resume and Path(cfg.resume)
+        experiment.claim = run_folder.claim(Path(cfg.trial_dir), resume, numbered=bool(cfg.timestamp))
     folder = experiment.folder
     if folder != Path(cfg.trial_dir):
         cfg.timestamp += folder.name.removeprefix(cfg.trial_name)
         cfg.trial_name, cfg.trial_dir = folder.name, str(folder)
-    if "train" in experiment.modes and saved is not None:
-        _check_order(experiment)
+    if cfg.resume is not None:
+        experiment.saved = checkpoint.read(cfg.resume)
+        if "train" in experiment.modes:
+            _check_order(experiment)
+            _compare_threads(experiment)
 
 
 def _check_max_steps(unresolved: Any) -> None:
@@ -196,6 +199,22 @@ def _check_order(experiment: _Experiment) -> None:
                 host.warn(f"{source} holds schedules for trainer.max_steps={made_for}, and they stay so under {steps}")
 
 
+def _compare_threads(experiment: _Experiment) -> None:
+    """Warns if the run was trained on the CPU with another number of threads, which round differently."""
+    import torch
+
+    from latent_prior import host
+    from latent_prior.runs import folder as run_folder
+
+    run, now = experiment.saved.path.parent.parent, torch.get_num_threads()
+    before = run_folder.threads_of(run)
+    if not experiment.on_gpu and before not in (None, now):
+        host.warn(
+            f"{run} was trained with {before} threads and continues with {now}: results differ slightly from those of "
+            f"an uninterrupted run (OMP_NUM_THREADS={before} gives the same ones)"
+        )
+
+
 @contextmanager
 def _in_our_words(experiment: _Experiment) -> Iterator[None]:
     """Early ends of a run: user errors become OptionErrors, signals become Interrupted or KeyboardInterrupt.
@@ -211,7 +230,7 @@ def _in_our_words(experiment: _Experiment) -> Iterator[None]:
         if not experiment.began:
             experiment.release(remove=True)
         if trains and experiment.claim is not None and not experiment.claim.fresh:  # resumed, but no step was done
-            raise Interrupted(experiment.saved.path) from None
+            raise Interrupted(Path(experiment.cfg.resume)) from None
         raise KeyboardInterrupt from None
     except Exception as error:
         refusal = _refusal(error, experiment)
@@ -254,9 +273,9 @@ def _refusal(error: Exception, experiment: _Experiment) -> OptionError | None:
     if isinstance(error, MisconfigurationException):
         return OptionError.because(str(error), "trainer")
     if isinstance(error, OSError):
-        return denial(
-            error, None if error.filename else experiment.folder
-        )  # logs write to files that errors do not name
+        # of a file that the error does not name, as where the logs are written: it is in the run's folder
+        unnamed = experiment.claim is not None and not error.filename
+        return denial(error, experiment.folder if unnamed else None)
     return host.refusal(error)
 
 

@@ -6,6 +6,7 @@ step is run once more, to find the loss terms that cause it.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -121,7 +122,7 @@ def require_finite_checkpoint(checkpoint: Mapping[str, Any]) -> None:
 
     What else it stores may be infinite, such as the best value so far of a schedule.
     """
-    stored = {"": checkpoint["state_dict"], "the optimiser's ": checkpoint.get("optimizer_states", [])}
+    stored = {"": checkpoint.get("state_dict", {}), "the optimiser's ": checkpoint.get("optimizer_states", [])}
     for whose, state in stored.items():
         for name, tensor in _tensors(state):
             if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -186,8 +187,9 @@ def _loss(system: pl.LightningModule) -> Mapping[str, Any]:
 
 
 def _weight_of(term: str) -> str:
-    """The key in system.loss; a term may have a prefix, as in screen_loss_fm."""
-    return f"lambda_{term.partition('loss_')[2]}"
+    """The key in system.loss of, for example, loss_fm, screen_loss_fm or grad_norm_fm; empty for other quantities."""
+    found = re.search(r"(?:loss|grad_norm)_(.+)", term)
+    return f"lambda_{found[1]}" if found else ""
 
 
 def _mend(system: pl.LightningModule, terms: list[str] | tuple[str, ...]) -> str:

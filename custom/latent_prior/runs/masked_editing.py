@@ -23,7 +23,9 @@ from tqdm import tqdm
 from latent_prior import OptionError, host, metrics
 from latent_prior.editing import background_reconstruction
 from latent_prior.editing.blended_diffusion import BlendedDiffusion, SamplerOptions, steps_run
+from latent_prior.files import atomic_write, remove_partial, write_text
 from latent_prior.files import pictures as picture_files
+from latent_prior.files.refusals import NotWritten, naming, require_room
 from latent_prior.models.checkpoint import KEY as CHECKPOINT_KEY
 from latent_prior.models.clip import KEY as CLIP_KEY
 from latent_prior.models.clip import Clip
@@ -31,6 +33,7 @@ from latent_prior.prior import require_finite
 from latent_prior.runs import folder as run_folder
 
 MARGIN = 0.1  # of the mask's box, added around it for CLIP
+BLOCK = 4096  # bytes that even the smallest file takes on most file systems
 PANEL = (256, 768)  # minimum and maximum height of a panel in the overview pictures
 
 
@@ -76,16 +79,22 @@ def edit(args: argparse.Namespace, out: Path) -> None:
         print(f"{args.image} of {original.width}x{original.height} is processed at {_size(picture)}", file=sys.stderr)
 
     task = Task(original, soft_mask, picture, touched(soft_mask, *picture.shape[-2:]))
+    require_room(out, (args.samples + 5) * BLOCK, f"an edit of {args.samples} samples")
     samples: list[Sample] = []
     try:
-        fitted = _run(args, editor, clip, task, out, samples)
+        with naming(out):
+            fitted = _run(args, editor, clip, task, out, samples)
+            _write(args, out, task, samples, fitted)
     except KeyboardInterrupt:
         if samples:
             _write(args, out, task, samples, None)
             made = f"{len(samples)} of {args.samples} samples"
             print(f"\n{out} holds {made}; the best of them is not fitted to its background", file=sys.stderr)
         raise
-    _write(args, out, task, samples, fitted)
+    except NotWritten as error:
+        if not (saved := len(list((out / "samples").glob("seed*.png")))):
+            raise
+        raise run_folder.Stopped.because(f"{error}; the samples so far ({saved}) stay in {out / 'samples'}") from error
     print(f"\nFolder: {out}")
     for name in ("composite.png", "before_after.png", "samples.png", "samples.csv"):
         print(f"  {out / name}")
@@ -128,6 +137,8 @@ def _run(
     options = SamplerOptions(args.steps, args.strength, args.guidance_scale, not args.no_shrinking)
     text = None if clip is None else clip.embed_texts([args.prompt])
     total = args.samples * steps_run(options) + args.reconstruction_steps
+    for folder in (out, out / "samples"):
+        remove_partial(folder, below=False)
     with tqdm(total=total, desc="edit", unit="step", dynamic_ncols=True, file=sys.stderr) as bar:
         for seed in range(args.seed, args.seed + args.samples):
             latents = editor.edit(
@@ -151,7 +162,7 @@ def _run(
             if clip is not None:
                 samples.sort(key=lambda sample: sample.distance)
             (out / "samples").mkdir(exist_ok=True)
-            task.composite(made).save(out / "samples" / f"seed{seed}.png")
+            _save(task.composite(made), out / "samples" / f"seed{seed}.png")
         if not args.reconstruction_steps:
             return None
         bar.set_description("background")
@@ -188,7 +199,7 @@ def background_psnr(
 
 
 def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample], fitted: Tensor | None) -> None:
-    with (out / "samples.csv").open("w", newline="") as file:
+    with atomic_write(out / "samples.csv") as beside, beside.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["rank", "seed", "clip_distance", "background_psnr", "background_psnr_reconstructed"])
         for rank, sample in enumerate(samples):
@@ -196,14 +207,19 @@ def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample
             figures = (sample.distance, background_psnr(sample.picture, task.picture, task.mask), again)
             rows.writerow([rank, sample.seed, *("" if f is None else f"{f:.4f}" for f in figures)])
     composite = task.composite(samples[0].picture if fitted is None else fitted)
-    _side_by_side([task.original, task.soft_mask, composite]).save(out / "before_after.png")
+    _save(_side_by_side([task.original, task.soft_mask, composite]), out / "before_after.png")
     small = _panel(task.original), _panel(task.soft_mask)
     made = (picture_files.to_picture(sample.picture[0]) for sample in samples)
-    _side_by_side([composited(*small, picture) for picture in made]).save(out / "samples.png")
+    _save(_side_by_side([composited(*small, picture) for picture in made]), out / "samples.png")
     # last, so that where it exists everything else does
-    origin = {"versions": run_folder.versions(), "command": sys.argv, "arguments": _arguments(args)}
-    (out / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
-    composite.save(out / "composite.png")
+    origin = {**run_folder.made_with(), "command": sys.argv, "arguments": _arguments(args)}
+    write_text(out / "origin.json", json.dumps(origin, indent=2) + "\n")
+    _save(composite, out / "composite.png")
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with atomic_write(path) as beside:
+        image.save(beside)
 
 
 def _panel(image: Image.Image) -> Image.Image:

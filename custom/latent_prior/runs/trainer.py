@@ -7,13 +7,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from latent_prior import OptionError, host
 from latent_prior.files.refusals import naming
 from latent_prior.runs.callbacks import AfterFirstStep, Progress, SaveOnInterrupt
 from latent_prior.runs.checkpoint import WholeCheckpoints
+from latent_prior.runs.csv_log import WholeCSVLogger
 from latent_prior.runs.finite import FiniteNumbers
 from latent_prior.runs.resume import ExactResume
 
@@ -54,7 +55,7 @@ def _callbacks(folder: Path, cfg: Any, begin: Callable[[], None]) -> list[Any]:
 def _loggers(folder: Path, system: Any) -> list[Any]:
     return [
         _TensorBoard(str(folder), name="tb_logs"),
-        CSVLogger(str(folder), name="csv_logs", flush_logs_every_n_steps=1),
+        WholeCSVLogger(str(folder), name="csv_logs", flush_logs_every_n_steps=1),
         *system.get_loggers(),
     ]
 

@@ -138,7 +138,8 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         panels = self._panels(self(batch["picture"]), batch["picture"])
-        panels.save(self.get_save_path(f"it{self.true_global_step}-edit.png"))
+        with atomic_write(self.get_save_path(f"it{self.true_global_step}-edit.png")) as beside:
+            panels.save(beside)
 
     def on_validation_epoch_end(self) -> None:
         pass

@@ -17,8 +17,9 @@ from latent_prior.evaluate.bench import contact_sheet, table
 from latent_prior.evaluate.bench.contact_sheet import Cell, Section
 from latent_prior.evaluate.bench.jobs import Job
 from latent_prior.evaluate.bench.launches import Launch
-from latent_prior.evaluate.bench.results import Result, write_whole
+from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import Column, Groups, Row
+from latent_prior.files import atomic_write, write_text
 from latent_prior.runs import folder as run_folder
 
 
@@ -94,7 +95,8 @@ class Evaluation:
         else:
             result = dataclasses.replace(result, figures=measured.figures)
             job.strip.parent.mkdir(parents=True, exist_ok=True)
-            contact_sheet.to_strip(measured.pictures).save(job.strip)
+            with atomic_write(job.strip) as beside:
+                contact_sheet.to_strip(measured.pictures).save(beside)
         result.write(job.result)
         return result
 
@@ -126,7 +128,7 @@ class Evaluation:
             "means": [row.record() for row in rows],
             **self.findings(rows).record,
             "legend": self.legend,
-            "versions": run_folder.versions(),
+            **run_folder.made_with(),
             "jobs": workers,
         }
         texts = {
@@ -136,7 +138,7 @@ class Evaluation:
             "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
         }
         for name, text in texts.items():
-            write_whole(out / name, text)
+            write_text(out / name, text)
         return [out / name for name in texts]
 
     def to_markdown(self, results: Sequence[Result], notes: Sequence[str] = ()) -> str:
@@ -174,7 +176,8 @@ class Evaluation:
                 sections += [Section(title, cells) for title, cells in rows.items()]
             paths.append(out / f"contact_sheet-seed{seed}.png")
             columns = len(labels) + (self.truth is not None)
-            contact_sheet.draw(sections, columns, self.views, self.tile).save(paths[-1])
+            with atomic_write(paths[-1]) as beside:
+                contact_sheet.draw(sections, columns, self.views, self.tile).save(beside)
         return paths
 
     def _table(self, rows: list[Row]) -> str:

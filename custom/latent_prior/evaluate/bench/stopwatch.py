@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from latent_prior.files import atomic_write
+from latent_prior.files import write_text
 from latent_prior.runs import signals
 
 POLL_SECONDS = 0.5  # between two checks that the evaluation is alive
@@ -49,8 +49,7 @@ def main(report: Path, command: list[str]) -> int:
         "peak_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),  # bytes there, KiB elsewhere
         "exit_code": os.waitstatus_to_exitcode(status),
     }
-    with atomic_write(report) as beside:
-        beside.write_text(json.dumps(figures))
+    write_text(report, json.dumps(figures))
     return 0
 
 

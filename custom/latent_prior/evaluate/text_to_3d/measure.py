@@ -137,6 +137,6 @@ def newest_mesh(folder: Path) -> Path | None:
     exports = sorted((folder / "save").glob("it*-export"), key=lambda path: path.stat().st_mtime)
     for export in reversed(exports):
         for suffix in (".glb", ".ply", ".obj"):
-            if found := sorted(export.glob(f"*{suffix}")):
+            if found := sorted(export.glob(f"[!.]*{suffix}")):
                 return found[0]
     return None

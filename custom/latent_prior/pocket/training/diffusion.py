@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from latent_prior.files import atomic_write
 from latent_prior.files.torch_file import read_torch
 from latent_prior.pocket.captions import VIEWS, Subject
 from latent_prior.pocket.pictures import PictureSet
@@ -141,7 +142,8 @@ def train_diffusion(
     latent_file = folder / "latents.pt"
     folder.mkdir(parents=True, exist_ok=True)
     if not latent_file.exists():
-        torch.save(encode_all(vae, pictures.images, device) * vae.config.scaling_factor, latent_file)
+        with atomic_write(latent_file) as beside:
+            torch.save(encode_all(vae, pictures.images, device) * vae.config.scaling_factor, beside)
     latents = read_torch(latent_file)
     sided = two_sided(pictures)
     extra = int(batch * TWO_SIDED_SHARE) if len(sided) else 0

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from latent_prior.files import atomic_write
+from latent_prior.files.refusals import naming
 from latent_prior.files.torch_file import read_torch
 from latent_prior.prior import require_finite
 
@@ -109,7 +110,7 @@ def train(
         if (step + 1) % LOG_EVERY == 0:
             row = {"step": step + 1, "seconds": round(time.monotonic() - started, 1), "loss": value.item(), **figures}
             new = not log_file.exists()
-            with log_file.open("a", newline="") as f:
+            with naming(log_file), log_file.open("a", newline="") as f:
                 writer = csv.DictWriter(f, list(row))
                 if new:
                     writer.writeheader()
