@@ -1,6 +1,7 @@
 """`latent-prior train-pocket`: train the pocket prior from scratch."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def train_pocket(args: argparse.Namespace) -> None:
 
 @contextmanager
 def trained_in(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
-    """The folders of a training, `--work` and `--out`, which nothing else uses meanwhile."""
+    """The folders of a training, `--work` and `--out`, which nothing else uses meanwhile; what to do if it stops."""
     with lock.owned(Path(args.work), "--work") as work:
         remove_partial(work)
         with lock.owned(Path(args.out), "--out") as out:
@@ -56,3 +57,7 @@ def trained_in(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
             except NotWritten as error:
                 kept = f"what is trained is kept in {work}, and the same command continues from here"
                 raise Stopped.because(f"{error}; {kept}") from error
+            except KeyboardInterrupt:
+                print("
+The same command continues from here.", file=sys.stderr)
+                raise

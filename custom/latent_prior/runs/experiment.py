@@ -230,7 +230,7 @@ def _in_our_words(experiment: _Experiment) -> Iterator[None]:
         if not experiment.began:
             experiment.release(remove=True)
         if trains and experiment.claim is not None and not experiment.claim.fresh:  # resumed, but no step was done
-            raise Interrupted(experiment.saved.path) from None
+            raise Interrupted(Path(experiment.cfg.resume)) from None
         raise KeyboardInterrupt from None
     except Exception as error:
         refusal = _refusal(error, experiment)
