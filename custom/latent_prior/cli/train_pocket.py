@@ -58,6 +58,5 @@ def trained_in(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
                 kept = f"what is trained is kept in {work}, and the same command continues from here"
                 raise Stopped.because(f"{error}; {kept}") from error
             except KeyboardInterrupt:
-                print("
-The same command continues from here.", file=sys.stderr)
+                print("\nThe same command continues from here.", file=sys.stderr)
                 raise
