@@ -236,7 +236,7 @@ def _refusal(error: Exception) -> OptionError | None:
         return OptionError.because(str(error), "trainer")
     if isinstance(error, OSError):
         return denial(error)
-    return host.refusal(error)
+    return host.shortage(error) or host.refusal(error)
 
 
 def _build(experiment: _Experiment) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import omegaconf
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
@@ -189,7 +189,11 @@ def dump_config(path: str | os.PathLike, config: Any) -> None:
 
 def full_key(cfg: Any, key: str = "") -> str:
     """The full key of a node, or of its entry `key`, in the run's YAML as far as known: `system.geometry.radius`."""
-    where = cfg._get_full_key(None) if isinstance(cfg, DictConfig) else ""
+    where = ""
+    if isinstance(cfg, DictConfig | ListConfig):
+        parent = cfg._get_parent()
+        # through its parent, since a node in a list gives its own index without brackets
+        where = (cfg._key() or "") if parent is None else parent._get_full_key(cfg._key())
     return ".".join(part for part in (where, key) if part)
 
 
@@ -222,7 +226,11 @@ def parse_structured(fields: type, cfg: Any = None) -> Any:
         parsed = OmegaConf.to_object(structured)
         for name in valid:
             setattr(parsed, name, escaped(getattr(parsed, name)))
-        structured = OmegaConf.structured(parsed)
+        try:
+            structured = OmegaConf.structured(parsed)
+        except OmegaConfBaseException as error:  # an entry of a list, which is looked at only here
+            key, reason = full_key(cfg, error.full_key or ""), str(error).splitlines()[0]
+            raise OptionError.because(f"{key}: {reason}") from error
     if isinstance(cfg, DictConfig):
         structured._set_key(full_key(cfg) or None)  # so that parts parsed from this one still know their full key
     return structured
