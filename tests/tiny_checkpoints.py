@@ -8,7 +8,15 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,24 @@ def write_checkpoint(folder: Path, geometry: Geometry, seed: int = 0, **unet_cha
         "feature_extractor": [None, None],
     }
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **classes}))
+    return folder
+
+
+def write_clip(folder, layers=2):
+    """A random CLIP of 24-pixel pictures in 3 x 3 patches, with OpenAI's preprocessing."""
+    vocabulary = write_tokenizer(folder, 30)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2}
+    words = {"bos_token_id": vocabulary["<|startoftext|>"], "eos_token_id": vocabulary["<|endoftext|>"]}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = CLIPConfig(
+            text_config={**tower, **words, "vocab_size": len(vocabulary), "max_position_embeddings": 30},
+            vision_config={**tower, "image_size": 24, "patch_size": 8},
+            projection_dim=12,
+            initializer_factor=8.0,  # at 1 the pictures hardly matter
+        )
+        CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"height": 24, "width": 24}, do_center_crop=False).save_pretrained(folder)
     return folder
 
 

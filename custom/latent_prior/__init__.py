@@ -10,11 +10,11 @@ Importing this package is cheap: it pulls in neither torch nor diffusers nor a h
 
 import reprlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 __version__ = "0.2.0"
-__all__ = ["LatentPrior", "OptionError", "__version__", "options_under", "register"]
+__all__ = ["Diverged", "LatentPrior", "OptionError", "__version__", "options_under", "register"]
 
 # Values in messages: bounded in depth and length, since a file may hold anything.
 _SHOWN = reprlib.Repr()
@@ -48,6 +48,27 @@ class OptionError(ValueError):
         error = type(self).because(f"{prefix if self.field else ''}{self}")
         error.field = f"{prefix}{self.field}" if self.field else ""
         return error
+
+
+class Diverged(OptionError):
+    """Numbers that are not finite, in training or in a result; "problem; what to change".
+
+    quantities: their names, such as loss_fm.
+    """
+
+    def __init__(self, problem: str, quantities: Sequence[str] = (), mend: str = "lower the learning rate"):
+        ValueError.__init__(self, f"{problem}; {mend}")
+        self.field, self.problem, self.quantities, self.mend = "", problem, tuple(quantities), mend
+        self.step: int | None = None
+
+    def under(self, prefix: str) -> "Diverged":
+        """Itself: it names no option."""
+        return self
+
+    def at(self, step: int, mend: str = "") -> None:
+        """Add the step of training, once, and what to change where more is known of it."""
+        if self.step is None:
+            self.step, self.args = step, (f"step {step}: {self.problem}; {mend or self.mend}",)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from latent_prior.files import atomic_write, user_path
+from latent_prior.files import atomic_folder, atomic_write, user_path
 from safetensors.torch import load_file, save_file
 
 
@@ -74,6 +74,28 @@ def test_two_threads_write_the_same_file(tmp_path):
     for thread in threads:
         thread.join()
     assert not failed and path.read_text() in ("a" * 1000, "b" * 1000)
+
+
+def test_a_name_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("\u732b" * 83 + ".txt")  # 253 bytes
+    with atomic_write(path) as beside:
+        beside.write_text("cat")
+    assert path.read_text() == "cat"
+
+
+def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").touch()
+    (tmp_path / ".folder.partial").mkdir()  # of a killed process
+    (tmp_path / ".folder.partial" / "half").touch()
+    with pytest.raises(RuntimeError), atomic_folder(path) as beside:
+        (beside / "new").touch()
+        raise RuntimeError
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder", "old"]
+    with atomic_folder(path) as beside:
+        (beside / "new").touch()
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder", "new"]
 
 
 def test_home_is_expanded_and_an_unknown_user_is_left(monkeypatch):

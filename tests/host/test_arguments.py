@@ -29,7 +29,6 @@ def test_what_fits_passes(call, given):
         (torch.optim.Adam, {"lr": "1"}, "section.lr is '1'; expected a number"),
         (torch.optim.Adam, {"lr": None}, "section.lr is None; expected a number"),
         (torch.optim.Adam, {"lr": True}, "section.lr is True; expected a number"),
-        (torch.optim.Adam, {"lr": 10**20}, "section.lr is 10*; expected a number of 64 bits"),
         (torch.optim.Adam, {"betas": [0.9]}, "section.betas is .0.9.; expected a list of 2"),
         (torch.optim.Adam, {"betas": [0.9, "x"]}, "section.betas .* expected a list of 2"),
         (torch.optim.Adam, {"fused": "x"}, "section.fused is 'x'; expected true or false or null"),

@@ -1,6 +1,7 @@
 """Files against what was written, and GLB against glTF's own conventions."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import trimesh
 from latent_prior.meshes import texture
 from latent_prior.meshes.files import linear_to_srgb, load_mesh, save_mesh, srgb_to_linear
 from latent_prior.meshes.texture import bake, unwrap
+from PIL import EpsImagePlugin, Image
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +169,29 @@ def test_an_atlas_that_fails_says_why(colored, monkeypatch, script, said):
     monkeypatch.setattr(texture, "UNWRAP", script)
     with pytest.raises(RuntimeError, match=said):
         unwrap(colored, size=256, timeout=120)
+
+
+def test_a_texture_in_postscript_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **kwargs: pytest.fail("Ghostscript ran"))
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
+    (tmp_path / "mesh.obj").write_text(f"mtllib mesh.mtl\nusemtl a\n{corners}")
+    (tmp_path / "mesh.mtl").write_text("newmtl a\nmap_Kd texture.png\n")
+    (tmp_path / "texture.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
+    opened = Image.open
+    with pytest.raises(TypeError):  # by trimesh, which goes on without the texture
+        load_mesh(tmp_path / "mesh.obj")
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "texture.png")
+    assert (load_mesh(tmp_path / "mesh.obj").visual.vertex_colors[:, :3] == [255, 0, 0]).all()
+    assert Image.open is opened
+
+
+def test_the_obj_comes_after_what_it_needs(colored, tmp_path, monkeypatch):
+    renamed, replace = [], os.replace
+
+    def watched(source, target):
+        renamed.append(target.suffix)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    save_mesh(colored, tmp_path / "m.obj")
+    assert renamed == [".mtl", ".obj"]

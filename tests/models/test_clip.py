@@ -12,29 +12,11 @@ from latent_prior.pocket.renderer import render
 from latent_prior.pocket.training.clip import text_embeddings, tokens_of
 from latent_prior.prior import structure_loss
 from PIL import Image
-from tiny_checkpoints import write_tokenizer
+from tiny_checkpoints import write_clip
 from torch.testing import assert_close
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers import CLIPImageProcessorPil, CLIPModel
 
 TEXTS = ["a cat", "a somewhat longer text"]
-
-
-def write_clip(folder, layers=2):
-    """A random CLIP of 24-pixel pictures in 3 x 3 patches, with OpenAI's preprocessing."""
-    vocabulary = write_tokenizer(folder, 30)
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2}
-    words = {"bos_token_id": vocabulary["<|startoftext|>"], "eos_token_id": vocabulary["<|endoftext|>"]}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = CLIPConfig(
-            text_config={**tower, **words, "vocab_size": len(vocabulary), "max_position_embeddings": 30},
-            vision_config={**tower, "image_size": 24, "patch_size": 8},
-            projection_dim=12,
-            initializer_factor=8.0,  # at 1 the pictures hardly matter
-        )
-        CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessorPil(size={"height": 24, "width": 24}, do_center_crop=False).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from latent_prior import Diverged
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket import cameras, captions, pictures
 from latent_prior.pocket.training import everything, loop
@@ -56,8 +57,8 @@ def test_finished_training_only_loads(tmp_path):
 
 def test_diverged_training_says_so(tmp_path):
     model = nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
-        loop.train(tmp_path, model, lambda g: (model.weight.sum() * torch.nan, {}), 3, 0.1, 0)
+    with pytest.raises(Diverged, match="autoencoder: the loss = nan, .*step 0 is not applied"):
+        loop.train(tmp_path, model, lambda g: (model.weight.sum() * torch.nan, {}), 3, 0.1, 0, label="autoencoder")
 
 
 def test_augmented_pictures_are_mirrored_moved_and_noised():
@@ -158,3 +159,10 @@ def test_two_sided_pictures_are_of_what_looks_different_from_behind():
     views = ["front view", "front view", "back view", "side view", "back view"]
     chosen = two_sided(pictures.PictureSet(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), subjects, views))
     assert chosen.tolist() == [0, 2, 4]
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="--out: .* holds 'thesis.tex'"):
+        everything.train_everything(tmp_path / "work", tmp_path, quick=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

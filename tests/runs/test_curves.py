@@ -36,3 +36,14 @@ def test_a_picture_is_drawn_where_there_are_losses_only(tmp_path):
     with Image.open(tmp_path / "curves.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.std() > 5
+
+
+def test_a_log_that_a_kill_cut_short_is_read_up_to_its_last_whole_line(tmp_path):
+    write(tmp_path, 0, [{"step": step, "train/loss_sds": 4.25 + step} for step in range(3)])
+    log = tmp_path / "version_0" / "metrics.csv"
+    whole = log.read_text()
+    for length in range(len(whole) + 1):
+        log.write_text(whole[:length])
+        values = curves.read(tmp_path).get("loss_sds", ([], []))
+        assert values == ([0, 1, 2][: len(values[0])], [4.25, 5.25, 6.25][: len(values[0])])
+        assert len(values[0]) == max(0, whole[:length].count("\n") - 1)

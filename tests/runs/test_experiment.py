@@ -323,6 +323,32 @@ def test_a_cut_checkpoint_is_passed_over(finished, tmp_path, caplog):
     assert torch.load(last, weights_only=True)["global_step"] == 7
 
 
+def test_a_broken_checkpoint_that_is_named_names_one_that_is_whole(finished, tmp_path, capsys):
+    copied = shutil.copytree(finished, tmp_path / "name" / "copied")
+    last, parsed = copied / "ckpts" / "last.ckpt", copied / "configs" / "parsed.yaml"
+    whole = last.read_bytes()
+    here = [f"exp_root_dir={tmp_path}", "name=name", "tag=copied", "timestamp=''", f"resume={last}"]
+    for content in (whole[:5000], whole[:40_000] + bytes(4096) + whole[44_096:]):
+        last.write_bytes(content)
+        before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+        assert launch.main(["--config", str(parsed), "--test", *here]) == 2
+        (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert f"{copied / 'ckpts' / 'epoch=0-step=6.ckpt'} of step 6 is readable" in error
+        assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+def test_another_number_of_threads_is_said(finished, tmp_path, caplog):
+    copied = shutil.copytree(finished, tmp_path / "name" / "copied")
+    origin = copied / "configs" / "origin.json"
+    record = json.loads(origin.read_text())
+    assert record["threads"] == torch.get_num_threads()
+    assert main(["resume", str(copied), "trainer.max_steps=7"]) == 0 and "threads" not in caplog.text
+    origin.write_text(json.dumps(record | {"threads": 99}))
+    assert main(["resume", str(copied), "trainer.max_steps=8"]) == 0
+    assert f"was trained with 99 threads and continues with {torch.get_num_threads()}" in caplog.text
+    assert "OMP_NUM_THREADS=99" in caplog.text
+
+
 def learning_rates(run: Path) -> dict[int, float]:
     found = {}
     for log in sorted(run.glob("csv_logs/*/metrics.csv")):

@@ -1,6 +1,7 @@
 """A run's folder belongs to it alone, and its newest checkpoint is the one of the latest step."""
 
 import logging
+import multiprocessing
 import os
 import shutil
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from latent_prior import OptionError
-from latent_prior.runs.folder import PARSED, UNRESOLVED, claim, config_of, last_checkpoint
+from latent_prior.runs.folder import PARSED, UNRESOLVED, claim, config_of, last_checkpoint, last_step, products
 
 
 def run_with(folder: Path, **steps: int) -> Path:
@@ -115,7 +116,7 @@ def test_a_folder_in_use_says_by_whom_and_is_free_again_afterwards(tmp_path):
     assert str(run) in str(refused.value)
     first.release()
     claim(run, **own).release()
-    assert (run / ".lock").read_bytes() == b""
+    assert not (run / ".lock").exists()
 
 
 def test_the_folder_of_a_killed_run_that_never_began_can_be_claimed(tmp_path):
@@ -145,3 +146,71 @@ def test_old_runs_go_on_from_what_they_have(tmp_path):
     assert config_of(run).name == PARSED
     (run / "configs" / UNRESOLVED).touch()
     assert config_of(run).name == UNRESOLVED
+
+
+@pytest.mark.parametrize("spoil", ["a flipped bit", "a zeroed page"])
+def test_a_checkpoint_with_spoilt_tensors_is_passed_over(tmp_path, caplog, spoil):
+    """torch reads either without a word."""
+    run = run_with(tmp_path / "run", last=250, whole=200)
+    last = run / "ckpts" / "last.ckpt"
+    torch.save({"global_step": 250, "state_dict": {"x": torch.ones(10_000)}}, last)
+    content = bytearray(last.read_bytes())
+    middle = slice(20_000, 20_001) if spoil == "a flipped bit" else slice(16_384, 20_480)
+    content[middle] = bytes(byte ^ 1 for byte in content[middle]) if spoil == "a flipped bit" else bytes(4096)
+    last.write_bytes(content)
+    assert torch.load(last, weights_only=True)["global_step"] == 250
+    with caplog.at_level(logging.WARNING):
+        assert last_checkpoint(run).name == "whole.ckpt"
+    assert "last.ckpt" in caplog.text and last_step(run) == 200 and products(run) == [run / "ckpts" / "whole.ckpt"]
+
+
+def test_what_a_killed_write_left_is_no_checkpoint_and_goes_with_the_next_owner(tmp_path, caplog):
+    run = run_with(tmp_path / "run", last=2)
+    dead, alive = multiprocessing.get_context("spawn").Process(), os.getppid()
+    dead.start()
+    dead.join()
+    names = [f".last.{number}.1.partial.ckpt" for number in (dead.pid, os.getpid(), alive)]
+    for name in names:
+        shutil.copy(run / "ckpts" / "last.ckpt", run / "ckpts" / name)
+        torch.save({"global_step": 9}, run / "ckpts" / name)
+    assert last_checkpoint(run).name == "last.ckpt" and not caplog.text
+    claim(run, resume=run / "ckpts" / "last.ckpt").release()
+    assert {path.name for path in (run / "ckpts").iterdir()} == {"last.ckpt", names[2]}
+
+
+def test_a_run_named_by_a_link_or_from_within_is_the_same_run(tmp_path, monkeypatch):
+    run = run_with(tmp_path / "run", last=2)
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(run)
+    names = [(tmp_path / "link", run / "ckpts" / "last.ckpt"), (Path("../run"), Path("ckpts/last.ckpt"))]
+    held = claim(run, resume=run / "ckpts" / "last.ckpt")
+    for folder, checkpoint in names:
+        with pytest.raises(OptionError, match="in use by"):
+            claim(folder, resume=checkpoint)
+    held.release()
+    for folder, checkpoint in names:
+        claim(folder, resume=checkpoint).release()
+
+
+def test_runs_that_come_and_go_at_once_get_in_nobodys_way(tmp_path):
+    """Folders and their parents appear and vanish meanwhile; none is shared, and no run is left."""
+    failed, held = [], set()
+
+    def come_and_go(number: int) -> None:
+        try:
+            for turn in range(40):
+                mine = claim(tmp_path / "out" / "name" / f"t{(number + turn) % 3}", numbered=True, tries=50)
+                assert mine.folder not in held
+                held.add(mine.folder)
+                (mine.folder / "save").mkdir()
+                held.remove(mine.folder)
+                mine.release(remove=True)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and not list(tmp_path.glob("out/name/*"))

@@ -1,16 +1,12 @@
 """`latent-prior edit-masked`: its flags, and the checks before anything is loaded."""
 
 import argparse
-import itertools
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latent_prior import OptionError
 from latent_prior.cli import host_arguments
-from latent_prior.files import slug
+from latent_prior.files import lock, slug, user_path
 
 # Minimum and maximum of each number. Above 500 steps diffusers' timesteps no longer reach the schedule's end, and a
 # guidance scale of 1 means no guidance.
@@ -48,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(action=edit_masked)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = HELP, EXAMPLES
-    parser.add_argument("image", metavar="IMAGE", help="the picture to edit: any format of Pillow's")
+    parser.add_argument(
+        "image", metavar="IMAGE", help="the picture to edit: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or PPM"
+    )
     parser.add_argument(
         "--mask",
         required=True,
@@ -99,44 +97,12 @@ def edit_masked(args: argparse.Namespace) -> None:
     _check(args)
     host_arguments.choose(args)
     gpus.choose_gpus(args.gpu)  # before torch or a host looks for GPUs
-    with _claimed(args) as out:
+    name = f"{slug(args.prompt)}@{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = user_path(args.out) if args.out else Path("outputs", "edit_masked", name)
+    with lock.owned(folder, "--out", numbered=not args.out) as out:
         from latent_prior.runs import masked_editing
 
         masked_editing.edit(args, out)
-
-
-@contextmanager
-def _claimed(args: argparse.Namespace) -> Iterator[Path]:
-    """The output folder, created and tested before anything is computed; removed if nothing was written to it."""
-    folder = Path(args.out or Path("outputs", "edit_masked", f"{slug(args.prompt)}@{time.strftime('%Y%m%d-%H%M%S')}"))
-    folder = folder.expanduser()
-    made = [path for path in folder.parents if not path.exists()]
-    try:
-        try:
-            if not args.out:
-                folder = _new(folder)
-            if not args.out or not folder.exists():
-                made.insert(0, folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise OptionError.because(f"--out: cannot write to the folder {folder}: {error.strerror}") from error
-        yield folder
-    except BaseException:
-        with suppress(OSError):
-            for path in made:
-                path.rmdir()  # fails if the folder is not empty
-        raise
-
-
-def _new(folder: Path) -> Path:
-    """Create a folder that no other run uses: `folder`, with a number appended if that is taken."""
-    for number in itertools.count(2):
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            folder = folder.with_name(f"{folder.name.partition('~')[0]}~{number}")
 
 
 def _check(args: argparse.Namespace) -> None:

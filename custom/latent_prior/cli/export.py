@@ -34,7 +34,7 @@ def export(args: argparse.Namespace) -> None:
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
     parsed = str(folder / "configs" / "parsed.yaml")
-    settings: dict[str, Any] = dict(in_place(folder))
+    settings: dict[str, Any] = dict(in_place(folder, args.overrides))
     if args.format is not None:
         settings["system"] = {"exporter": {"fmt": checked_formats(args.format, parsed)}}
     run = experiment.run([parsed], args.overrides, ("export",), args.gpu, resume=str(checkpoint), **settings)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import latent_prior
 from latent_prior import OptionError
+from latent_prior.files import atomic_folder, atomic_write
 from latent_prior.runs.folder import config_path
 
 PACKAGE = Path(latent_prior.__file__).resolve().parent
@@ -80,15 +81,18 @@ def link(threestudio: Path, copy: bool = False) -> list[Path]:
                 f"link: {target} already exists and is not ours (or was edited); move it away first"
             )
     for target, source in wanted.items():
-        _remove(target)
         target.parent.mkdir(exist_ok=True)
+        if not copy or target.is_symlink():
+            _remove(target)
         if not copy:
             target.symlink_to(source, target_is_directory=source.is_dir())
         elif source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            (target / MARKER).touch()
+            with atomic_folder(target) as beside:
+                shutil.copytree(source, beside, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+                (beside / MARKER).touch()
         else:
-            shutil.copyfile(source, target)
+            with atomic_write(target) as beside:
+                shutil.copyfile(source, beside)
     return list(wanted)
 
 

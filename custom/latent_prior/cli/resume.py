@@ -1,6 +1,7 @@
 """`latent-prior resume RUN_DIR`: continue an interrupted run."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from latent_prior.cli import host_arguments
@@ -27,12 +28,18 @@ def resume(args: argparse.Namespace) -> None:
     folder = Path(args.run)
     checkpoint = last_checkpoint(folder)
     run = experiment.run(
-        [str(config_of(folder))], args.overrides, gpu=args.gpu, resume=str(checkpoint), **in_place(folder)
+        [str(config_of(folder))],
+        args.overrides,
+        gpu=args.gpu,
+        resume=str(checkpoint),
+        **in_place(folder, args.overrides),
     )
     report(run.folder)
 
 
-def in_place(folder: Path) -> dict[str, str]:
-    """Settings with which a run continues in `folder`, even if it was moved."""
+def in_place(folder: Path, overrides: Sequence[str]) -> dict[str, str]:
+    """Settings with which a run continues in `folder`, even if it was moved, or where the overrides say."""
     folder = folder.resolve()
-    return {"exp_root_dir": str(folder.parent.parent), "name": folder.parent.name, "tag": folder.name, "timestamp": ""}
+    own = {"exp_root_dir": str(folder.parent.parent), "name": folder.parent.name, "tag": folder.name, "timestamp": ""}
+    given = {override.partition("=")[0] for override in overrides}
+    return {key: value for key, value in own.items() if key not in given}

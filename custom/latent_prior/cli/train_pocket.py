@@ -1,7 +1,11 @@
 """`latent-prior train-pocket`: train the pocket prior from scratch."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from latent_prior.files import lock, remove_partial
 
 QUICK = "a few steps of everything: checks that it runs, trains nothing useful"
 
@@ -33,4 +37,15 @@ def train_pocket(args: argparse.Namespace) -> None:
     from latent_prior.pocket.training.everything import train_everything
 
     start_from = args.start_from and (POCKET_FOLDER if args.start_from == "pocket" else Path(args.start_from))
-    train_everything(Path(args.work), Path(args.out), args.quick, start_from)
+    with trained_in(args) as (work, out):
+        train_everything(work, out, args.quick, start_from)
+
+
+@contextmanager
+def trained_in(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+    """The folders of a training, `--work` and `--out`, which nothing else uses meanwhile."""
+    with lock.owned(Path(args.work), "--work") as work:
+        remove_partial(work)
+        with lock.owned(Path(args.out), "--out") as out:
+            remove_partial(out)
+            yield work, out

@@ -1,9 +1,9 @@
 """`latent-prior train-pocket-stylegan`: train the pocket StyleGAN from scratch."""
 
 import argparse
-from pathlib import Path
 
-from latent_prior.cli.train_pocket import QUICK
+from latent_prior import OptionError
+from latent_prior.cli.train_pocket import QUICK, trained_in
 
 EXAMPLES = """examples:
   latent-prior train-pocket-stylegan --quick --work outputs/stylegan_quick --out outputs/stylegan_quick/weights
@@ -27,6 +27,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def train_pocket_stylegan(args: argparse.Namespace) -> None:
     """The command."""
+    if not 0 <= args.path_weight < float("inf"):
+        raise OptionError("--path-weight", args.path_weight, "a number of at least 0")
     from latent_prior.pocket.training.stylegan_everything import train_stylegan
 
-    train_stylegan(Path(args.work), Path(args.out), args.quick, args.path_weight)
+    with trained_in(args) as (work, out):
+        train_stylegan(work, out, args.quick, args.path_weight)

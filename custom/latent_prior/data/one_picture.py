@@ -24,7 +24,7 @@ from latent_prior.files import pictures as picture_files
 
 @dataclass
 class OnePictureDataModuleConfig:
-    image: str = ""  # the picture to edit: any format that Pillow reads
+    image: str = ""  # the picture to edit: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or PPM
     # White where the edit goes, of the picture's size; alpha: the picture's own alpha, so the edit goes where it is
     # opaque; empty: no mask.
     mask: str = ""

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior.models.autoencoder import Autoencoder
+from latent_prior.prior import require_finite
 
 STEPS = 75
 LEARNING_RATE = 1e-4
@@ -33,6 +34,7 @@ def reconstructed(
 
     Loss, in the decoder's range [-1, 1]: MSE inside the mask (1) to the unmodified decoder's output, plus
     OUTSIDE_WEIGHT times the MSE outside to `original` (in [0, 1]), both as means over all pixels.
+    Raises Diverged if the fit does not stay finite.
     """
     vae = copy.deepcopy(autoencoder.vae).float()
     device = next(vae.parameters()).device
@@ -56,4 +58,8 @@ def reconstructed(
             optimizer.step()
             on_step()
     with torch.no_grad():
-        return (vae.decode(z).sample * 0.5 + 0.5).clamp(0, 1)
+        fitted = vae.decode(z).sample
+        require_finite(
+            {"the picture of the fitted decoder": fitted}, "change --reconstruction-steps; 0 does not fit it"
+        )
+        return (fitted * 0.5 + 0.5).clamp(0, 1)

@@ -1,6 +1,5 @@
-"""Atomic writes of files, paths as users write them, and names for files. Standard library only."""
+"""Atomic writes of files and folders, paths as users write them, and names for files. Standard library only."""
 
-import errno
 import os
 import re
 import shutil
@@ -10,14 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from latent_prior import OptionError
+from latent_prior.files.refusals import denial
 
-__all__ = ["atomic_write", "denial", "slug", "user_path"]
-
-# How a system refuses to write: there is no room, or no right, or something else is in the place.
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-NO_DEVICE = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE}
+__all__ = ["atomic_folder", "atomic_write", "remove_partial", "slug", "user_path", "write_text"]
 
 
 @contextmanager
@@ -25,11 +19,13 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path next to `path`, with the same suffix, that replaces it once the block has ended without errors.
 
     The bytes are flushed to disk first, so neither a kill nor a power cut leaves half a file, and an error leaves the
-    old file. The file's mode follows the umask, whatever the writer sets (safetensors and Lightning write through
-    temporary files that only their owner may read). OptionError if the disk refuses, whatever the writer raises then.
+    old file. The folder is not flushed: a power cut may bring back the old file of seconds ago. The file's mode follows
+    the umask, whatever the writer sets (safetensors and Lightning write through temporary files that only their owner
+    may read). NotWritten if the disk refuses, whatever the writer raises then.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem[:100]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
+    # a short part of the name, since the whole may be as long as names can be
+    beside = path.with_name(f".{path.stem[:40]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
     try:
         with beside.open("wb"):
             mode = beside.stat().st_mode & 0o777
@@ -48,51 +44,59 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def denial(error: BaseException, path: Path | None = None, written: Path | None = None) -> OptionError | None:
-    """The OptionError for a write that the system refused; None if `error` is anything else.
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_write(path) as beside:
+        beside.write_text(text)
 
-    path: the file meant, within whose writing the error arose; written: what was written of it. Libraries wrap the
-    system's error, or replace it: then it is found in the chain of causes, or a full disk shows when more is written.
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder next to `path` that replaces it, with all that is in it, once the block has ended without errors.
+
+    Only one process at a time may do this for a path. Between the two renames a kill leaves the old folder, and the
+    new one, under their hidden names.
     """
-    found: BaseException | None = error
-    while path is not None and found is not None and not _is_denial(found):
-        found = found.__cause__ or found.__context__
-    if found is None and written is not None and not isinstance(error, OptionError):
-        found = _full(written)
-    if found is None or not _is_denial(found):
-        return None
-    where = path or (Path(os.fsdecode(found.filename)) if found.filename else None)
-    why = (found.strerror or str(found)).lower()
-    if found.errno in NO_ROOM:
-        why += _room(where or Path(), written)
-    return OptionError.because(f"cannot write {where}: {why}" if path else f"{where or 'a file'}: {why}")
-
-
-def _is_denial(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in NO_ROOM | NO_RIGHT | NO_DEVICE
-
-
-def _full(written: Path) -> OSError | None:
-    """The error of a disk on which not even a block more can be written; None if it can."""
+    beside, old = (path.with_name(f".{path.name}.{part}") for part in ("partial", "replaced"))
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
     try:
-        with written.open("ab") as file:
-            file.write(bytes(1 << 16))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        return error
-    return None
+        yield beside
+        for file in beside.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
+        shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            path.rename(old)
+        beside.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
-def _room(path: Path, written: Path | None) -> str:
-    """What is free there and what was needed, as far as known."""
-    folder = next((folder for folder in (path, *path.absolute().parents) if folder.is_dir()), None)
-    if folder is None:
-        return ""
-    free = shutil.disk_usage(folder).free
-    size = written.stat().st_size if written is not None and written.is_file() else 0
-    need = f"; this file needs more than {size / 1e6:.1f} MB" if size else ""
-    return f" ({free / 1e6:.1f} MB are free{need}: make room, or write elsewhere)"
+def remove_partial(folder: Path, below: bool = True) -> None:
+    """Remove what `atomic_write` of killed processes left in a folder, and in all below; for the folder's owner alone.
+
+    Files of another process that is running here are left, whoever it is.
+    """
+    for path in (folder.rglob if below else folder.glob)(".*.partial*"):
+        left = re.fullmatch(r"\..*\.(\d+)\.\d+\.partial(\..*)?", path.name)
+        if left and (int(left[1]) == os.getpid() or not _is_running(int(left[1]))):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # where asking would be a signal
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
 
 
 def user_path(path: str | os.PathLike) -> Path:

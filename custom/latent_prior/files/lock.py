@@ -1,18 +1,21 @@
 """One owner per folder: who writes to it holds its lock, which the system releases however the process ends."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from latent_prior import OptionError
 
-NAME = ".lock"  # in the folder; it says who holds it, and stays, empty, when it is released
+NAME = ".lock"  # in the folder while it is locked; it says who holds it
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # of some network file systems
 
 
 class FolderLock:
@@ -20,43 +23,62 @@ class FolderLock:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._file = folder / NAME
-        self._lock = FileLock(self._file, blocking=False, thread_local=False)
+        self._file = folder.absolute() / NAME
+        self._lock = FileLock(self._file, blocking=False, thread_local=False, fallback_to_soft=False)
+        self._ours: os.stat_result | None = None
 
     def acquire(self) -> bool:
-        """Whether it is held now. Raises OSError where the folder cannot be written."""
+        """Whether it is held now. Raises OSError where the folder cannot be written.
+
+        A file system without locks gets a notice, and the folder counts as held.
+        """
         try:
             self._lock.acquire()
         except Timeout:
             return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            print(f"{self.folder}: no file locks here; make sure that nothing else writes to it", file=sys.stderr)
+            return True
+        try:
+            self._ours = self._file.stat()
+            self._introduce()
+        except OSError:
+            self.release()
+            raise
+        return True
+
+    def _introduce(self) -> None:
         owner = {
             "process": os.getpid(),
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
         }
-        try:
+        with contextlib.suppress(*[PermissionError] if os.name == "nt" else []):  # there a locked file is closed to all
             self._file.write_text(json.dumps(owner) + "\n")
-        except OSError:
-            self._lock.release()
-            raise
-        return True
 
     def release(self) -> None:
-        """Give it up; nothing happens if it is not held."""
-        if self._lock.is_locked:
-            with contextlib.suppress(OSError):  # a full disk, or a folder that is gone
-                os.truncate(self._file, 0)
-            self._lock.release()
+        """Give it up, and remove its file; nothing happens if it is not held."""
+        if not self._lock.is_locked:
+            return
+        with contextlib.suppress(OSError):
+            # by another name now if the folder was replaced, and then the file here is another's
+            if self._ours is not None and os.path.samestat(self._file.stat(), self._ours):
+                self._file.unlink()  # filelock takes no lock on a file that is removed, so nobody waits for this one
+        self._lock.release()
 
     def owner(self) -> str:
         """Who holds it, in words."""
         try:
-            owner = json.loads(self._file.read_text())
-            command = owner["command"] if len(owner["command"]) <= 80 else f"{owner['command'][:77]}..."
-            return f"{command!r} (process {owner['process']} on {owner['host']}, since {owner['since']})"
-        except (OSError, ValueError, KeyError, TypeError):
+            with self._file.open() as file:
+                owner = json.loads(file.read(1 << 16))
+            process, host, since, command = (str(owner[key]) for key in ("process", "host", "since", "command"))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return "another process"
+        command = command if len(command) <= 80 else f"{command[:77]}..."
+        return f"{command!r} (process {process[:20]} on {host[:80]}, since {since[:20]})"
 
 
 def locked(folder: Path, key: str = "") -> FolderLock:
@@ -68,3 +90,53 @@ def locked(folder: Path, key: str = "") -> FolderLock:
     except OSError as error:
         raise OptionError.because(f"cannot write to the folder {folder}: {error.strerror}", key) from error
     raise OptionError.because(f"{folder} is in use by {lock.owner()}: wait until that has ended, or stop it", key)
+
+
+@contextlib.contextmanager
+def owned(folder: Path, key: str, numbered: bool = False) -> Iterator[Path]:
+    """The folder, created if it does not exist, locked in the block; what was created and stays empty is removed.
+
+    numbered: append `-1`, `-2`, ... to the name of a folder that exists. OptionError, under `key`, if another process
+    holds it or it cannot be written.
+    """
+    made: list[Path] = []
+    try:
+        try:
+            for part in [*reversed(folder.parents), folder]:
+                make(part, made)
+            name, number = folder.name, 0
+            while numbered and folder not in made:
+                number += 1
+                folder = folder.with_name(f"{name}-{number}")
+                make(folder, made)
+        except OSError as error:
+            raise OptionError.because(f"cannot write to the folder {folder}: {error.strerror}", key) from error
+        held = locked(folder, key)
+        try:
+            yield folder
+        finally:
+            held.release()
+    finally:
+        remove_empty(reversed(made))
+
+
+def make(folder: Path, made: list[Path]) -> None:
+    """Create a folder whose parent exists; added to `made` if it is new."""
+    while True:
+        try:
+            folder.mkdir()
+            made.append(folder)
+            return
+        except OSError as error:
+            if folder.is_dir():
+                return
+            # else it is a file, or another process has removed the folder meanwhile
+            if not isinstance(error, FileExistsError) or folder.is_symlink() or folder.is_file():
+                raise
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those that are empty, innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,27 +1,44 @@
-"""Users' pictures and masks from files: any format that Pillow reads, rotated by EXIF, as 8-bit sRGB.
+"""Users' pictures and masks from files: of the formats in FORMATS, rotated by EXIF, as 8-bit sRGB.
 
 A mask is white where the edit goes. Its transparent parts count as black, and grey is a soft edge.
+
+A file may be hostile: its name says nothing about its format, so Pillow may not choose among all that it knows (for
+PostScript it runs Ghostscript), and what takes long or much memory to unpack is refused.
 """
 
+import io
 import logging
 import math
+import mmap
 import os
+import re
 import struct
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import Diverged, OptionError
 from latent_prior.files import pixel_formats, user_path
 
 logger = logging.getLogger(__name__)
 
 SMALLEST = 16  # pixels; minimum side of a picture to edit
-LARGEST = 80_000_000  # pixels; more would take gigabytes before it could be scaled down
+FORMATS = ("PNG", "JPEG", "WebP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
+LARGEST_FILE = 128_000_000  # bytes; some readers hold the whole file in memory
+LARGEST = 64_000_000  # pixels; more would take gigabytes before it could be scaled down
+ENTRIES = 100_000  # numbers in one entry of a TIFF's directory
+BYTES = (1, 2, 6, 7)  # types of a TIFF's entries that are no numbers, but texts or bytes, such as a profile
+SCANS = 40  # of a progressive JPEG, each of which goes over all pixels; encoders write about ten
+SLOWEST = 3  # seconds of processor time to unpack a file
 LONGEST = 4  # maximum ratio of the long side to the requested short side; longer pictures get smaller
 MULTIPLE = 8  # sides are rounded to multiples of this, so that every latent pixel has a full block
 PAPER = (255, 255, 255)  # background of transparent pixels
@@ -117,9 +134,45 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "C H W"]:
 
 
 def to_picture(pixels: Float[Tensor, "C H W"]) -> Image.Image:
-    """The inverse of `to_tensor`; a fourth channel is alpha. Values outside [0, 1] are clipped."""
+    """The inverse of `to_tensor`; a fourth channel is alpha. Values outside [0, 1] are clipped.
+
+    Raises Diverged for values that are not finite.
+    """
+    if count := int((~pixels.isfinite()).sum()):
+        raise Diverged(f"a picture has {count} of {pixels.numel()} numbers that are not finite", ("a picture",))
     rows = (pixels.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows)
+
+
+@contextmanager
+def only_known_formats() -> Iterator[None]:
+    """Meanwhile Pillow opens FORMATS alone, also where another library calls it."""
+    before = Image.open
+    Image.open = partial(before, formats=_formats())
+    try:
+        yield
+    finally:
+        Image.open = before
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow has."""
+    Image.init()
+    return tuple(name.upper() for name in FORMATS if name.upper() in Image.OPEN)
+
+
+class _Hurried(io.BufferedReader):
+    """A file that stops being read after SLOWEST seconds of this thread's processor time."""
+
+    def __init__(self, path: Path):
+        super().__init__(io.FileIO(path))
+        self._end = time.thread_time() + SLOWEST
+
+    def read(self, size: int | None = -1) -> bytes:
+        if time.thread_time() > self._end:
+            raise TimeoutError(f"it takes more than {SLOWEST} s to unpack: save it anew in another format")
+        return super().read(size)
 
 
 def _opened(path: str | Path, key: str) -> Image.Image:
@@ -127,17 +180,30 @@ def _opened(path: str | Path, key: str) -> Image.Image:
     path = user_path(path)
     if not os.path.isfile(path):  # accepts names that are too long, unlike Path's
         raise OptionError.because(f"{key}: there is no file {path}")
+    if (size := os.path.getsize(path)) > LARGEST_FILE:
+        raise OptionError.because(
+            f"{key}: {path} has {size / 1e6:.0f} MB; expected at most {LARGEST_FILE // 1_000_000}: make it smaller first"
+        )
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # our own limit names the key
     try:
-        with Image.open(path) as image:
-            size = math.prod(image.size)
-            if size <= LARGEST:
-                image.load()
-                image = ImageOps.exif_transpose(image)
-    # what Pillow's readers raise for broken files
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
+        with warnings.catch_warnings(), _Hurried(path) as file:
+            warnings.simplefilter("ignore")  # about details that the refusal or the picture makes unimportant
+            _check_directory(file)
+            with Image.open(file, formats=_formats()) as image:
+                size = math.prod(image.size)
+                if size <= LARGEST:
+                    _check_tiles(image)
+                    if image.format in ("JPEG", "MPO"):
+                        _check_scans(file)
+                    image.load()
+                    image = ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        raise OptionError.because(
+            f"{key}: {path} cannot be read as a picture; expected {', '.join(FORMATS)}"
+        ) from error
+    except Exception as error:  # Pillow's readers raise all kinds for broken files
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise OptionError.because(f"{key}: {path} cannot be read as a picture: {reason}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
@@ -146,3 +212,46 @@ def _opened(path: str | Path, key: str) -> Image.Image:
             f"{key}: {path} has {size / 1e6:.0f} megapixels; expected at most {LARGEST // 1_000_000}: make it smaller first"
         )
     return pixel_formats.eight_bit(image, f"{key}: {path}")
+
+
+def _check_directory(file: io.BufferedReader) -> None:
+    """ValueError for a TIFF whose first directory has an entry of more than ENTRIES numbers, for example strips.
+
+    Pillow makes objects of them before it says how large the picture is. Other formats pass.
+    """
+    head = file.read(16)
+    if head[:2] in (b"II", b"MM"):
+        order, large = "<" if head[:2] == b"II" else ">", head[2] == 43
+        (start,) = struct.unpack(order + "Q", head[8:]) if large else struct.unpack(order + "I", head[4:8])
+        entry = struct.Struct(order + ("HHQ8x" if large else "HHI4x"))
+        file.seek(start)
+        entries = min(int.from_bytes(file.read(8 if large else 2), "little" if order == "<" else "big"), 1 << 16)
+        data = file.read(entries * entry.size)
+        for tag, kind, count in entry.iter_unpack(data[: len(data) // entry.size * entry.size]):
+            if count > ENTRIES and kind not in BYTES:
+                raise ValueError(f"it has {count} values of tag {tag}; expected at most {ENTRIES}")
+
+
+def _check_tiles(image: Image.Image) -> None:
+    """ValueError for a TIFF whose tiles, each of which is unpacked whole, are larger than a picture may be."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0)
+    if width * height > LARGEST:
+        raise ValueError(f"its tiles are {width}x{height} pixels")
+
+
+# of a JPEG's markers those that are no part of a scan's data (FF 00, restarts), ITU-T T.81, table B.1
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+
+
+def _check_scans(file: io.BufferedReader) -> None:
+    """ValueError for a JPEG of more than SCANS scans: a few kilobytes could keep libjpeg busy for minutes."""
+    scans = at = 0
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        while (found := _MARKER.search(data, at)) and found[1] != b"\xd9":
+            scans += found[1] == b"\xda"
+            at = found.end()
+            if found[1] not in b"\x01\xd8":  # all others but these two have a length
+                at += int.from_bytes(data[at : at + 2], "big")
+    if scans > SCANS:
+        raise ValueError(f"it has {scans} scans; expected at most {SCANS}: save it anew")

@@ -10,6 +10,7 @@ from latent_prior import OptionError
 
 logger = logging.getLogger(__name__)
 
+BAND = 1 << 20  # pixels converted at a time, because they take 16 times the memory of the result
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile: Pillow's mode
 
 
@@ -26,15 +27,18 @@ def eight_bit(image: Image.Image, name: str) -> Image.Image:
     """
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.asarray(image, dtype=np.float64)
-    low, high = values.min(), values.max()
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
     most = 1 if image.mode.startswith("F") else 255 if high <= 255 else 65535
-    grey = (values * (255 / most)).round()
-    if not np.all((grey >= 0) & (grey <= 255)):  # false for NaN
+    if not (low * 255 / most >= -0.5 and high * 255 / most < 255.5):  # false for NaN
         raise OptionError.because(
             f"{name} has values from {low:g} to {high:g}; expected {'floats' if most == 1 else 'integers'} in [0, {most}]"
         )
-    out = Image.fromarray(grey.astype(np.uint8))
+    grey = np.empty(values.size, np.uint8)
+    for start in range(0, values.size, BAND):
+        part = values.reshape(-1)[start : start + BAND].astype(np.float64)
+        grey[start : start + BAND] = (part * (255 / most)).round()
+    out = Image.fromarray(grey.reshape(values.shape))
     out.info = image.info
     return out
 

@@ -14,9 +14,11 @@ from omegaconf import ListConfig
 from torch import Tensor
 
 from latent_prior import OptionError, host
+from latent_prior.files.refusals import naming
 from latent_prior.meshes.files import FORMATS, GLB_READERS, save_mesh
 from latent_prior.meshes.mesh import FieldMesh, field_to_mesh, linear_latents_to_rgb, surface_colors
 from latent_prior.meshes.texture import bake, unwrap
+from latent_prior.prior import require_finite
 
 DEFAULT_CHUNK = 1 << 18
 TEXEL = 9  # numbers: its point, normal and colour
@@ -126,12 +128,17 @@ class VertexColorMeshExporter(host.Exporter):
         """Write the files to a temporary folder, which lives as long as the exporter, and return them."""
         self._folder = tempfile.TemporaryDirectory(prefix="latent_prior_export_")
         result = self.extract()
+        with naming(Path(self._folder.name), "TMPDIR names the folder for temporary files"):
+            return self._written(result)
+
+    def _written(self, result: FieldMesh) -> list[host.ExporterOutput]:
         textured = self._bake(result) if self.cfg.texture and set(self.formats) - UNTEXTURED else None
         outputs = []
         for name in self.formats:
             mesh = result.mesh if textured is None or name in UNTEXTURED else textured
             target = Path(self._folder.name, f"{self.cfg.save_name}.{name}")
-            for path in save_mesh(mesh, target, self.cfg.glb_for, None if name == "glb" else self.cfg.up):
+            files = save_mesh(mesh, target, self.cfg.glb_for, None if name == "glb" else self.cfg.up)
+            for path in reversed(files):  # an obj after what it needs
                 outputs.append(host.ExporterOutput(path.name, "file", {"src_path": str(path)}))
         return outputs
 
@@ -164,6 +171,7 @@ class VertexColorMeshExporter(host.Exporter):
             raise OptionError.because(
                 "the geometry has no features to colour the mesh with (system.geometry.n_feature_dims is 0)"
             )
+        require_finite({"the surface's colours": field["features"]}, "lower the learning rate")  # a clamp would hide it
         if self.to_rgb is not None:
             zeros = torch.zeros_like(points)
             return self.to_rgb(self.material(viewdirs=zeros, positions=points, light_positions=zeros, **field))

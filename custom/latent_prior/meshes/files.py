@@ -21,7 +21,9 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, UInt
 
-from latent_prior import OptionError
+from latent_prior import Diverged, OptionError
+from latent_prior.files import atomic_write, write_text
+from latent_prior.files.pictures import only_known_formats
 
 UP = {"glb": "y", "obj": "y", "ply": "z", "stl": "z"}  # the usual up axis in programs that open such files
 FORMATS = tuple(UP)
@@ -45,11 +47,13 @@ def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers",
     """Write the mesh in the format of the path's suffix; returns every written file, the mesh file first.
 
     glb_for: viewers or trimesh, see above; `load_mesh` reads either. up: y or z; None: the format's default, see above.
+    Raises Diverged for a mesh with numbers that are not finite.
     """
     path = Path(path)
     fmt = path.suffix[1:].lower()
     if fmt not in FORMATS or glb_for not in GLB_READERS or up not in (None, "y", "z") or (fmt, up) == ("glb", "z"):
         raise ValueError(f"cannot write {path.name} with glb_for={glb_for!r}, up={up!r}")
+    _require_finite(mesh)
     up = up or UP[fmt]
     if up == "y":
         mesh = mesh.copy(include_cache=True)  # with the normals, which a textured mesh has from before it was cut
@@ -63,8 +67,16 @@ def save_mesh(mesh: trimesh.Trimesh, path: Path | str, glb_for: str = "viewers",
         data = mesh.export(file_type="ply").replace(b"\n", f"\ncomment {mark}\n".encode(), 1)
     else:
         data = mark.encode().ljust(80) + mesh.export(file_type="stl")[80:]
-    path.write_bytes(data)
+    with atomic_write(path) as beside:
+        beside.write_bytes(data)
     return [path]
+
+
+def _require_finite(mesh: trimesh.Trimesh) -> None:
+    parts = {"vertices": mesh.vertices, "normals": mesh.vertex_normals, "uv": getattr(mesh.visual, "uv", None)}
+    for name, numbers in parts.items():
+        if numbers is not None and not np.isfinite(numbers).all():
+            raise Diverged(f"the mesh is not written, because its {name} are not finite", (name,))
 
 
 def load_mesh(path: Path | str) -> trimesh.Trimesh:
@@ -93,7 +105,8 @@ def load_mesh(path: Path | str) -> trimesh.Trimesh:
 
 
 def _load(path: Path, **options) -> trimesh.Trimesh:
-    scene = trimesh.load_scene(path, process=False, **options)
+    with only_known_formats():  # of textures
+        scene = trimesh.load_scene(path, process=False, **options)
     if len(scene.geometry) != 1:
         raise OptionError.because(f"{path} holds {len(scene.geometry)} meshes, expected one, as in an export")
     (mesh,) = scene.geometry.values()
@@ -133,12 +146,13 @@ def _save_obj(mesh: trimesh.Trimesh, path: Path, mark: str) -> list[Path]:
     lines = ["newmtl surface", "Ka 0 0 0", "Ks 0 0 0", "illum 1"]
     textured = isinstance(mesh.visual, trimesh.visual.TextureVisuals)
     if textured:
-        mesh.visual.material.baseColorTexture.save(picture)
+        with atomic_write(picture) as beside:
+            mesh.visual.material.baseColorTexture.save(beside)
         lines += ["Kd 1 1 1", f"map_Kd {picture.name}"]
     else:
         mean = np.asarray(mesh.visual.vertex_colors)[:, :3].mean(axis=0) / 255
         lines.append("Kd " + " ".join(f"{value:.6f}" for value in mean))
-    material.write_text("\n".join(lines) + "\n")
+    write_text(material, "\n".join(lines) + "\n")
 
     rows = [f"# {mark}, vertex colours are sRGB", f"mtllib {material.name}"]
     if textured:
@@ -151,5 +165,5 @@ def _save_obj(mesh: trimesh.Trimesh, path: Path, mark: str) -> list[Path]:
     rows.append("usemtl surface")
     corner = "{0}/{0}/{0}" if textured else "{0}//{0}"
     rows += ["f " + " ".join(corner.format(index) for index in face) for face in mesh.faces + 1]
-    path.write_text("\n".join(rows) + "\n")
+    write_text(path, "\n".join(rows) + "\n")  # last: it needs the others
     return [path, material, picture] if textured else [path, material]

@@ -16,7 +16,7 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import Diverged, OptionError
 
 Density = Callable[[Tensor], Tensor]  # (N, 3) points -> (N, 1) densities
 CANDIDATES = 96  # thresholds tried by automatic_threshold
@@ -48,9 +48,7 @@ def sample_density(density: Density, box: Float[Tensor, "2 3"], resolution: int,
         points = torch.stack(torch.meshgrid(axes[0][start : start + slabs], *axes[1:], indexing="ij"), dim=-1)
         values[start : start + slabs] = density(points.view(-1, 3)).view(points.shape[:3]).float().cpu().numpy()
     if not np.isfinite(values).all():
-        raise OptionError.because(
-            "the density field is not finite everywhere; training has diverged (lower the learning rate)"
-        )
+        raise Diverged("training has diverged: the density field is not finite everywhere")
     return DensityGrid(values, box[0].double().cpu().numpy(), step)
 
 

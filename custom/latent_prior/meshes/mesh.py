@@ -21,6 +21,7 @@ from latent_prior.meshes.isosurface import (
     simplify,
     solid_mask,
 )
+from latent_prior.prior import require_finite
 
 Color = Callable[[Tensor], Tensor]  # (N, 3) points -> (N, 3) colours in [0, 1]
 MARCH_SAMPLES = 24  # samples on the ray that colours a surface point
@@ -99,6 +100,8 @@ def surface_colors(
     The isosurface lies where the density fades, and the field's colour there was hardly ever seen. So a short ray goes
     from one `step` outside into the body, to where at least the threshold's density has made it opaque (optical depth
     4, within 3 to 12 steps), and its samples are weighted as in volume rendering, divided by the ray's opacity.
+
+    Raises Diverged for colours that are not finite.
     """
     depth = min(max(4 / threshold, 3 * step), 12 * step)
     width = (step + depth) / MARCH_SAMPLES
@@ -114,7 +117,9 @@ def surface_colors(
         weight = torch.where(total > 1e-6, weight / total.clamp(min=1e-6), 1 / MARCH_SAMPLES)
         seen = color(samples).view(-1, MARCH_SAMPLES, 3)
         colors.append((weight[..., None] * seen).sum(dim=1))
-    return torch.cat(colors).clamp(0, 1)
+    found = torch.cat(colors)
+    require_finite({"the surface's colours": found}, "lower the learning rate")
+    return found.clamp(0, 1)
 
 
 def to_bytes(colors: Float[Tensor, "*N 3"]) -> np.ndarray:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import shown
+from latent_prior.files.tensors import read_tensors
+from latent_prior.files.torch_file import read_torch
 from latent_prior.models import hub
 
 # How diffusers names the file in a folder.
@@ -65,9 +66,13 @@ class AdapterFile:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the file, on the CPU."""
-        if self.path.suffix == ".safetensors":
-            return load_file(self.path)
-        return torch.load(self.path, map_location="cpu", weights_only=True)
+        tensors = read_tensors(self.path) if self.path.suffix == ".safetensors" else read_torch(self.path)
+        if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+            raise OptionError.because("expected tensors by name")
+        for name, tensor in tensors.items():
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+                raise OptionError.because(f"{shown(name)} has numbers that are not finite")
+        return tensors
 
     def _weights_in(self, folder: Path) -> Path | None:
         stem = STEMS[self.field]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import first_few, shown
 from latent_prior.models.adapter_files import AdapterFile
 from latent_prior.models.hub import one_line
 
@@ -55,8 +56,8 @@ def add_words(
             if vectors is None:
                 continue
             if vectors.ndim > 2 or vectors.shape[-1] != width:
-                raise ValueError(
-                    f"its vectors have shape {tuple(vectors.shape)}, but the {part} is {width} wide: it was made for "
+                raise OptionError.because(
+                    f"its vectors have shape {tuple(vectors.shape)[:5]}, but the {part} is {width} wide: it was made for "
                     "another model"
                 )
             _TextPart(tokenizer, text_encoder).load_textual_inversion(vectors, token=word)
@@ -77,7 +78,7 @@ def merge_loras(module: Any, part: str, adapters: Sequence[AdapterFile], xl: boo
         with _named_errors(adapter):
             tensors = adapter.tensors()
             if any("dora_scale" in name for name in tensors):
-                raise ValueError("it is a DoRA (it has dora_scale); expected a LoRA")
+                raise OptionError.because("it is a DoRA (it has dora_scale); expected a LoRA")
             state, alphas = loader.lora_state_dict(tensors, unet_config=module.config if unet else None)[:2]
             _require_fit([name for name in state if not name.startswith(parts)], state)
             state = {name: value for name, value in state.items() if name.startswith(f"{part}.")}
@@ -102,11 +103,13 @@ def _word(adapter: AdapterFile, part: str, xl: bool) -> tuple[str, Tensor | None
     name = next(iter(tensors), "")
     if set(tensors) == set(XL_KEYS.values()):
         if not xl:
-            raise ValueError("it was made for Stable Diffusion XL (clip_l and clip_g), and the checkpoint is not")
+            raise OptionError.because(
+                "it was made for Stable Diffusion XL (clip_l and clip_g), and the checkpoint is not"
+            )
         return adapter.word or adapter.path.stem, tensors[XL_KEYS[part]]
     if len(tensors) != 1 or not isinstance(tensors[name], Tensor):
-        raise ValueError(
-            f"it holds {', '.join(sorted(map(str, tensors))[:3]) or 'nothing'}; expected one tensor, named by its word "
+        raise OptionError.because(
+            f"it holds {first_few(sorted(tensors))}; expected one tensor, named by its word "
             "or emb_params, or clip_l and clip_g"
         )
     # web UIs write emb_params and use the file's name as the word
@@ -137,11 +140,11 @@ def _misfits(state: dict[str, Tensor], module: nn.Module, part: str) -> list[str
 
 def _require_fit(misfits: list[str], state: dict[str, Tensor]) -> None:
     if not state:
-        raise ValueError("it holds no weights")
+        raise OptionError.because("it holds no weights")
     if misfits:
-        raise ValueError(
-            f"{len(misfits)} of its {len(state)} weights do not fit the checkpoint, for example {misfits[0]!r}: it was "
-            "made for another model"
+        raise OptionError.because(
+            f"{len(misfits)} of its {len(state)} weights do not fit the checkpoint, for example {shown(misfits[0], 100)}: "
+            "it was made for another model"
         )
 
 
@@ -164,8 +167,10 @@ def _named_errors(adapter: AdapterFile) -> Iterator[None]:
     """Report in one line which adapter cannot be used; the libraries raise many types of errors for a bad file."""
     try:
         yield
-    except OptionError:
-        raise
+    except OptionError as error:
+        if error.field:
+            raise
+        raise OptionError.because(f"cannot load {adapter.entry!r}: {error}", adapter.field) from error
     except Exception as error:
         reason = one_line(error)
         if "PEFT backend" in reason:

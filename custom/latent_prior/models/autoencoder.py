@@ -20,7 +20,7 @@ from latent_prior import OptionError
 from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.half_precision import in_precision
 from latent_prior.models.loading import load_vae
-from latent_prior.prior import draw_noise
+from latent_prior.prior import draw_noise, require_finite
 
 
 class Autoencoder:
@@ -62,8 +62,11 @@ class Autoencoder:
         return (v - self.shift_factor) * self.scaling_factor
 
     def decode(self, v: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Pictures in [0, 1] of latents, clamped."""
+        """Pictures in [0, 1] of latents, clamped. Raises Diverged for pictures that are not finite."""
         pictures = self.vae.decode(self._unscaled(v).to(self.vae.dtype)).sample
+        mend = "lower the guidance scale or the learning rate"
+        half = ", or use float32 (half_precision_weights=false)" if self.vae.dtype == torch.float16 else ""
+        require_finite({"the decoded picture": pictures}, mend + half)
         return (pictures.float() * 0.5 + 0.5).clamp(0, 1)
 
     def features(

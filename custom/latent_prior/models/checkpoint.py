@@ -13,7 +13,6 @@ If a part has no weights under the plain name, those of a half-precision variant
 Weights are data, never code: only safetensors are read.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,14 +26,18 @@ from torch import Tensor
 
 import latent_prior
 from latent_prior import OptionError
+from latent_prior.files.json_file import read_config, read_json
+from latent_prior.files.tensors import tensor_shapes
 from latent_prior.models import hub
 from latent_prior.models.adapter_files import Adapters
+from latent_prior.models.configs import check_layers
 from latent_prior.models.weights import (
     KEY,
     VARIANTS,
     WEIGHT_NAMES,
     check_safetensors,
     has_weights,
+    under_key,
     weight_files,
     weight_patterns,
 )
@@ -97,28 +100,22 @@ class Checkpoint:
         if not (folder / name).is_dir():
             raise OptionError.because(f"{self.source!r} has no folder {name!r} in {folder}", KEY)
         if weights:
-            for file in weight_files(folder / name, WEIGHT_NAMES[name]):
-                check_safetensors(file)
+            count = sum(map(check_safetensors, weight_files(folder / name, WEIGHT_NAMES[name])))
+            with under_key():
+                check_layers(read_config(folder / name / "config.json"), count)
         return folder / name
 
     def config(self, name: str) -> dict:
         """The config of one part as a plain dict."""
         folder = self.part(name, weights=False)
-        return self._json(folder / ("scheduler_config.json" if name == "scheduler" else "config.json"))
+        with under_key():
+            return read_config(folder / ("scheduler_config.json" if name == "scheduler" else "config.json"))
 
     def beside_parts(self, name: str) -> dict:
         """`model_index.json` or `latent_prior.json`, stored next to the parts; empty if missing."""
         path = self.part("scheduler", weights=False).parent / name
-        return self._json(path) if path.is_file() else {}
-
-    def _json(self, path: Path) -> dict:
-        try:
-            config = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise OptionError.because(f"{self.source!r} has no readable {path}: {error}", KEY) from error
-        if not isinstance(config, dict):
-            raise OptionError.because(f"{path} holds a {type(config).__name__}; expected a JSON object", KEY)
-        return config
+        with under_key():
+            return read_json(path) if path.is_file() else {}
 
     @property
     def schedule_changes(self) -> dict[str, object]:
@@ -205,9 +202,7 @@ def _single_file_configs(name: str, path: Path) -> str:
             f"{name!r} is not a .safetensors file; pickled checkpoints are not read: convert it", KEY
         )
     check_safetensors(path)
-    with safe_open(path, framework="pt") as file:
-        # names and shapes are enough, so only the header is read
-        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    shapes = tensor_shapes(path)
     if not any(key.startswith(f"{UNET_PREFIX}input_blocks.") for key in shapes):
         raise OptionError.because(
             f"{path} is not in the single-file layout of Stable Diffusion 1, 2 or XL (no {UNET_PREFIX}input_blocks.*)",

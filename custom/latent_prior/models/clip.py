@@ -5,7 +5,6 @@ differentiable in them. Weights are frozen and float32. D is the width of the co
 N the number of patches.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from latent_prior import OptionError
+from latent_prior.files.json_file import read_config, read_json
+from latent_prior.files.pickles import shown
+from latent_prior.files.tensors import read_tensors
+from latent_prior.files.torch_file import read_torch
 from latent_prior.models import hub
 from latent_prior.models.checkpoint import POCKET_FOLDER
-from latent_prior.models.weights import VARIANTS, has_weights, weight_patterns
+from latent_prior.models.configs import check_layers, check_tokenizer
+from latent_prior.models.weights import VARIANTS, has_weights, weight_files, weight_patterns
 
 logger = logging.getLogger(__name__)
 
@@ -54,25 +58,22 @@ class Clip:
         if not any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
             raise OptionError.because(f"{name!r} has neither vocab.json nor tokenizer.json in {folder}", KEY)
         try:
-            kind = json.loads((folder / "config.json").read_text()).get("model_type")
-            if kind != "clip":
-                raise ValueError(f"its model_type is {kind!r}; expected 'clip', with both towers")
-            # pickled weights, which the oldest CLIPs still have, are read by torch's loader for tensors only
-            stored = (variant for variant in VARIANTS if has_weights(folder, "model", variant))
+            config = read_config(folder / "config.json")
+            if config.get("model_type") != "clip":
+                raise ValueError(
+                    f"its model_type is {shown(str(config.get('model_type')))!r}; expected 'clip', with both towers"
+                )
+            state = _weights(folder)
+            check_layers(config, len(state))
             model, info = CLIPModel.from_pretrained(
-                str(folder),
-                variant=next(stored, None),
-                output_loading_info=True,
-                local_files_only=True,
-                weights_only=True,
+                None, config=CLIPConfig.from_dict(config), state_dict=state, output_loading_info=True
             )
             if info["missing_keys"]:
                 lost = sorted(info["missing_keys"])
                 raise ValueError(f"it lacks {len(lost)} of its tensors, for example {lost[0]!r}")
+            check_tokenizer(folder)
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-            return cls(
-                model.to(device), tokenizer, json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
-            )
+            return cls(model.to(device), tokenizer, read_json(preprocessor) if preprocessor.is_file() else {})
         except Exception as error:  # the libraries raise many types of errors for a bad file
             raise OptionError.because(f"cannot read {name!r}: {hub.one_line(error)}", KEY) from error
 
@@ -113,6 +114,20 @@ class Clip:
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode=self._interpolation, align_corners=False, antialias=True)
         return (images - self._mean) / self._std
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """The weights in a folder; those of the oldest CLIPs are pickled."""
+    pickled = folder / "pytorch_model.bin"
+    if pickled.is_file() and not any(has_weights(folder, "model", variant) for variant in VARIANTS):
+        state = read_torch(pickled)
+    else:
+        state = {}
+        for file in weight_files(folder, "model"):
+            state |= read_tensors(file)
+    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+        raise ValueError(f"{pickled} holds more than tensors")
+    return state
 
 
 def _located(name: str) -> Path:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import shown
+from latent_prior.files.refusals import denial
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
@@ -30,20 +32,24 @@ def local_path(name: str, field: str, expected: str) -> Path | None:
 def snapshot(hub_id: str, patterns: Sequence[str], field: str, what: str) -> Path:
     """Download the files of a hub repository that match the patterns, and return the repository's folder."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     # checked here too, since huggingface_hub reads the variable only once
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(patterns), local_files_only=offline))
     except Exception as error:  # every transport has its own errors, and all mean the same here
+        if refused := denial(error, Path(HF_HUB_CACHE)):
+            raise OptionError.because(
+                f"cannot fetch {what} from the hub: {refused} (HF_HOME names the cache)", field
+            ) from error
         reason = "HF_HUB_OFFLINE is set and it is not in the local cache" if offline else one_line(error)
         raise OptionError.because(f"cannot fetch {what} from the hub: {reason}", field) from error
 
 
-def one_line(error: Exception, most: int = 300) -> str:
-    """The message of a library's error, as one line of at most `most` characters (and an ellipsis)."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else f"{text[:most]}..."
+def one_line(error: Exception) -> str:
+    """The message of a library's error, as one line of at most 120 characters (and an ellipsis)."""
+    return shown(" ".join(str(error).split()), 120) or type(error).__name__
 
 
 def _looks_like_path(name: str) -> bool:

@@ -4,6 +4,7 @@ Each function loads one part only: no pipeline, no safety checker. Weights come 
 must be complete; a tensor missing from the file is an error, not a random initialisation.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +15,36 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import shown
 from latent_prior.models.adapters import add_words, merge_loras
 from latent_prior.models.checkpoint import Checkpoint, check_channels
+from latent_prior.models.configs import check_layers, check_tokenizer, numbers
 from latent_prior.models.hub import one_line
-from latent_prior.models.weights import KEY, WEIGHT_NAMES, weight_variant
+from latent_prior.models.weights import KEY, WEIGHT_NAMES, under_key, weight_variant
+
+MAX_SIDE = 1024  # of latents, which are pictures of 8192 pixels
 
 
 def check_fit(checkpoint: Checkpoint) -> None:
     """Raise OptionError unless UNet, autoencoder and text encoder fit one another; reads only configs."""
+    with under_key():
+        _check_fit(checkpoint)
+
+
+def _check_fit(checkpoint: Checkpoint) -> None:
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
-    check_channels(checkpoint.source, unet.get("in_channels", 4), unet.get("out_channels", 4))
+    (taken,), (given,) = (numbers(unet, key, 4) for key in ("in_channels", "out_channels"))
+    check_channels(checkpoint.source, taken, given)
     if unet.get("addition_embed_type") not in (None, "text_time"):
         raise _refusal(
-            f"{checkpoint.source!r} needs added conditions of type {unet['addition_embed_type']!r}; expected a "
+            f"{checkpoint.source!r} needs added conditions of type {shown(str(unet['addition_embed_type']))!r}; expected a "
             "model of the Stable Diffusion 1, 2 or XL family"
         )
     towers = {name: checkpoint.config(name) for name in text_towers(checkpoint)}
     if unet.get("sample_size") is None:
         raise _refusal(f"the UNet of {checkpoint.source!r} has no sample_size in its config.json")
+    if max(numbers(unet, "sample_size")) > MAX_SIDE or len(numbers(unet, "sample_size")) > 2:
+        raise _refusal(f"the UNet of {checkpoint.source!r} has a sample_size beyond {MAX_SIDE}")
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
         raise _refusal(f"the UNet of {checkpoint.source!r} needs class labels; expected one with text conditions only")
     if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
@@ -39,27 +52,32 @@ def check_fit(checkpoint: Checkpoint) -> None:
             f"the autoencoder of {checkpoint.source!r} normalises its latents by latents_mean and latents_std; "
             "expected only a scaling_factor"
         )
-    channels = {"UNet in": unet.get("in_channels", 4), "UNet out": unet.get("out_channels", 4)}
-    channels["autoencoder"] = vae.get("latent_channels", 4)
+    numbers(vae, "block_out_channels", 64)
+    if not _is_scale(vae.get("scaling_factor", 1.0)) or not _is_scale(vae.get("shift_factor") or 1.0):
+        raise _refusal(f"the autoencoder of {checkpoint.source!r} has a scaling_factor or shift_factor of no use")
+    channels = {"UNet in": taken, "UNet out": given, "autoencoder": numbers(vae, "latent_channels", 4)[0]}
     if len(set(channels.values())) != 1:
         raise _refusal(f"the UNet of {checkpoint.source!r} does not fit its autoencoder: channels {channels}")
-    widths = unet.get("cross_attention_dim", 1280)
-    widths = {widths} if isinstance(widths, int) else set(widths)
-    width = sum(config.get("hidden_size", 512) for config in towers.values())
+    widths = set(numbers(unet, "cross_attention_dim", 1280))
+    width = sum(numbers(config, "hidden_size", 512)[0] for config in towers.values())
     if widths != {width}:
         raise _refusal(
             f"the text {'encoders' if len(towers) > 1 else 'encoder'} of {checkpoint.source!r} "
             f"{'are together' if len(towers) > 1 else 'is'} {width} wide, but its UNet expects cross_attention_dim "
-            f"{'/'.join(map(str, sorted(widths)))}"
+            f"{'/'.join(map(str, sorted(widths)[:5]))}"
         )
     if checkpoint.is_xl:
-        pooled = towers["text_encoder_2"].get("projection_dim", 512)
-        added = pooled + 6 * unet.get("addition_time_embed_dim", 256)
+        pooled = numbers(towers["text_encoder_2"], "projection_dim", 512)[0]
+        added = pooled + 6 * numbers(unet, "addition_time_embed_dim", 256)[0]
         if unet.get("projection_class_embeddings_input_dim") != added:
             raise _refusal(
                 f"the second text encoder of {checkpoint.source!r} pools to {pooled}, which makes {added} added "
-                f"conditions; its UNet expects {unet.get('projection_class_embeddings_input_dim')}"
+                f"conditions; its UNet expects {shown(str(unet.get('projection_class_embeddings_input_dim')))}"
             )
+
+
+def _is_scale(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value != 0
 
 
 def text_towers(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -85,7 +103,7 @@ def load_scheduler(checkpoint: Checkpoint) -> DDIMScheduler:
     Raises OptionError if it is not a schedule of betas, for example with flow matching.
     """
     config = checkpoint.config("scheduler")
-    name = config.get("_class_name", "a scheduler")
+    name = shown(str(config.get("_class_name", "a scheduler")))
     expected = "expected a model of the Stable Diffusion 1, 2 or XL family, which predicts the noise or v"
     if "Flow" in name or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         raise _refusal(f"{checkpoint.source!r} is a flow-matching model (its scheduler is {name}); {expected}")
@@ -108,6 +126,7 @@ def load_text_encoder(
     if not any((vocabulary / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise _refusal(f"{checkpoint.source!r} has neither vocab.json nor tokenizer.json in {vocabulary}")
     with _named_errors(checkpoint, words):
+        check_tokenizer(vocabulary)
         tokenizer = CLIPTokenizer.from_pretrained(str(vocabulary))
     missing = set()
     with _named_errors(checkpoint, part):
@@ -115,6 +134,7 @@ def load_text_encoder(
             from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
             tensors = checkpoint.single_file_tensors(*single_file_prefixes(part))
+            check_layers(checkpoint.config(part), len(tensors))
             model = create_diffusers_clip_model_from_ldm(cls, tensors, config=folder, torch_dtype=dtype)
         else:
             variant = weight_variant(Path(folder), WEIGHT_NAMES[part])
@@ -145,8 +165,9 @@ def _load_diffusers(cls, checkpoint: Checkpoint, part: str, dtype: torch.dtype, 
     with _named_errors(checkpoint, part):
         if checkpoint.kind == "single_file":
             tensors = checkpoint.single_file_tensors(prefix)
+            check_layers(checkpoint.config(part), len(tensors))
             if not tensors:
-                raise ValueError(f"the file holds no {prefix}*")
+                raise OptionError.because(f"the file holds no {prefix}*")
             model = cls.from_single_file(tensors, config=folder, torch_dtype=dtype)
         else:
             model, info = cls.from_pretrained(

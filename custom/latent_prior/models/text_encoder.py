@@ -22,15 +22,19 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from latent_prior import OptionError
 from latent_prior.files import atomic_write
+from latent_prior.files.refusals import NotWritten
+from latent_prior.files.tensors import read_tensors
 from latent_prior.models.adapters import with_all_vectors
 from latent_prior.models.checkpoint import Checkpoint
 from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
 from latent_prior.models.packing import packed
 from latent_prior.models.weights import WEIGHT_NAMES, weight_files
+from latent_prior.prior import require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +64,15 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "B L D"]:
-        """Embeddings of prompts, float32, on the device."""
+        """Embeddings of prompts, float32, on the device. Raises Diverged where they are not finite."""
         if isinstance(prompts, str) or not len(prompts):
             raise ValueError(f"prompts: got {prompts!r}; expected a list of at least one string")
         missing = [prompt for prompt in dict.fromkeys(prompts) if not self._recall(prompt)]
         if missing:
-            for prompt, embedding in zip(missing, self._embed(missing), strict=True):
+            embeddings = self._embed(missing)
+            half = self.dtype == torch.float16
+            require_finite({"the prompts' embeddings": embeddings}, "use float32" if half else "use another checkpoint")
+            for prompt, embedding in zip(missing, embeddings, strict=True):
                 self._memory[prompt] = embedding
                 self._store(prompt, embedding)
         return torch.stack([self._memory[prompt] for prompt in prompts])
@@ -151,8 +158,8 @@ class TextEncoder:
         if file is None or not os.path.isfile(file):  # Path.is_file raises without permission
             return False
         try:
-            self._memory[prompt] = load_file(file)["embedding"].to(self.device)
-        except (SafetensorError, OSError, KeyError) as error:
+            self._memory[prompt] = read_tensors(Path(file))["embedding"].to(self.device)
+        except (OptionError, OSError, KeyError) as error:
             logger.warning("cached embedding %s is unreadable and will be recomputed: %s", file, error)
             return False
         return True
@@ -165,7 +172,7 @@ class TextEncoder:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as beside:
                 save_file({"embedding": embedding.cpu().contiguous()}, beside)
-        except (OSError, SafetensorError) as error:
+        except (NotWritten, OSError, SafetensorError) as error:
             logger.warning("prompt embeddings are not cached on disk: cannot write to %s: %s", file.parent, error)
             self.cache_dir = None
 

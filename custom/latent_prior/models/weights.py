@@ -3,13 +3,14 @@
 Plain files are preferred; if there are none, `*.fp16.safetensors` and then `*.bf16.safetensors` are used.
 """
 
-import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from latent_prior import OptionError
-from latent_prior.models import hub
+from latent_prior.files.json_file import read_json
+from latent_prior.files.tensors import tensor_shapes
 
 KEY = "pretrained_model_name_or_path"
 
@@ -20,19 +21,27 @@ WEIGHT_NAMES = {
     "text_encoder_2": "model",
 }
 
+MAX_INDEX = 1 << 25  # bytes of an index of shards
+
 # Suffixes of weights, in order of preference.
 VARIANTS = (None, "fp16", "bf16")
 
 
-def check_safetensors(path: Path) -> None:
-    """Raise OptionError if a safetensors file is truncated or its header cannot be read."""
+@contextmanager
+def under_key() -> Iterator[None]:
+    """Errors of readers of files, under the key that names the checkpoint."""
     try:
-        with safe_open(path, framework="pt") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise OptionError.because(
-            f"{path} is not a readable safetensors file (corrupt or cut short?): {error}", KEY
-        ) from error
+        yield
+    except OptionError as error:
+        if error.field:
+            raise
+        raise OptionError.because(str(error), KEY) from error
+
+
+def check_safetensors(path: Path) -> int:
+    """The number of tensors in a safetensors file. OptionError if it is truncated or its header cannot be read."""
+    with under_key():
+        return len(tensor_shapes(path))
 
 
 def has_weights(folder: Path, stem: str, variant: str | None) -> bool:
@@ -53,10 +62,16 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     single, index = _names(folder, stem, weight_variant(folder, stem))
     if single.is_file():
         return [single]
-    try:
-        return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OptionError.because(f"{index} is not an index of shards: {hub.one_line(error)}", KEY) from error
+    with under_key():
+        shards = read_json(index, MAX_INDEX).get("weight_map")
+    names = set(shards.values()) if isinstance(shards, dict) and all(map(_is_shard, shards.values())) else set()
+    if not names:
+        raise OptionError.because(f"{index} is not an index of shards beside it", KEY)
+    return [folder / name for name in sorted(names)]
+
+
+def _is_shard(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[\w.-]{1,200}\.safetensors", name) is not None
 
 
 def _names(folder: Path, stem: str, variant: str | None) -> tuple[Path, Path]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_prior.files import atomic_write
 from latent_prior.files.pictures import to_picture
 from latent_prior.pocket.captions import Subject, parse
 from latent_prior.pocket.renderer import render
@@ -93,5 +94,6 @@ def write(edit: Edit, folder: Path, size: int = SIZE) -> tuple[Path, Path, Path]
     folder.mkdir(parents=True, exist_ok=True)
     scene = edit.scene(size)
     for path, pixels in zip(paths(edit, folder), (scene.before, scene.truth, scene.mask), strict=True):
-        to_picture(pixels).save(path)
+        with atomic_write(path) as beside:
+            to_picture(pixels).save(beside)
     return paths(edit, folder)

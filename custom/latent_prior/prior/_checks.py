@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import Diverged, OptionError
 
 
 def require_one_of(value: str, choices: Iterable[str], field: str) -> None:
@@ -19,9 +19,19 @@ def require_one_of(value: str, choices: Iterable[str], field: str) -> None:
     raise OptionError(field, value, f"one of {', '.join(choices)}{hint}")
 
 
-def require_finite(values: Mapping[str, Tensor]) -> None:
-    """Raise OptionError naming the scalars that are not finite. Synchronises with the device once for all of them."""
-    if not values or bool(torch.isfinite(torch.stack([value.detach() for value in values.values()])).all()):
+def require_finite(values: Mapping[str, Tensor], mend: str = "lower the learning rate or clip gradients") -> None:
+    """Raise Diverged naming the tensors with an entry that is not finite. Synchronises with the device once for all."""
+    if not values:
         return
-    bad = ", ".join(f"{name} = {value.item()}" for name, value in values.items() if not torch.isfinite(value))
-    raise OptionError.because(f"the optimisation has diverged: {bad}; lower the learning rate or clip gradients")
+    device = next(iter(values.values())).device
+    finite = torch.stack([value.detach().isfinite().all().to(device) for value in values.values()]).tolist()
+    bad = {name: value for (name, value), good in zip(values.items(), finite, strict=True) if not good}
+    if bad:
+        said = ", ".join(f"{name} {_not_finite(value)}" for name, value in bad.items())
+        raise Diverged(f"the numbers have diverged: {said}", tuple(bad), mend)
+
+
+def _not_finite(value: Tensor) -> str:
+    if value.ndim == 0:
+        return f"= {value.item()}"
+    return f"has {int((~value.isfinite()).sum())} of {value.numel()} entries that are not finite"

@@ -10,7 +10,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, convert_inf
 
-from latent_prior.runs import signals
+from latent_prior.files.refusals import NotWritten, denial
+from latent_prior.runs import signals, streams
 from latent_prior.runs.folder import Interrupted
 
 
@@ -26,7 +27,7 @@ class Progress(TQDMProgressBar):
             dynamic_ncols=True,
             mininterval=0.5,
             disable=self.is_disabled,
-            file=sys.stderr,
+            file=_Stderr(),
         )
 
     def init_train_tqdm(self) -> Tqdm:
@@ -66,6 +67,25 @@ class Progress(TQDMProgressBar):
                 bar.close()
 
 
+class _Stderr:
+    """stderr for a bar. A reader that has gone stops no training: tqdm raises for a pipe, though not for a terminal."""
+
+    def write(self, text: str) -> None:
+        self._try(lambda: sys.stderr.write(text))
+
+    def flush(self) -> None:
+        self._try(sys.stderr.flush)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except BrokenPipeError:
+            streams.let_go()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 class AfterFirstStep(pl.Callback):
     """Calls `action` once, after the first training step, when everything has been built, checked and run."""
 
@@ -79,25 +99,28 @@ class AfterFirstStep(pl.Callback):
 
 
 class SaveOnInterrupt(pl.Callback):
-    """On Ctrl-C, SIGTERM or SIGHUP, finish the step, save `last.ckpt` and raise `Interrupted`.
+    """Saves `last.ckpt` at the end of training, and on Ctrl-C, SIGTERM or SIGHUP, which raise `Interrupted`.
 
-    A second signal ends the step at once; what is saved then is the last whole step. Outside the main thread, where
-    Python cannot handle signals, only the KeyboardInterrupt of others is followed.
+    The first signal waits for the end of the step, but not for a validation. A second one ends the step at once; what
+    is saved then is the last whole step. Further ones change nothing. It is also saved, if it can be, where the system
+    refuses to write something else. Outside the main thread, where Python cannot handle signals, only the
+    KeyboardInterrupt of others is followed.
     """
 
     def __init__(self, folder: Path):
         self.checkpoint = folder / "last.ckpt"
         self._asked = False
-        self._optimising = False  # the parameters are changing, which takes a moment
+        self._busy = False  # with what must not be left half done: an optimiser's step, its logs and checkpoint
         self._whole = 0  # steps finished here
         self._previous: dict[int, Any] = {}
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._asked and not self._optimising:
+        if self._asked and not self._busy:
+            self._busy = True  # now it will be saved
             raise KeyboardInterrupt
         if not self._asked:
             self._asked = True
-            with contextlib.suppress(OSError):  # the terminal may be gone
+            with contextlib.suppress(OSError, RuntimeError):  # someone else is in the middle of writing there
                 print(
                     "\nInterrupted: saving after this step (press again to save the last one and exit at once) ...",
                     file=sys.stderr,
@@ -108,24 +131,38 @@ class SaveOnInterrupt(pl.Callback):
         self._previous = signals.install(self._on_signal)
 
     def on_before_optimizer_step(self, *_: Any) -> None:
-        self._optimising = True
+        self._busy = True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        self._optimising = False
+    def on_train_batch_end(self, *_: Any) -> None:
         self._whole += 1
-        if self._asked:
-            self._save(trainer)
-            raise Interrupted(self.checkpoint)
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        with signals.delayed():
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            trainer.save_checkpoint(self.checkpoint)
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._stop_if_asked(trainer)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        """Here and not as the step ends, so that its losses are logged."""
+        self._busy = self._asked
+        if self._asked:
+            raise self._saved(trainer) if self._whole else KeyboardInterrupt
+
+    def _saved(self, trainer: pl.Trainer) -> Interrupted:
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(self.checkpoint)
+        return Interrupted(self.checkpoint)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._busy = True
+        stop = self._saved(trainer)
         signals.restore(self._previous)
+        if self._asked:
+            raise stop
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        signals.restore(self._previous)
-        if isinstance(exception, KeyboardInterrupt) and self._whole and not self._optimising:
-            self._save(trainer)
+        """Lightning restores the handlers after this; until then further signals change nothing."""
+        refused = isinstance(exception, NotWritten) or denial(exception) is not None
+        if (refused or isinstance(exception, KeyboardInterrupt)) and self._whole:
+            with contextlib.suppress(*[NotWritten] if refused else []):
+                self._saved(trainer)

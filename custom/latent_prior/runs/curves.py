@@ -14,11 +14,13 @@ def read(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     rows: dict[str, dict[int, float]] = {}
     files = sorted(folder.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     for file in files:
-        with file.open(newline="") as f:
-            for row in csv.DictReader(f):
-                for name, value in row.items():
-                    if name.startswith("train/") and value:
-                        rows.setdefault(name.removeprefix("train/"), {})[int(row["step"])] = float(value)
+        lines = file.read_text().splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):  # cut short by a kill
+            del lines[-1]
+        for row in csv.DictReader(lines):
+            for name, value in row.items():
+                if name.startswith("train/") and value:
+                    rows.setdefault(name.removeprefix("train/"), {})[int(row["step"])] = float(value)
     return {name: (sorted(values), [values[step] for step in sorted(values)]) for name, values in rows.items()}
 
 

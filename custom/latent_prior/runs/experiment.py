@@ -11,8 +11,9 @@ from typing import Any
 
 import latent_prior
 from latent_prior import OptionError
-from latent_prior.files import denial, user_path
-from latent_prior.runs import curves
+from latent_prior.files import user_path
+from latent_prior.files.refusals import NotWritten, denial
+from latent_prior.runs import curves, signals
 from latent_prior.runs.folder import Interrupted, Stopped
 from latent_prior.runs.gpus import choose_gpus
 from latent_prior.runs.quiet import quiet
@@ -29,6 +30,7 @@ class Run:
     system: Any
 
 
+@signals.as_interrupt()
 def run(
     configs: Sequence[str],
     overrides: Sequence[str] = (),
@@ -40,8 +42,8 @@ def run(
 
     configs: YAML files, merged in order; overrides: `key=value`; settings: nested values that override both (a prompt
     needs no quoting here). Raises OptionError for bad input, before anything is written, and `Stopped` for an error of
-    the user's that shows later. Ctrl-C, SIGTERM and SIGHUP raise `Interrupted` if there is a checkpoint to resume from,
-    else KeyboardInterrupt.
+    the user's that shows later. In the main thread, Ctrl-C, SIGTERM and SIGHUP raise `Interrupted` if there is a
+    checkpoint to continue from, else KeyboardInterrupt.
     """
     for mode in modes:
         if mode not in MODES:
@@ -49,9 +51,10 @@ def run(
     n_gpus = choose_gpus(gpu)  # before anything looks for GPUs
     load()
     with quiet():
-        experiment = _prepared(configs, overrides, modes, n_gpus, settings)
+        experiment = _read(configs, overrides, modes, n_gpus, settings)
         try:
             with _in_our_words(experiment):
+                _claim(experiment)
                 _build(experiment)
                 if "train" in modes:
                     _train(experiment)
@@ -61,7 +64,7 @@ def run(
                     if mode == "test":
                         curves.draw(experiment.folder / "csv_logs", experiment.folder / "save" / "curves.png")
         finally:
-            experiment.claim.release()
+            experiment.release()
     return Run(experiment.folder, experiment.system)
 
 
@@ -94,8 +97,8 @@ class _Experiment:
     cfg: Any  # the same, as an ExperimentConfig
     modes: Sequence[str]
     on_gpu: bool
-    saved: Any  # the runs.checkpoint.Saved to resume from, or None
-    claim: Any  # run_folder.Claim
+    claim: Any = None  # run_folder.Claim
+    saved: Any = None  # the runs.checkpoint.Saved to resume from, or None
     began: bool = False  # a training step is done, or none was left
     trained: bool = False
     system: Any = None
@@ -115,43 +118,53 @@ class _Experiment:
         """Record what the run is made from."""
         from latent_prior.runs import folder as run_folder
 
-        self.began = True
         run_folder.write_origin(self.folder, self.cfg, self.unresolved, self.sources)
+        self.began = True
+
+    def release(self, remove: bool = False) -> None:
+        """Let others have the folder, if it was claimed; see `Claim.release`."""
+        if self.claim is not None:
+            self.claim.release(remove)
 
 
-def _prepared(
+def _read(
     configs: Sequence[str], overrides: Sequence[str], modes: Sequence[str], n_gpus: int, settings: dict[str, Any]
 ) -> _Experiment:
-    """Read the config and the checkpoint, if any, and claim the run's folder."""
+    """Read the config and the checkpoint, if any."""
     import torch
 
     from latent_prior import host
-    from latent_prior.runs import checkpoint
-    from latent_prior.runs import folder as run_folder
 
     on_gpu = torch.cuda.is_available() and host.get_device().type == "cuda"
     settings = settings | {"n_gpus": n_gpus if on_gpu else 1}
     unresolved = host.merge_config(*configs, cli_args=list(overrides), **settings)
-    trains = "train" in modes
-    if trains:
+    if "train" in modes:
         _check_max_steps(unresolved)
     cfg = host.resolve_config(unresolved)
     cfg.resume = host.find_last_path(cfg.resume)
-    if not trains and cfg.resume is None:
+    if "train" not in modes and cfg.resume is None:
         raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
-    saved = None if cfg.resume is None else checkpoint.read(cfg.resume)
-    claim = run_folder.claim(Path(cfg.trial_dir), saved and saved.path, numbered=bool(cfg.timestamp))
-    if claim.folder != Path(cfg.trial_dir):
-        cfg.timestamp += claim.folder.name.removeprefix(cfg.trial_name)
-        cfg.trial_name, cfg.trial_dir = claim.folder.name, str(claim.folder)
-    experiment = _Experiment(configs, unresolved, cfg, modes, on_gpu, saved, claim)
-    try:
-        if trains and saved is not None:
+    return _Experiment(configs, unresolved, cfg, modes, on_gpu)
+
+
+def _claim(experiment: _Experiment) -> None:
+    """Claim the run's folder, and read the checkpoint, if any, now that nothing else writes it."""
+    from latent_prior.runs import checkpoint
+    from latent_prior.runs import folder as run_folder
+
+    cfg = experiment.cfg
+    with signals.delayed():  # what is created is always known
+        resume = cfg.resume and Path(cfg.resume)
+        experiment.claim = run_folder.claim(Path(cfg.trial_dir), resume, numbered=bool(cfg.timestamp))
+    folder = experiment.folder
+    if folder != Path(cfg.trial_dir):
+        cfg.timestamp += folder.name.removeprefix(cfg.trial_name)
+        cfg.trial_name, cfg.trial_dir = folder.name, str(folder)
+    if cfg.resume is not None:
+        experiment.saved = checkpoint.read(cfg.resume)
+        if "train" in experiment.modes:
             _check_order(experiment)
-    except BaseException:
-        claim.release(remove=True)
-        raise
-    return experiment
+            _compare_threads(experiment)
 
 
 def _check_max_steps(unresolved: Any) -> None:
@@ -186,6 +199,22 @@ def _check_order(experiment: _Experiment) -> None:
                 host.warn(f"{source} holds schedules for trainer.max_steps={made_for}, and they stay so under {steps}")
 
 
+def _compare_threads(experiment: _Experiment) -> None:
+    """Warns if the run was trained on the CPU with another number of threads, which round differently."""
+    import torch
+
+    from latent_prior import host
+    from latent_prior.runs import folder as run_folder
+
+    run, now = experiment.saved.path.parent.parent, torch.get_num_threads()
+    before = run_folder.threads_of(run)
+    if not experiment.on_gpu and before not in (None, now):
+        host.warn(
+            f"{run} was trained with {before} threads and continues with {now}: results differ slightly from those of "
+            f"an uninterrupted run (OMP_NUM_THREADS={before} gives the same ones)"
+        )
+
+
 @contextmanager
 def _in_our_words(experiment: _Experiment) -> Iterator[None]:
     """Early ends of a run: user errors become OptionErrors, signals become Interrupted or KeyboardInterrupt.
@@ -195,16 +224,18 @@ def _in_our_words(experiment: _Experiment) -> Iterator[None]:
     trains = "train" in experiment.modes
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):  # Lightning raises SystemExit on either signal
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
         if experiment.began and experiment.last.is_file():
             raise Interrupted(experiment.last) from None
         if not experiment.began:
-            experiment.claim.release(remove=True)
+            experiment.release(remove=True)
+        if trains and experiment.claim is not None and not experiment.claim.fresh:  # resumed, but no step was done
+            raise Interrupted(experiment.saved.path) from None
         raise KeyboardInterrupt from None
     except Exception as error:
-        refusal = _refusal(error)
+        refusal = _refusal(error, experiment)
         if not experiment.began and (trains or refusal):
-            experiment.claim.release(remove=True)
+            experiment.release(remove=True)
         if refusal is None or isinstance(refusal, Stopped):
             raise
         if experiment.began:
@@ -218,24 +249,33 @@ def _kept(experiment: _Experiment) -> str:
     """What a run that stopped has saved, and how to continue."""
     from latent_prior.runs import folder as run_folder
 
-    step = run_folder.last_step(experiment.folder)
+    if not (experiment.folder / "configs" / run_folder.PARSED).is_file():
+        return "the run cannot be continued"
+    try:
+        step = run_folder.last_step(experiment.folder)
+    except OSError as error:
+        return f"its checkpoints cannot be read now ({error.strerror}); later: latent-prior resume {experiment.folder}"
     if not step:
-        return f"no checkpoint was due yet, {experiment.folder} holds the pictures so far"
+        return f"it has no checkpoint yet, and {experiment.folder} holds what was written so far"
     return f"its checkpoint of step {step} is kept; continue with: latent-prior resume {experiment.folder}"
 
 
-def _refusal(error: Exception) -> OptionError | None:
+def _refusal(error: Exception, experiment: _Experiment) -> OptionError | None:
     """A user error from our code, Lightning or threestudio, as an OptionError; None for any other error."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from latent_prior import host
 
+    if experiment.began and not (experiment.folder / "configs").is_dir():
+        return NotWritten.because(f"the run folder {experiment.folder} was removed while the run wrote to it")
     if isinstance(error, OptionError):
         return error
     if isinstance(error, MisconfigurationException):
         return OptionError.because(str(error), "trainer")
     if isinstance(error, OSError):
-        return denial(error)
+        # of a file that the error does not name, as where the logs are written: it is in the run's folder
+        unnamed = experiment.claim is not None and not error.filename
+        return denial(error, experiment.folder if unnamed else None)
     return host.shortage(error) or host.refusal(error)
 
 
@@ -244,7 +284,7 @@ def _build(experiment: _Experiment) -> None:
     import pytorch_lightning as pl
 
     from latent_prior import host
-    from latent_prior.runs import checkpoint, trainer
+    from latent_prior.runs import checkpoint, room, trainer
 
     cfg, saved = experiment.cfg, experiment.saved
     pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
@@ -254,18 +294,19 @@ def _build(experiment: _Experiment) -> None:
     experiment.system = system
     if saved is not None:
         checkpoint.check_fit(saved, system)
-    experiment.trainer = trainer.build(
-        experiment.folder, cfg, system, experiment.begin, "train" in experiment.modes, experiment.on_gpu
-    )
+    trains = "train" in experiment.modes
+    experiment.trainer = trainer.build(experiment.folder, cfg, system, experiment.begin, trains, experiment.on_gpu)
+    if trains:
+        room.check(experiment.folder, cfg, system, 0 if saved is None else saved.step)
 
 
 def _train(experiment: _Experiment) -> None:
-    """Train to the last step, and save there: `max_steps` need not be a multiple of the checkpoint's interval."""
+    """Train to the last step, where `SaveOnInterrupt` saves."""
     trainer, checkpoint = experiment.trainer, experiment.cfg.resume
     trainer.fit(experiment.system, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=checkpoint and True)
     if not experiment.began:  # resumed from the end of a finished run
         experiment.begin()
-    trainer.save_checkpoint(experiment.last)
+        trainer.save_checkpoint(experiment.last)
     experiment.trained = True
 
 
@@ -286,12 +327,17 @@ def _evaluate(experiment: _Experiment, mode: str) -> None:
             weights_only=checkpoint and True,
             **quiet,
         )
-    except Exception as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if not experiment.trained:
             raise
-        command = f"latent-prior {'export' if mode == 'export' else 'resume'} {experiment.folder}"
+        command = "export" if mode == "export" else "resume"
+        if not isinstance(error, Exception):
+            raise Interrupted(experiment.last, command) from None
+        command = f"latent-prior {command} {experiment.folder}"
         kept = f"the run is trained and saved, only its {mode} failed; try again with: {command}"
-        if (refusal := _refusal(error)) is None:
+        if (refusal := _refusal(error, experiment)) is None:
             host.warn(kept)
             raise
+        if mode == "export" and isinstance(refusal, NotWritten):
+            kept += ", or elsewhere with exp_root_dir=FOLDER after it"
         raise Stopped.because(f"{refusal} ({kept})") from error

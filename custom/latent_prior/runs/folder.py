@@ -4,7 +4,7 @@ What a run is made from (parsed config, versions, seed, command) is written with
 for bad input leaves nothing behind.
 """
 
-import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -12,20 +12,24 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import latent_prior
 from latent_prior import OptionError, __version__
-from latent_prior.files import atomic_write, lock, user_path
+from latent_prior.files import atomic_write, lock, remove_partial, user_path, write_text
 from latent_prior.files.lock import FolderLock
+from latent_prior.files.refusals import reason
 from latent_prior.runs import signals
 
 PARTS = ("ckpts", "configs", "csv_logs", "tb_logs", "save")
 PARSED = "parsed.yaml"
 UNRESOLVED = "unresolved.yaml"
+MAX_STEP = 1 << 40
+ORIGIN = "origin.json"
 
 PACKAGES = ("torch", "diffusers", "transformers", "pytorch-lightning", "omegaconf", "nerfacc", "trimesh", "numpy")
 
@@ -35,11 +39,11 @@ class Stopped(OptionError):
 
 
 class Interrupted(Exception):
-    """The run was interrupted by Ctrl-C, SIGTERM or SIGHUP and can be resumed from `checkpoint`."""
+    """The run was interrupted by Ctrl-C, SIGTERM or SIGHUP; the command goes on from `checkpoint`."""
 
-    def __init__(self, checkpoint: Path):
+    def __init__(self, checkpoint: Path, command: str = "resume"):
         super().__init__(str(checkpoint))
-        self.checkpoint = checkpoint
+        self.checkpoint, self.command = checkpoint, command
 
 
 def versions() -> dict[str, str | None]:
@@ -51,6 +55,22 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
     return found | {"platform": platform.platform()}
+
+
+def made_with() -> dict[str, Any]:
+    """What results depend on apart from their config: the software's versions, and the number of threads on the CPU."""
+    import torch
+
+    return {"versions": versions(), "threads": torch.get_num_threads()}
+
+
+def threads_of(run: Path) -> int | None:
+    """The number of threads that a run was trained with; None if that is not recorded."""
+    try:
+        threads = json.loads((run / "configs" / ORIGIN).read_text())["threads"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return threads if isinstance(threads, int) else None
 
 
 @dataclass(frozen=True)
@@ -71,25 +91,26 @@ class Claim:
             with signals.delayed():
                 for part in PARTS:
                     shutil.rmtree(self.folder / part, ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    (self.folder / lock.NAME).unlink()
                 self.lock.release()
-                _remove_empty(self.made)
+                lock.remove_empty(self.made)
         self.lock.release()
 
 
-def claim(folder: Path, resume: Path | None = None, numbered: bool = False, tries: int = 3) -> Claim:
+def claim(folder: Path, resume: Path | None = None, numbered: bool = False, tries: int = 10) -> Claim:
     """Claim a run's folder, which then is locked until `release`.
 
     resume: the checkpoint that the run resumes from; if it lies in `folder`, the run continues there. numbered: append
     `-1`, `-2`, ... to the name of a folder that is taken; otherwise it is an error, unless the folder is empty.
     """
-    if resume is not None and resume.resolve().parent.parent == folder.resolve():
-        return Claim(folder, lock.locked(folder), fresh=False)
+    own = resume and resume.resolve().parent.parent
+    if own and own.is_dir() and folder.is_dir() and own.samefile(folder):
+        held = lock.locked(folder)
+        remove_partial(folder)
+        return Claim(folder, held, fresh=False)
     made: list[Path] = []  # outermost first
     try:
         for part in [*reversed(folder.parents), folder]:
-            _make(part, made)
+            lock.make(part, made)
         candidate, number = folder, 0
         while (held := _locked_if_empty(candidate, candidate in made, numbered)) is None:
             if not numbered:
@@ -101,34 +122,18 @@ def claim(folder: Path, resume: Path | None = None, numbered: bool = False, trie
                 )
             number += 1
             candidate = folder.with_name(f"{folder.name}-{number}")
-            _make(candidate, made)
+            lock.make(candidate, made)
         return Claim(candidate, held, tuple(reversed(made)))
     except OSError as error:
-        _remove_empty(reversed(made))
+        lock.remove_empty(reversed(made))
         if isinstance(error, FileNotFoundError) and tries > 1:  # another run took its folders back in this moment
             return claim(folder, resume, numbered, tries - 1)
         raise OptionError.because(
-            f"cannot make the run folder {str(folder)!r}: {error.strerror} (it is exp_root_dir/name/tag@timestamp)"
+            f"cannot make the run folder {str(folder)!r}: {reason(error, folder)} (it is exp_root_dir/name/tag@timestamp)"
         ) from error
     except OptionError:
-        _remove_empty(reversed(made))
+        lock.remove_empty(reversed(made))
         raise
-
-
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _make(folder: Path, made: list[Path]) -> None:
-    """Create a folder whose parent exists; added to `made` if it is new."""
-    try:
-        folder.mkdir()
-        made.append(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
 
 
 def _locked_if_empty(folder: Path, new: bool, numbered: bool) -> FolderLock | None:
@@ -169,10 +174,10 @@ def write_origin(folder: Path, cfg: Any, unresolved: Any, sources: Sequence[str]
     host.dump_config(configs / PARSED, cfg)
     for source in map(user_path, sources):
         if source.resolve().parent != configs.resolve():
-            shutil.copyfile(source, configs / f"raw-{source.name}")
-    origin = {"seed": cfg.seed, "versions": versions(), "host": host.NAME, "command": sys.argv}
-    with atomic_write(configs / "origin.json") as beside:
-        beside.write_text(json.dumps(origin, indent=2) + "\n")
+            with atomic_write(configs / f"raw-{source.name}") as beside:
+                shutil.copyfile(source, beside)
+    origin = {"seed": cfg.seed, **made_with(), "host": host.NAME, "command": sys.argv}
+    write_text(configs / ORIGIN, json.dumps(origin, indent=2) + "\n")
 
 
 def config_of(run: Path) -> Path:
@@ -186,40 +191,68 @@ def last_checkpoint(run: Path) -> Path:
 
     File times are ignored: copying a folder changes them. OptionError if it is not a run folder or has no checkpoint.
     """
+    from latent_prior import host
+
     if not (run / "configs" / PARSED).is_file():
         raise OptionError.because(f"{run} is not a run folder: it has no configs/{PARSED}")
-    steps = _steps(run)
-    if not steps:
+    found = newest(run / "ckpts", lambda path: host.warn(f"{path} is not a readable checkpoint and is skipped"))
+    if found is None:
         raise OptionError.because(
             f"{run} has no readable checkpoint in {run / 'ckpts'}: it stopped before the first was written"
         )
-    return max(steps, key=lambda path: (steps[path], path.name == "last.ckpt"))
+    return found[0]
 
 
 def last_step(run: Path) -> int:
     """The latest step of a folder's readable checkpoints; 0 where there are none."""
-    return max(_steps(run).values(), default=0)
+    return (newest(run / "ckpts") or (run, 0))[1]
 
 
-def _steps(run: Path) -> dict[Path, int]:
-    """The readable checkpoints of a folder and their steps; warns about unreadable ones."""
-    from latent_prior import host
+def newest(ckpts: Path, skipped: Callable[[Path], None] = lambda path: None) -> tuple[Path, int] | None:
+    """The readable checkpoint of the latest step, and its step; `skipped` is called with unreadable ones on the way."""
+    steps = {path: step_of(path) for path in sorted(ckpts.glob("[!.]*.ckpt"))}
+    for path in (path for path, step in steps.items() if step is None):
+        skipped(path)
+    readable = [(step, path.name == "last.ckpt", path) for path, step in steps.items() if step is not None]
+    for step, _, path in sorted(readable, reverse=True):
+        if is_undamaged(path):
+            return path, step
+        skipped(path)
+    return None
 
-    found = {path: step_of(path) for path in sorted((run / "ckpts").glob("*.ckpt"))}
-    for path in (path for path, step in found.items() if step is None):
-        host.warn(f"{path} is not a readable checkpoint and is skipped")
-    return {path: step for path, step in found.items() if step is not None}
+
+def is_undamaged(checkpoint: Path) -> bool:
+    """Whether everything in a checkpoint matches its checksums, which torch does not check. Takes a second per GB."""
+    try:
+        status = checkpoint.stat()
+    except OSError:
+        return False
+    return _checksums_match(checkpoint, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache
+def _checksums_match(checkpoint: Path, size: int, changed: int) -> bool:
+    """For a file of that size and that time of its last change, which make it the same file as before."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            parts = archive.infolist()
+            # torch compresses nothing; what would unpack to more than the file is not read
+            plain = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+            return plain and sum(part.file_size for part in parts) <= size and archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError, EOFError):
+        return False
 
 
 def step_of(checkpoint: Path) -> int | None:
     """The step stored in a checkpoint; None if the file is truncated or not a checkpoint. Tensors are not read."""
-    import torch
+    from latent_prior.files.torch_file import read_torch
 
     try:
-        step = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-    except Exception:  # whatever is wrong with it, it cannot be resumed from
+        content = read_torch(checkpoint, data=False)
+    except (OptionError, OSError):
         return None
-    return step if isinstance(step, int) else None
+    step = content.get("global_step") if isinstance(content, dict) else None
+    return step if type(step) is int and 0 <= step < MAX_STEP else None
 
 
 def products(run: Path) -> list[Path]:
@@ -229,12 +262,13 @@ def products(run: Path) -> list[Path]:
     a turntable.
     """
     save = run / "save"
-    files = [p for p in sorted(save.glob("it*-export/*")) if p.is_file()]
+    files = [p for p in sorted(save.glob("it*-export/[!.]*")) if p.is_file()]
     files += [
-        p for p in sorted(save.glob("*")) if p.is_file() and not (re.match(r"it\d", p.name) and p.suffix == ".png")
+        p for p in sorted(save.glob("[!.]*")) if p.is_file() and not (re.match(r"it\d", p.name) and p.suffix == ".png")
     ]
     files += sorted(save.glob("it*-test/panels-*.png"))[:1]
-    return files + ([last_checkpoint(run)] if list((run / "ckpts").glob("*.ckpt")) else [])
+    found = newest(run / "ckpts")
+    return files + ([found[0]] if found else [])
 
 
 def report(folder: Path) -> None:

@@ -23,13 +23,17 @@ from tqdm import tqdm
 from latent_prior import OptionError, host, metrics
 from latent_prior.editing import background_reconstruction
 from latent_prior.editing.blended_diffusion import BlendedDiffusion, SamplerOptions, steps_run
+from latent_prior.files import atomic_write, remove_partial, write_text
 from latent_prior.files import pictures as picture_files
+from latent_prior.files.refusals import NotWritten, naming, require_room
 from latent_prior.models.checkpoint import KEY as CHECKPOINT_KEY
 from latent_prior.models.clip import KEY as CLIP_KEY
 from latent_prior.models.clip import Clip
+from latent_prior.prior import require_finite
 from latent_prior.runs import folder as run_folder
 
 MARGIN = 0.1  # of the mask's box, added around it for CLIP
+BLOCK = 4096  # bytes that even the smallest file takes on most file systems
 PANEL = (256, 768)  # minimum and maximum height of a panel in the overview pictures
 
 
@@ -75,8 +79,15 @@ def edit(args: argparse.Namespace, out: Path) -> None:
         print(f"{args.image} of {original.width}x{original.height} is processed at {_size(picture)}", file=sys.stderr)
 
     task = Task(original, soft_mask, picture, touched(soft_mask, *picture.shape[-2:]))
-    samples, fitted = _run(args, editor, clip, task, out)
-    _write(args, out, task, samples, fitted)
+    require_room(out, (args.samples + 5) * BLOCK, f"an edit of {args.samples} samples")
+    try:
+        with naming(out):
+            samples, fitted = _run(args, editor, clip, task, out)
+            _write(args, out, task, samples, fitted)
+    except NotWritten as error:
+        if not (made := len(list((out / "samples").glob("seed*.png")))):
+            raise
+        raise run_folder.Stopped.because(f"{error}; the samples so far ({made}) stay in {out / 'samples'}") from error
     print(f"\nFolder: {out}")
     for name in ("composite.png", "before_after.png", "samples.png", "samples.csv"):
         print(f"  {out / name}")
@@ -113,6 +124,8 @@ def _run(
     total = args.samples * steps_run(options) + args.reconstruction_steps
     samples = []
     (out / "samples").mkdir(exist_ok=True)
+    for folder in (out, out / "samples"):
+        remove_partial(folder, below=False)
     with tqdm(total=total, desc="edit", unit="step", dynamic_ncols=True, file=sys.stderr) as bar:
         for seed in range(args.seed, args.seed + args.samples):
             latents = editor.edit(
@@ -124,14 +137,16 @@ def _run(
                 options=options,
                 on_step=bar.update,
             )
-            if not latents.isfinite().all():
-                raise OptionError.because(f"the sample of seed {seed} is not finite; lower --guidance-scale")
+            require_finite({f"the sample of seed {seed}": latents}, "lower --guidance-scale")
             with torch.no_grad():
                 made = editor.autoencoder.decode(latents).cpu()
-                part = masked_part(made, task.mask)
-                distance = None if clip is None else 1 - (clip.embed_images(part) @ text.T).item()
+                distance = None
+                if clip is not None:
+                    similarity = clip.embed_images(masked_part(made, task.mask)) @ text.T
+                    require_finite({f"the CLIP similarity of seed {seed}": similarity}, "use another --clip, or none")
+                    distance = 1 - similarity.item()
             samples.append(Sample(seed, latents, made, distance))
-            task.composite(made).save(out / "samples" / f"seed{seed}.png")
+            _save(task.composite(made), out / "samples" / f"seed{seed}.png")
         if clip is not None:
             samples.sort(key=lambda sample: sample.distance)
         if not args.reconstruction_steps:
@@ -170,7 +185,7 @@ def background_psnr(
 
 
 def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample], fitted: Tensor | None) -> None:
-    with (out / "samples.csv").open("w", newline="") as file:
+    with atomic_write(out / "samples.csv") as beside, beside.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["rank", "seed", "clip_distance", "background_psnr", "background_psnr_reconstructed"])
         for rank, sample in enumerate(samples):
@@ -178,14 +193,19 @@ def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample
             figures = (sample.distance, background_psnr(sample.picture, task.picture, task.mask), again)
             rows.writerow([rank, sample.seed, *("" if f is None else f"{f:.4f}" for f in figures)])
     composite = task.composite(samples[0].picture if fitted is None else fitted)
-    _side_by_side([task.original, task.soft_mask, composite]).save(out / "before_after.png")
+    _save(_side_by_side([task.original, task.soft_mask, composite]), out / "before_after.png")
     small = _panel(task.original), _panel(task.soft_mask)
     made = (picture_files.to_picture(sample.picture[0]) for sample in samples)
-    _side_by_side([composited(*small, picture) for picture in made]).save(out / "samples.png")
+    _save(_side_by_side([composited(*small, picture) for picture in made]), out / "samples.png")
     # last, so that it exists only in complete folders
-    origin = {"versions": run_folder.versions(), "command": sys.argv, "arguments": _arguments(args)}
-    (out / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
-    composite.save(out / "composite.png")
+    origin = {**run_folder.made_with(), "command": sys.argv, "arguments": _arguments(args)}
+    write_text(out / "origin.json", json.dumps(origin, indent=2) + "\n")
+    _save(composite, out / "composite.png")
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with atomic_write(path) as beside:
+        image.save(beside)
 
 
 def _panel(image: Image.Image) -> Image.Image:

@@ -1,9 +1,11 @@
 """Silences Lightning and transformers during a run."""
 
 import logging
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 NOISE = (
     ".*does not have many workers.*",
@@ -40,14 +42,26 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity_error()
         for logger in loggers:
             logger.addFilter(_not_noise)
+        hook, threading.excepthook = threading.excepthook, _not_raised_again(threading.excepthook)
         try:
             yield
         finally:
+            threading.excepthook = hook
             for logger in loggers:
                 logger.removeFilter(_not_noise)
             transformers_logging.set_verbosity(verbosity)
             if bars:
                 transformers_logging.enable_progress_bar()
+
+
+def _not_raised_again(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`hook`, but not for TensorBoard's thread: what it could not write is raised at the next call as well."""
+
+    def shown(args: Any) -> None:
+        if type(args.thread).__name__ != "_AsyncWriterThread" or not issubclass(args.exc_type, OSError):
+            hook(args)
+
+    return shown
 
 
 def _not_noise(record: logging.LogRecord) -> bool:

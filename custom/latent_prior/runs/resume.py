@@ -99,7 +99,9 @@ class ExactResume(pl.Callback):
         self._saved: dict[str, Any] | None = None
         self._updated_at: tuple[int, int] | None = None
         self._after_step: dict[str, Any] | None = None  # the same, as the last whole step left it
-        self._buffers: dict[str, Tensor] = {}  # that step's: the next one begins by changing some
+        # that step's, which the next one begins by changing
+        self._buffers: dict[str, Tensor] = {}
+        self._loop: dict[str, Any] = {}
 
     def _snapshot(self, trainer: pl.Trainer) -> dict[str, Any]:
         # copied, because a system may add to a batch before its step
@@ -109,6 +111,8 @@ class ExactResume(pl.Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         checkpoint[KEY] = self._saved or self._after_step or self._snapshot(trainer)
         checkpoint["state_dict"] |= self._buffers
+        if self._loop and checkpoint["epoch"] == self._updated_at[0]:  # else the epoch has ended since
+            checkpoint["loops"]["fit_loop"] = self._loop
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         self._resumed, self._saved = True, checkpoint.get(KEY)
@@ -143,6 +147,7 @@ class ExactResume(pl.Callback):
         self._after_step = self._snapshot(trainer)  # now, because Lightning draws before on_validation_start
         kept = pl_module.state_dict().keys()
         self._buffers = {name: value.clone() for name, value in pl_module.named_buffers() if name in kept}
+        self._loop = trainer.fit_loop.state_dict()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking and self._after_step is not None:
@@ -150,4 +155,4 @@ class ExactResume(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = self._snapshot(trainer)  # for checkpoints after `fit`, which releases the prefetched batch
-        self._buffers = {}
+        self._buffers, self._loop = {}, {}

@@ -1,18 +1,22 @@
 """The Lightning trainer of a run: its arguments from the config, its callbacks and its loggers."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from latent_prior import OptionError, host
+from latent_prior.files.refusals import naming
 from latent_prior.host.embedded.arguments import check_arguments
 from latent_prior.runs.callbacks import AfterFirstStep, Progress, SaveOnInterrupt
 from latent_prior.runs.checkpoint import WholeCheckpoints
+from latent_prior.runs.csv_log import WholeCSVLogger
+from latent_prior.runs.finite import FiniteNumbers
 from latent_prior.runs.resume import ExactResume
 
 
@@ -20,8 +24,9 @@ def build(folder: Path, cfg: Any, system: Any, begin: Callable[[], None], trains
     """The trainer of the run in `folder`; `begin` is called after the first step. OptionError for a bad argument."""
     given = _trainer_arguments(cfg.trainer, on_gpu)
     shown = given.pop("enable_progress_bar", True)
+    callbacks = _callbacks(folder / "ckpts", cfg, begin) if trains else []
     ours = {
-        "callbacks": [*([Progress()] if shown else []), *(_callbacks(folder / "ckpts", cfg, begin) if trains else [])],
+        "callbacks": [*([Progress()] if shown else []), *callbacks, FiniteNumbers()],
         "logger": trains and _loggers(folder, system),
         "accelerator": "gpu" if on_gpu else "cpu",
         "devices": cfg.n_gpus,
@@ -50,10 +55,22 @@ def _callbacks(folder: Path, cfg: Any, begin: Callable[[], None]) -> list[Any]:
 
 def _loggers(folder: Path, system: Any) -> list[Any]:
     return [
-        TensorBoardLogger(str(folder), name="tb_logs"),
-        CSVLogger(str(folder), name="csv_logs", flush_logs_every_n_steps=1),
+        _TensorBoard(str(folder), name="tb_logs"),
+        WholeCSVLogger(str(folder), name="csv_logs", flush_logs_every_n_steps=1),
         *system.get_loggers(),
     ]
+
+
+class _TensorBoard(TensorBoardLogger):
+    """Lightning's logger, which calls a write that the system refuses a bad value."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        with naming(Path(self.log_dir)):
+            super().log_metrics(metrics, step)
+
+    def finalize(self, status: str) -> None:
+        with contextlib.suppress(*[OSError] if status != "success" else []):  # it would hide why the run failed
+            super().finalize(status)
 
 
 def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> Any:
@@ -78,4 +95,7 @@ def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
     if not on_gpu and str(arguments.get("precision", 32)).startswith(("16", "bf16")):
         host.warn(f"trainer.precision={arguments['precision']} needs a GPU: training in float32")
         arguments["precision"] = "32-true"
+    clip = arguments.get("gradient_clip_val")
+    if isinstance(clip, int | float) and clip < 0:
+        raise OptionError("trainer.gradient_clip_val", clip, "a number of at least 0, or null; 0 and null do not clip")
     return arguments

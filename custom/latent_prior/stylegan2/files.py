@@ -12,16 +12,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.files import atomic_write, user_path
+from latent_prior.files.pickles import first_few, shown
+from latent_prior.files.refusals import NotWritten
+from latent_prior.files.tensors import read_tensors
+from latent_prior.prior import require_finite
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from latent_prior.stylegan2.nvidia import MAX_BYTES, read_nvidia
 from latent_prior.stylegan2.ops import smoothing_filter
-from latent_prior.stylegan2.rosinality import first_few, read_rosinality, to_rosinality
+from latent_prior.stylegan2.rosinality import read_rosinality, to_rosinality
 
 READS = (".safetensors", ".pkl", ".pt", ".pth")
 WRITES = (".safetensors", ".pt", ".pth")
@@ -44,9 +47,9 @@ def load_generator(path: Path | str) -> StyleGAN2:
     try:
         if path.suffix == ".pkl":
             return generator_of(read_nvidia(path))
-        return generator_of(_read_safetensors(path) if path.suffix == ".safetensors" else read_rosinality(path))
+        return generator_of(read_tensors(path) if path.suffix == ".safetensors" else read_rosinality(path))
     except (ValueError, OSError) as error:
-        raise OptionError.because(f"{path}: {' '.join(str(error).split())}") from error
+        raise OptionError.because(f"{path}: {' '.join(str(error).removeprefix(f'{path}: ').split())}") from error
 
 
 def save_generator(generator: StyleGAN2, path: Path | str) -> None:
@@ -54,10 +57,12 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
 
     Raises:
         OptionError: with the file's name; an existing file is then unchanged.
+        Diverged: a weight is not finite.
     """
     path = user_path(path)
     if path.suffix not in WRITES:
         raise OptionError.because(f"{path}: {path.suffix!r} cannot be written, expected one of {', '.join(WRITES)}")
+    require_finite(generator.state_dict(), f"lower the learning rate ({path} is not written)")
     state = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
     try:
         with atomic_write(path) as beside:
@@ -65,7 +70,9 @@ def save_generator(generator: StyleGAN2, path: Path | str) -> None:
                 save_file(state, beside, metadata={"format": "pt"})
             else:
                 torch.save(to_rosinality(state), beside)
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk, for example
+    except NotWritten:
+        raise
+    except (ValueError, OSError) as error:
         raise OptionError.because(f"{path}: not written: {' '.join(str(error).split())}") from error
 
 
@@ -100,19 +107,14 @@ def generator_of(state: Mapping[str, Tensor]) -> StyleGAN2:
         raise OptionError.because(f"missing {first_few(missing)}; unknown {first_few(unknown)}")
     for name, value in state.items():
         if value.shape != expected[name].shape:
-            raise OptionError.because(f"{name} has shape {list(value.shape)}, expected {list(expected[name].shape)}")
+            raise OptionError.because(
+                f"{name} has shape {list(value.shape)[:5]}, expected {list(expected[name].shape)}"
+            )
     copies = {name: torch.empty(value.shape).copy_(value) for name, value in state.items()}
     generator.load_state_dict(copies, assign=True)
     if not has_average:
         generator.mapping.estimate_average()
     return generator.eval()
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise OptionError.because(f"truncated, or not a safetensors file: {error}") from error
 
 
 def _refuse_others(state: Mapping[str, Tensor]) -> None:
@@ -131,16 +133,18 @@ def _refuse_others(state: Mapping[str, Tensor]) -> None:
     for kind, pattern in kinds.items():
         if name := having(pattern):
             raise OptionError.because(
-                f"this is {kind} ({name}), which is not supported: expected an unconditional StyleGAN2 'skip'"
+                f"this is {kind} ({shown(name)}), which is not supported: expected an unconditional StyleGAN2 'skip'"
             )
     for name, value in state.items():
         if not NAME.fullmatch(name):
-            raise OptionError.because(f"this is not a StyleGAN2 generator: unknown tensor {name}")
+            raise OptionError.because(f"this is not a StyleGAN2 generator: unknown tensor {shown(str(name))}")
         dense = value.is_floating_point() and value.layout is torch.strided and not value.is_meta
         if not dense or not value.numel() or (name.endswith(".weight") and value.ndim < 2):
             raise OptionError.because(
-                f"{name} is {value.dtype} of shape {list(value.shape)}; expected a generator's weights"
+                f"{name} is {value.dtype} of shape {list(value.shape)[:5]}; expected a generator's weights"
             )
+        if not value.isfinite().all():
+            raise OptionError.because(f"{name} has numbers that are not finite")
         block = name.removesuffix(".conv1.weight")
         if block != name and f"{block}.torgb.weight" not in state:
             raise OptionError.because(f"this is a StyleGAN2 of architecture 'orig' (no {block}.torgb), expected 'skip'")

@@ -6,8 +6,6 @@ from these. Other contents of a file (discriminator, source code) are never used
 """
 
 import io
-import pickle
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,8 @@ import torch
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.stylegan2.torch_file import read_torch
+from latent_prior.files.pickles import PLAIN, Function, Record, first_few, read_pickle, shown
+from latent_prior.files.torch_file import read_torch
 
 MAX_BYTES = 2 << 30  # limit for a file, and for the tensors in it; the largest published ones are below 400 MB
 MAX_DEPTH = 8  # of nested networks; a generator has 4
@@ -28,10 +27,6 @@ OTHERS = {  # what a refused global says about the file
     "numpy._core.multiarray._reconstruct": "as StyleGAN3 does",
 }
 PERSISTENCE_VERSION = 6  # of NVIDIA's format; all their PyTorch pickles have it
-
-
-class NotAllowed(pickle.UnpicklingError):
-    """The pickle refers to something that a generator's file does not need; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -51,99 +46,75 @@ class Stored:
     stride: tuple[int, ...]
 
 
-class Inert:
-    """Placeholder for an object whose value does not matter; accepts any state."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 def read_nvidia(path: Path) -> dict[str, Tensor]:
     """Parameters and buffers of G_ema, or of the one module that the pickle is.
 
     Raises:
         OptionError: a truncated or too large file, or a pickle that refers to anything but the tensors of a network.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise OptionError.because(
-            f"{path.stat().st_size} bytes are more than the {MAX_BYTES} allowed for a generator's pickle"
-        )
-    try:
-        with path.open("rb") as file:
-            content = _Unpickler(file).load()
-    except NotAllowed as error:
-        raise OptionError.because(f"refused: {error}") from error
-    except Exception as error:  # corrupt bytes may raise anything; only the records above have been called
-        raise OptionError.because(f"truncated, or not a pickle: {_first_line(error)}") from error
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise OptionError.because(f"{size} bytes are more than the {MAX_BYTES} allowed for a generator's pickle")
+    allowed = PLAIN | {
+        "torch_utils.persistence._reconstruct_persistent_obj": Function(_module),
+        "dnnlib.util.EasyDict": Function(dict),
+        "torch._utils._rebuild_tensor_v2": Function(lambda *args: Stored(*args[:4])),
+        "torch._utils._rebuild_parameter": Function(lambda data, *_: data),
+        "torch.storage._load_from_bytes": Function(lambda data: data),
+        "numpy.core.multiarray.scalar": Function(lambda *_: None),
+        "numpy._core.multiarray.scalar": Function(lambda *_: None),
+        "numpy.dtype": Function(lambda *_: Record()),
+    }
+    with path.open("rb") as file:
+        content = read_pickle(file, allowed, refusal=_refusal)
     module = content.get("G_ema") if isinstance(content, dict) else content
     if not isinstance(module, Module):
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise OptionError.because(
-            f"expected a pickled network or a dict with one as G_ema; found {found or 'nothing'}"[:200]
-        )
-    return _tensors(module)
+        found = first_few(content) if isinstance(content, dict) else type(content).__name__
+        raise OptionError.because(f"expected a pickled network or a dict with one as G_ema; found {found}")
+    return _tensors(module, min(2 * size, MAX_BYTES))
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        # a new class each time: a pickle can set attributes on what it gets
-        allowed = {
-            "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: _module(meta),
-            "collections.OrderedDict": OrderedDict,
-            "dnnlib.util.EasyDict": dict,
-            "builtins.set": set,
-            "torch._utils._rebuild_tensor_v2": lambda *args: Stored(*args[:4]),
-            "torch._utils._rebuild_parameter": lambda data, *_: data,
-            "torch.storage._load_from_bytes": lambda data: data,
-            "numpy.core.multiarray.scalar": lambda *_: Inert(),
-            "numpy._core.multiarray.scalar": lambda *_: Inert(),
-            "numpy.dtype": lambda *_: Inert(),
-        }
-        found = allowed.get(f"{module}.{name}")
-        if found is None:
-            whose = next((f" ({whose})" for start, whose in OTHERS.items() if f"{module}.{name}".startswith(start)), "")
-            raise NotAllowed(f"the pickle asks for {module}.{name}{whose}, which a StyleGAN2 generator does not need")
-        return found
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise NotAllowed("the pickle has persistent ids, which a StyleGAN2 generator does not need")
+def _refusal(name: str) -> str:
+    whose = next((f" ({whose})" for start, whose in OTHERS.items() if name.startswith(start)), "")
+    return f"the pickle asks for {name}{whose}, which a StyleGAN2 generator does not need"
 
 
 def _module(meta: Any) -> Module:
     version, state = (meta.get("version"), meta.get("state")) if isinstance(meta, dict) else (None, None)
     if version != PERSISTENCE_VERSION or not isinstance(state, dict):
-        raise NotAllowed(f"a network in version {version!r} of NVIDIA's format; expected version {PERSISTENCE_VERSION}")
+        given = version if isinstance(version, int) else f"of type {type(version).__name__}"
+        raise OptionError.because(
+            f"refused: a network in version {given} of NVIDIA's format; expected version {PERSISTENCE_VERSION}"
+        )
     return Module(state)
 
 
-def _tensors(root: Module) -> dict[str, Tensor]:
+def _tensors(root: Module, most: int) -> dict[str, Tensor]:
+    """The parameters and buffers of a network, which may take `most` bytes together."""
     out, size = {}, 0
     for name, stored in _walk(root, "", set()):
         if not isinstance(stored, Stored) or not isinstance(stored.data, bytes):
-            raise OptionError.because(f"{name} is not a tensor")
+            raise OptionError.because(f"{shown(name)} is not a tensor")
         size += len(stored.data)
-        if size > MAX_BYTES:  # more than the file has: it refers to the same bytes repeatedly
-            raise OptionError.because(f"its tensors have more than the {MAX_BYTES} bytes allowed for a generator")
+        if size > most:
+            raise OptionError.because(f"its tensors have more than the {most} bytes allowed for this file")
         try:
             out[name] = _decoded(stored)
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # sizes and strides may be anything
-            raise OptionError.because(f"the tensor {name} cannot be read: {_first_line(error)}") from error
+            raise OptionError.because(f"the tensor {shown(name)} cannot be read: {_first_line(error)}") from error
     return out
 
 
-def _walk(module: Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, Stored]]:
+def _walk(module: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """Named parameters and persistent buffers, depth first."""
+    where = shown(prefix.rstrip(".")) or "the root"
     if not isinstance(module, Module) or id(module) in seen or prefix.count(".") > MAX_DEPTH:
-        raise OptionError.because(
-            f"{prefix.rstrip('.')[:80] or 'the root'} is not a network, occurs twice, or is nested too deeply"
-        )
+        raise OptionError.because(f"{where} is not a network, occurs twice, or is nested too deeply")
     seen.add(id(module))
     parts = [module.state.get(part) or {} for part in ("_parameters", "_buffers", "_modules")]
-    if not all(isinstance(part, dict) for part in parts):
-        raise OptionError.because(
-            f"{prefix.rstrip('.') or 'the root'} lacks the parameters, buffers and modules of a torch network"
-        )
-    skipped = module.state.get("_non_persistent_buffers_set") or ()
+    skipped = module.state.get("_non_persistent_buffers_set", set())
+    if not (all(isinstance(part, dict) for part in parts) and isinstance(skipped, set)):
+        raise OptionError.because(f"{where} lacks the parameters, buffers and modules of a torch network")
     for name, stored in [*parts[0].items(), *parts[1].items()]:
         if stored is not None and name not in skipped:
             yield f"{prefix}{name}", stored
@@ -156,15 +127,15 @@ def _decoded(stored: Stored) -> Tensor:
     """The tensor described by a record. Its storage is a torch file in the legacy format, never a zip."""
     if stored.data.startswith(b"PK"):
         raise OptionError.because("its storage is a zip archive")
-    storage = read_torch(io.BytesIO(stored.data))
-    if not isinstance(storage, torch.storage.TypedStorage) or not storage.dtype.is_floating_point:
+    values = read_torch(io.BytesIO(stored.data))
+    if not isinstance(values, Tensor) or not values.is_floating_point():
         raise OptionError.because("expected a storage of floating point numbers")
-    values = torch.empty(0, dtype=storage.dtype).set_(storage)
     # a stride of 0 would allow a view of any size; as_strided checks the rest
-    if torch.Size(stored.size).numel() > len(values):
-        raise OptionError.because(f"shape {list(stored.size)} of {len(values)} numbers")
+    count = values.untyped_storage().nbytes() // values.itemsize
+    if torch.Size(stored.size).numel() > count:
+        raise OptionError.because(f"shape {list(stored.size)[:5]} of {count} numbers")
     return values.as_strided(stored.size, stored.stride, stored.offset)
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().split("\n")[0][:200]
+    return shown((str(error) or type(error).__name__).strip().split("\n")[0], 150)

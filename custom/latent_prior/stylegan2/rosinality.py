@@ -13,8 +13,9 @@ from pathlib import Path
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import first_few
+from latent_prior.files.torch_file import read_torch
 from latent_prior.stylegan2.generator import StyleGAN2Config
-from latent_prior.stylegan2.torch_file import read_torch
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,7 @@ def read_rosinality(path: Path) -> dict[str, Tensor]:
     state = dict(content.get("g_ema", content))
     inner = state.pop("latent_avg", None)
     average = content.get("latent_avg", inner)
-    strangers = [
-        str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))
-    ]
+    strangers = [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if strangers or not isinstance(average, Tensor | None):
         raise OptionError.because(
             f"expected a dict with g_ema, or a state dict of tensors; found {first_few(strangers)}"
@@ -134,8 +133,3 @@ def _other_network(state: Mapping[str, Tensor]) -> str:
     if any(name.startswith(("mapping.", "synthesis.")) for name in state):
         return "this has NVIDIA's names, or StyleGAN3's"
     return "this is not a StyleGAN2 generator"
-
-
-def first_few(names: list[str]) -> str:
-    """The first few names, for a message."""
-    return (", ".join(names[:3]) + (", ..." if len(names) > 3 else "")) or "nothing"

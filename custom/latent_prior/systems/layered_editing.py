@@ -101,6 +101,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         return self.generator(picture)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        batch = dict(batch)
         picture, mask = batch.pop("picture"), batch.pop("mask", None)
         layer = self(picture)
         composite = layer.over(picture)
@@ -142,7 +143,8 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         panels = self._panels(self(batch["picture"]), batch["picture"])
-        panels.save(self.get_save_path(f"it{self.true_global_step}-edit.png"))
+        with atomic_write(self.get_save_path(f"it{self.true_global_step}-edit.png")) as beside:
+            panels.save(beside)
 
     def on_validation_epoch_end(self) -> None:
         pass

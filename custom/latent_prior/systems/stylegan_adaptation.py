@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior import OptionError, host
+from latent_prior.prior import require_finite
 from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import NOISE_MODES, StyleGAN2
 from latent_prior.stylegan2.layers import layers_of_w_plus, matching, most_moved
@@ -129,6 +130,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         return painted(self.generator, w_plus), source
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        batch = dict(batch)
         w_plus, source_w_plus = self._styles(batch.pop("z"))
         if self.cfg.adaptive_layers is not None:
             self._w_plus = w_plus = w_plus.detach().requires_grad_()
@@ -156,6 +158,7 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         """Pictures of the same codes before and after, in [0, 1], B H W 3."""
         self.source.to(self.device)
         after, before = self._pictures(*self._styles(z, self.cfg.truncation))
+        require_finite({"the pictures": after})
         return to_rgb(before).clamp(0, 1), to_rgb(after).clamp(0, 1)
 
     def on_validation_epoch_start(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from latent_prior import OptionError, host
 from latent_prior.models.latent_colours import LatentColours
+from latent_prior.prior import require_finite
 from latent_prior.systems import regularisers
 from latent_prior.systems.loss_weights import LossWeights, is_number
 
@@ -102,6 +103,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         out = self.renderer(**batch, **options)
         if decode:
             out["decoded_rgb"] = self._decode(out["comp_rgb"])
+            require_finite({"the picture": out["decoded_rgb"], "its depth": out["depth"]})
         return out
 
     def _decode(self, comp_rgb: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W 3"]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latent_prior import OptionError
+from latent_prior.files import lock
 
 OUTPUTS = (
     "table.md, runs.csv, summary.csv, summary.json, contact_sheet-seed0.png (one per seed); runs/ launches/ results/"
@@ -96,7 +97,8 @@ class Command:
 
         from latent_prior.evaluate.bench import loop
 
-        loop.run(importlib.import_module(self.plan).plan(args, out), out, args.jobs, args.measure_again)
+        with lock.owned(out, "--out"):
+            loop.run(importlib.import_module(self.plan).plan(args, out), out, args.jobs, args.measure_again)
 
 
 def chosen_prompts(

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from latent_prior.files.pictures import read_picture
+
 TILE = 96  # default side of a view in pixels
 GAP, MARGIN, CAPTION, HEADING = 24, 28, 24, 46
 INK, FAINT, RULE, MISSED, PAPER = (28, 30, 34), (112, 118, 128), (222, 225, 230), (196, 48, 43), (255, 255, 255)
@@ -43,10 +45,7 @@ def to_strip(pictures: Float[Tensor, "B 3 H W"]) -> Image.Image:
 
 def read_strip(path: Path) -> Image.Image | None:
     """A saved strip; None if there is none."""
-    if not path.is_file():
-        return None
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    return read_picture(path, "results") if path.is_file() else None
 
 
 def draw(sections: Sequence[Section], columns: int, views: int, tile: int = TILE) -> Image.Image:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import Diverged, OptionError
 from latent_prior.evaluate.bench import contact_sheet, table
 from latent_prior.evaluate.bench.contact_sheet import Cell, Section
 from latent_prior.evaluate.bench.jobs import Job
 from latent_prior.evaluate.bench.launches import Launch
-from latent_prior.evaluate.bench.results import Result, write_whole
+from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import Column, Groups, Row
+from latent_prior.files import atomic_write, write_text
 from latent_prior.runs import folder as run_folder
 
 
@@ -85,6 +87,7 @@ class Evaluation:
         job.strip.unlink(missing_ok=True)
         try:
             measured = self.measure(job)
+            _require_finite(measured.figures)
         except OptionError as error:
             if job.label in self.references:
                 raise
@@ -92,7 +95,8 @@ class Evaluation:
         else:
             result = dataclasses.replace(result, figures=measured.figures)
             job.strip.parent.mkdir(parents=True, exist_ok=True)
-            contact_sheet.to_strip(measured.pictures).save(job.strip)
+            with atomic_write(job.strip) as beside:
+                contact_sheet.to_strip(measured.pictures).save(beside)
         result.write(job.result)
         return result
 
@@ -124,17 +128,17 @@ class Evaluation:
             "means": [row.record() for row in rows],
             **self.findings(rows).record,
             "legend": self.legend,
-            "versions": run_folder.versions(),
+            **run_folder.made_with(),
             "jobs": workers,
         }
         texts = {
             "table.md": self.to_markdown(results, self._notes(len(results), workers)),
             "runs.csv": table.to_csv([result.record() for result in results]),
             "summary.csv": table.to_csv([row.record() for row in rows]),
-            "summary.json": json.dumps(summary, indent=2) + "\n",
+            "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
         }
         for name, text in texts.items():
-            write_whole(out / name, text)
+            write_text(out / name, text)
         return [out / name for name in texts]
 
     def to_markdown(self, results: Sequence[Result], notes: Sequence[str] = ()) -> str:
@@ -172,7 +176,8 @@ class Evaluation:
                 sections += [Section(title, cells) for title, cells in rows.items()]
             paths.append(out / f"contact_sheet-seed{seed}.png")
             columns = len(labels) + (self.truth is not None)
-            contact_sheet.draw(sections, columns, self.views, self.tile).save(paths[-1])
+            with atomic_write(paths[-1]) as beside:
+                contact_sheet.draw(sections, columns, self.views, self.tile).save(beside)
         return paths
 
     def _table(self, rows: list[Row]) -> str:
@@ -216,6 +221,13 @@ class Evaluation:
         """A fingerprint of a job's output, to detect changes."""
         files = [path for path in self.products(job) if path.is_file()]
         return " ".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
+
+
+def _require_finite(figures: Mapping[str, Any]) -> None:
+    for name, value in figures.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+            raise Diverged(f"{name} is {value}", (name,), "it is not counted")
 
 
 def _seed_of(result: Result) -> str:

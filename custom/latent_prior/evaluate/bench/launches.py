@@ -13,6 +13,7 @@ from pathlib import Path
 import latent_prior
 from latent_prior import OptionError
 from latent_prior.evaluate.bench.jobs import Job
+from latent_prior.files import lock
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 BAD_INPUT = 2  # exit code
@@ -73,7 +74,9 @@ class Launcher:
         if not (job.launch.is_file() and job.run.is_dir()):
             job.launch.unlink(missing_ok=True)
             if job.run.exists():  # left incomplete by an evaluation that was killed
+                held = lock.locked(job.run)
                 shutil.rmtree(job.run)
+                held.release()
             job.launch.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as output:
                 command = [sys.executable, str(STOPWATCH), str(job.launch), *job.command]

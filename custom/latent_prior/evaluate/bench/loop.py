@@ -8,13 +8,23 @@ from tqdm import tqdm
 
 from latent_prior.evaluate.bench.evaluation import Evaluation
 from latent_prior.evaluate.bench.launches import Launcher
+from latent_prior.files.refusals import NotWritten, naming
+from latent_prior.runs.folder import Stopped
 
 
 def run(evaluation: Evaluation, out: Path, workers: int, again: bool) -> None:
     """Launch and measure what is not measured yet (again: everything). Tables are written after every run, sheets last.
 
-    Raises SystemExit(130) on Ctrl-C.
+    Raises SystemExit(130) on Ctrl-C, and `Stopped` where the system refuses to write.
     """
+    try:
+        with naming(out):
+            _run(evaluation, out, workers, again)
+    except NotWritten as error:
+        raise Stopped.because(f"{error}; what is measured is kept, and the same command continues from here") from error
+
+
+def _run(evaluation: Evaluation, out: Path, workers: int, again: bool) -> None:
     jobs = evaluation.jobs
     left = [job for job in jobs if again or not evaluation.is_current(job)]
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="evaluate", unit="run", file=sys.stderr)

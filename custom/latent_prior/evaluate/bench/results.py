@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latent_prior.files import atomic_write
+from latent_prior.files import write_text
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write the file atomically."""
-        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n")
 
     @staticmethod
     def read(path: Path) -> "Result | None":
@@ -48,10 +49,3 @@ class Result:
             return None
         values = json.loads(path.read_text())
         return Result(**values) if set(values) == {part.name for part in dataclasses.fields(Result)} else None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file atomically, so that no reader ever sees part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside:
-        beside.write_text(text)

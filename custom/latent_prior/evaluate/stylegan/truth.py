@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
-from safetensors.torch import load_file, save_file
+from PIL import Image, ImageOps
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from latent_prior import OptionError
 from latent_prior.evaluate.bench.jobs import slug
 from latent_prior.files import atomic_write
+from latent_prior.files.pictures import read_picture
+from latent_prior.files.tensors import read_tensors
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.mug_scenes import SCENE_ENTRIES, truth
 
@@ -59,7 +61,7 @@ def rendered(folder: Path, subject: Subject, count: int, z_dim: int, size: int) 
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as beside:
             save_file({"domain": pictures[:count], "paired": pictures[count:]}, beside)
-    kept = load_file(path)
+    kept = read_tensors(path)
     return kept["domain"], kept["paired"]
 
 
@@ -80,10 +82,6 @@ def read_pictures(files: list[Path], size: int) -> Iterator[UInt8[Tensor, "B 3 H
     for start in range(0, len(files), BATCH):
         parts = []
         for path in files[start : start + BATCH]:
-            try:
-                with Image.open(path) as image:
-                    square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-            except (UnidentifiedImageError, OSError) as error:
-                raise OptionError.because(f"--real: {path} cannot be read: {error}") from error
+            square = ImageOps.fit(read_picture(path, "--real"), (size, size), Image.Resampling.LANCZOS)
             parts.append(torch.from_numpy(np.array(square)).permute(2, 0, 1))
         yield torch.stack(parts)

@@ -112,7 +112,7 @@ def _load_judge(folder: Path) -> Judge:
 
 
 def _has_checkpoint(run: Path) -> bool:
-    return (run / "configs" / "parsed.yaml").is_file() and any((run / "ckpts").glob("*.ckpt"))
+    return (run / "configs" / "parsed.yaml").is_file() and any((run / "ckpts").glob("[!.]*.ckpt"))
 
 
 def _products(job: Job) -> list[Path]:

@@ -124,11 +124,11 @@ def load_system(folder: Path) -> Any:
     system = host.find(cfg.system_type)(cfg.system, resumed=True)
     if not hasattr(system, "renderer"):
         raise OptionError.because(f"{folder} is not a text-to-3D run: its {cfg.system_type} renders no field")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    system.load_state_dict(state["state_dict"])
-    system.set_resume_status(state["epoch"], state["global_step"])
+    state, epoch, step = host.load_module_weights(str(checkpoint))
+    system.load_state_dict(state)
+    system.set_resume_status(epoch, step)
     system.to(host.get_device()).eval()
-    system.do_update_step(state["epoch"], state["global_step"], on_load_weights=True)
+    system.do_update_step(epoch, step, on_load_weights=True)
     return system
 
 
@@ -137,6 +137,6 @@ def newest_mesh(folder: Path) -> Path | None:
     exports = sorted((folder / "save").glob("it*-export"), key=lambda path: path.stat().st_mtime)
     for export in reversed(exports):
         for suffix in (".glb", ".ply", ".obj"):
-            if found := sorted(export.glob(f"*{suffix}")):
+            if found := sorted(export.glob(f"[!.]*{suffix}")):
                 return found[0]
     return None

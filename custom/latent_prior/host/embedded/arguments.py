@@ -34,8 +34,6 @@ def check_arguments(call: Callable, given: Mapping[str, Any], key: str, ours: It
                 f"{call.__name__} has no such argument{nearest(str(name), known)} (known: {', '.join(known)})",
                 f"{key}.{name}",
             )
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            raise OptionError(f"{key}.{name}", value, "a number of 64 bits")
         if name in hints and not _fits(value, hints[name]):
             raise OptionError(f"{key}.{name}", value, " or ".join(dict.fromkeys(_words(hints[name]))))
 

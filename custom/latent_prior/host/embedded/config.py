@@ -7,6 +7,7 @@ threestudio's (plus `slug`), so one YAML works on both hosts.
 
 import contextlib
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -106,6 +107,7 @@ class ExperimentConfig:
         self.trial_dir = os.path.join(self.exp_dir, self.trial_name)
 
 
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 _PROMPT_KEY = re.compile(r"(\w+_)?prompt|prompt_(front|side|back|overhead)")
 
 
@@ -163,8 +165,8 @@ def merge_config(
 def resolve_config(merged: DictConfig) -> Any:
     """An ExperimentConfig as a DictConfig with interpolations resolved; any remaining `${` is text, and escaped.
 
-    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for an unknown key, and
-    for a name or tag that would lead out of its folder.
+    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for an unknown key, for
+    a number that is not finite in float32 or takes more than 64 bits, and for a name or tag that would lead out of its folder.
     """
     try:
         values = OmegaConf.to_container(merged, resolve=True)
@@ -173,7 +175,34 @@ def resolve_config(merged: DictConfig) -> Any:
     for key in ("name", "tag", "timestamp"):
         if re.search(r"[/\\\0]", name := str(values.get(key))) or name in (".", ".."):
             raise OptionError(key, name, "the name of one folder (in YAML, ${slug:TEXT} makes one of any text)")
+    for part in ("data", "system", "trainer", "checkpoint"):
+        _require_finite(values.get(part), part)
     return parse_structured(ExperimentConfig, OmegaConf.create(escaped(values)))
+
+
+def _require_finite(value: Any, key: str) -> None:
+    """OptionError, with its full key, for a number that is not finite in float32; also one in quotes, but no prompt.
+
+    A whole number must also fit in 64 bits, as torch needs it.
+    """
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            if not _PROMPT_KEY.fullmatch(str(name)):
+                _require_finite(entry, f"{key}.{name}")
+    elif isinstance(value, list):
+        for i, entry in enumerate(value):
+            _require_finite(entry, f"{key}[{i}]")
+    else:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        except (TypeError, ValueError):
+            return
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise OptionError(key, value, "a whole number of at most 64 bits")
+        if not -FLOAT32_MAX <= number <= FLOAT32_MAX:
+            raise OptionError(key, value, f"a finite number, of at most {FLOAT32_MAX:.3g} (the largest of float32)")
 
 
 def config_to_primitive(config: Any, resolve: bool = True) -> Any:

@@ -1,16 +1,15 @@
 """Devices and checkpoints."""
 
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.files import user_path
+from latent_prior.files.torch_file import read_torch
 from latent_prior.host.embedded.logs import get_rank
 
 
@@ -56,30 +55,28 @@ def find_last_path(path: str | None) -> str | None:
 
 
 def load_module_weights(
-    path: str, ignore_modules: Sequence[str] = (), map_location: Any = "cpu"
+    path: str, ignore_modules: Sequence[str] = (), *, data: bool = True
 ) -> tuple[dict[str, Tensor], int, int]:
-    """Read the weights of a Lightning checkpoint: (state dict, epoch, global step).
+    """Read the weights of a Lightning checkpoint, on the CPU: (state dict, epoch, global step).
 
-    ignore_modules: modules to leave out; map_location: as in torch.load. Only tensors and plain containers are read,
-    never code. Raises OptionError if the file is missing or is not a checkpoint.
+    ignore_modules: modules to leave out; data: False gives their names, shapes and types alone. Only tensors and plain
+    containers are read, never code. Raises OptionError if the file is missing or is not a checkpoint.
     """
     path = str(user_path(path))
     if not os.path.isfile(path):
         raise OptionError.because(f"no checkpoint at {path!r}; expected a .ckpt file written by a training run")
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own message advises running the file's code
-        raise OptionError.because(
-            f"{path!r} is not a readable checkpoint: it holds more than tensors, or is truncated"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise OptionError.because(f"{path!r} is not a readable checkpoint: {reason}") from error
+        checkpoint = read_torch(Path(path), data=data)
+    except (OptionError, OSError) as error:
+        raise OptionError.because(f"{path!r} is not a readable checkpoint: {error}") from error
     keys = checkpoint if isinstance(checkpoint, dict) else ()
     missing = [key for key in ("state_dict", "epoch", "global_step") if key not in keys]
     if missing:
         raise OptionError.because(f"{path!r} is not a Lightning checkpoint: it has no {', '.join(missing)}")
-    state = checkpoint["state_dict"]
+    state, epoch, step = (checkpoint[key] for key in ("state_dict", "epoch", "global_step"))
+    if not (isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())):
+        raise OptionError.because(f"{path!r} is not a Lightning checkpoint: its state_dict holds more than tensors")
+    if not all(type(count) is int and 0 <= count < 1 << 40 for count in (epoch, step)):
+        raise OptionError.because(f"{path!r} is not a Lightning checkpoint: its epoch or global_step is not a count")
     ignored = tuple(f"{name}." for name in ignore_modules)
-    state = {key: value for key, value in state.items() if not key.startswith(ignored)}
-    return state, checkpoint["epoch"], checkpoint["global_step"]
+    return {key: value for key, value in state.items() if not key.startswith(ignored)}, epoch, step

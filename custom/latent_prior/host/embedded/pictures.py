@@ -10,16 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from latent_prior import OptionError
+from latent_prior import Diverged
 
 
 def _unit(img: Any, data_range: tuple[float, float]) -> np.ndarray:
     img = img.detach().cpu().numpy() if isinstance(img, torch.Tensor) else img
     if not np.isfinite(img).all():
         count = (~np.isfinite(img)).sum()
-        raise OptionError.because(
-            f"a picture of shape {img.shape} has {count} non-finite values: training has diverged (lower the learning rate)"
-        )
+        raise Diverged(f"training has diverged: a picture has {count} of {img.size} numbers that are not finite")
     low, high = data_range
     return (img.clip(low, high) - low) / (high - low)
 

@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from latent_prior.files import atomic_write
+from latent_prior.files.torch_file import read_torch
 from latent_prior.pocket.captions import VIEWS, Subject
 from latent_prior.pocket.pictures import PictureSet
 from latent_prior.pocket.renderer import render
@@ -140,8 +142,9 @@ def train_diffusion(
     latent_file = folder / "latents.pt"
     folder.mkdir(parents=True, exist_ok=True)
     if not latent_file.exists():
-        torch.save(encode_all(vae, pictures.images, device) * vae.config.scaling_factor, latent_file)
-    latents = torch.load(latent_file, weights_only=True)
+        with atomic_write(latent_file) as beside:
+            torch.save(encode_all(vae, pictures.images, device) * vae.config.scaling_factor, beside)
+    latents = read_torch(latent_file)
     sided = two_sided(pictures)
     extra = int(batch * TWO_SIDED_SHARE) if len(sided) else 0
 

@@ -4,6 +4,7 @@ Each part has its own folder under the work folder and is resumable; finished pa
 few steps of everything, to check that the pipeline runs.
 """
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPModel
 
 from latent_prior import OptionError
+from latent_prior.files import atomic_folder
 from latent_prior.pocket.pictures import picture_set
-from latent_prior.pocket.training.assemble import assemble
+from latent_prior.pocket.training.assemble import assemble, check_replaceable
 from latent_prior.pocket.training.autoencoder import train_autoencoder
 from latent_prior.pocket.training.clip import JUDGE, POCKET, train_clip, write_tokenizer
 from latent_prior.pocket.training.diffusion import train_diffusion
@@ -51,12 +53,14 @@ class _Parts:
 
 
 def train_everything(work: Path, out: Path, quick: bool = False, start_from: Path | None = None) -> None:
-    """Render, train, measure and assemble the pocket prior; `out` becomes a diffusers folder with a model card.
+    """Render, train, assemble and measure the pocket prior; `out` becomes a diffusers folder, all at once at the end. A
+    model card in it is kept.
 
     `start_from` is a finished checkpoint to start from: its autoencoder is kept, and its text encoder except for the
     view words, which are learned with the UNet; the rest is trained further, in its own subfolder of `work`. Raises
     OptionError if it lacks a part.
     """
+    check_replaceable(out)
     begin = _Parts() if start_from is None else _Parts.load(start_from)
     states = work if start_from is None else work / "further"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -92,5 +96,8 @@ def train_everything(work: Path, out: Path, quick: bool = False, start_from: Pat
     unet = train_diffusion(
         states / "unet", vae, clip.text_model, tokenizer, prior_set, device, start=begin.unet, **steps(FURTHER_UNET)
     )
-    assemble(out, vae, unet, clip, judge)
-    measure(out, tests, device, samples=4 if quick else 200)
+    with atomic_folder(out) as folder:
+        assemble(folder, vae, unet, clip, judge)
+        if (card := out / "README.md").exists():
+            shutil.copyfile(card, folder / "README.md")
+        measure(folder, tests, device, samples=4 if quick else 200)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from latent_prior.files import atomic_write
+from latent_prior.files.refusals import naming
+from latent_prior.files.torch_file import read_torch
+from latent_prior.prior import require_finite
 
 SAVE_EVERY = 120.0  # seconds between saved states
 LOG_EVERY = 50  # steps between rows of the log
@@ -49,8 +52,8 @@ def train(
 ) -> None:
     """Minimise `loss(generator)`, which draws its own batch and returns the loss and values to log.
 
-    `ema`, a copy of the model, follows its weights as an exponential moving average. Raises FloatingPointError if the
-    loss is not finite.
+    `ema`, a copy of the model, follows its weights as an exponential moving average. Raises Diverged if the loss, a
+    gradient or what would be saved is not finite; the last saved state stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=betas, weight_decay=weight_decay)
@@ -58,7 +61,7 @@ def train(
     first = 0
     state_file, log_file = folder / "state.pt", folder / "log.csv"
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = read_torch(state_file)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["rng"])
@@ -67,13 +70,17 @@ def train(
         first = state["step"]
 
     def save(step: int) -> None:
+        moments = optimizer.state_dict()
         state = {
             "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizer": moments,
             "step": step,
             "rng": generator.get_state(),
             "ema": ema.state_dict() if ema is not None else None,
         }
+        parts = [state["model"], state["ema"] or {}, *moments["state"].values()]
+        for part in parts:
+            require_finite(part, f"{label} is not saved at step {step}; its learning rate is too high")
         with atomic_write(state_file) as beside:
             torch.save(state, beside)
 
@@ -83,11 +90,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak_lr)
         value, figures = loss(generator)
-        if not torch.isfinite(value):
-            raise FloatingPointError(f"{label}: the loss is {value.item()} at step {step}")
         optimizer.zero_grad(set_to_none=True)
         value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        require_finite({f"{label}: the loss": value, "the norm of its gradient": norm}, f"step {step} is not applied")
         optimizer.step()
         if ema is not None:
             decay = min(ema_decay, (1 + step) / (10 + step))
@@ -96,7 +102,7 @@ def train(
         if (step + 1) % LOG_EVERY == 0:
             row = {"step": step + 1, "seconds": round(time.monotonic() - started, 1), "loss": value.item(), **figures}
             new = not log_file.exists()
-            with log_file.open("a", newline="") as f:
+            with naming(log_file), log_file.open("a", newline="") as f:
                 writer = csv.DictWriter(f, list(row))
                 if new:
                     writer.writeheader()

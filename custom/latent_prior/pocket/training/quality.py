@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from latent_prior.files import write_text
 from latent_prior.models.clip import Clip
 from latent_prior.pocket.judge import Judge, agreement
 from latent_prior.pocket.pictures import PictureSet
@@ -59,5 +60,5 @@ def measure(folder: Path, tests: dict[str, PictureSet], device: torch.device, sa
             ),
         }
         print(f"{name}: {json.dumps(result[name], indent=2)}")
-    (folder / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_text(folder / "quality.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from latent_prior import metrics
+from latent_prior.files import write_text
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.judge import Judge
 from latent_prior.pocket.mug_scenes import KIND, truth
@@ -44,7 +45,7 @@ def train_stylegan(work: Path, out: Path, quick: bool = False, path_weight: floa
     out.mkdir(parents=True, exist_ok=True)
     save_generator(generator, out / "generator.safetensors")
     quality = {"PSNR before the adversarial stage (dB)": round(fitted, 2)} | measure(generator, quick)
-    (out / "quality.json").write_text(json.dumps(quality, indent=2) + "\n")
+    write_text(out / "quality.json", json.dumps(quality, indent=2, allow_nan=False) + "\n")
     print(json.dumps(quality, indent=2))
 
 
