@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from latent_prior import OptionError
 from latent_prior.host import threestudio as threestudio_host
+from latent_prior.host.embedded.memory import require_memory, shortage
 from latent_prior.host.threestudio import refusal
 
 __all__ = [
@@ -38,8 +39,10 @@ __all__ = [
     "merge_config",
     "parse_structured",
     "refusal",
+    "require_memory",
     "register",
     "resolve_config",
+    "shortage",
     "warn",
 ]
 

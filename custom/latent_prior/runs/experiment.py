@@ -279,7 +279,7 @@ def _refusal(error: Exception, experiment: _Experiment) -> OptionError | None:
         # of a file that the error does not name, as where the logs are written: it is in the run's folder
         unnamed = experiment.claim is not None and not error.filename
         return denial(error, experiment.folder if unnamed else None)
-    return host.refusal(error)
+    return host.shortage(error) or host.refusal(error)
 
 
 def _build(experiment: _Experiment) -> None:
