@@ -108,10 +108,8 @@ def require_bounded_interpolations(value: str, name: str) -> int:
         depth += (character in "{[(") - (character in "}])")
         deepest = max(deepest, depth)
     if len(value) > LONGEST or deepest > DEEPEST:
-        raise _bad(
-            name,
-            f"an interpolation has up to {LONGEST} characters and {DEEPEST} levels of brackets; '{shown(value, 40)}' has more",
-        )
+        most = f"up to {LONGEST} characters and {DEEPEST} levels of brackets"
+        raise _bad(name, f"an interpolation has {most}; '{shown(value, 40)}' has more")
     return count
 
 
