@@ -558,7 +558,7 @@ EDITS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], tuple[str, ...], li
     ),
     "the second sample's picture": (
         second_decoding_of(INF),
-        ("decoded picture has", "guidance scale"),
+        ("in the decoded picture", "guidance scale"),
         ["seed3.png"],
     ),
     "the distance": (
