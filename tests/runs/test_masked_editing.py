@@ -253,10 +253,7 @@ def test_results_that_are_not_finite_are_refused(files, tiny_prior, monkeypatch,
         masked_editing.BlendedDiffusion, "edit", lambda self, picture, *a, **o: torch.full((1, 4, 16, 20), math.nan)
     )
     assert main(command(files, tiny_prior)) == 2
-    assert (
-        "the sample of seed 0 has 1280 of 1280 entries that are not finite; lower --guidance-scale"
-        in capsys.readouterr().err
-    )
+    assert "are not finite in the sample of seed 0; lower --guidance-scale" in capsys.readouterr().err
 
 
 def test_every_run_has_a_folder_of_its_own_whatever_the_prompt(files, tiny_prior, monkeypatch):
