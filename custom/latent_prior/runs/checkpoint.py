@@ -65,6 +65,12 @@ class WholeCheckpoints(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_torch(Path(path))
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove one file: which older checkpoints to remove is what the one says that a run resumed from."""
+        path = Path(path)
+        if path.suffix == ".ckpt" and path.is_file() and ".." not in path.parts:
+            path.unlink()
+
 
 def _make_plain(value: dict | list) -> None:
     """Replace the OmegaConf nodes inside."""

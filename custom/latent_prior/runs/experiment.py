@@ -221,7 +221,7 @@ def _build(experiment: _Experiment) -> None:
     import pytorch_lightning as pl
 
     from latent_prior import host
-    from latent_prior.runs import checkpoint, trainer
+    from latent_prior.runs import checkpoint, resumable, trainer
 
     cfg, saved = experiment.cfg, experiment.saved
     pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
@@ -234,6 +234,8 @@ def _build(experiment: _Experiment) -> None:
     experiment.trainer = trainer.build(
         experiment.folder, cfg, system, experiment.begin, "train" in experiment.modes, experiment.on_gpu
     )
+    if saved is not None and "train" in experiment.modes:
+        resumable.check_resumable(saved.path, experiment.trainer, system)
 
 
 def _train(experiment: _Experiment) -> None:

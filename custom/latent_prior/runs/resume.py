@@ -26,6 +26,8 @@ import pytorch_lightning as pl
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from latent_prior import host
+
 KEY = "latent_prior_resume"
 
 
@@ -53,6 +55,15 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(cuda_state.cpu(), device)
+
+
+def kinds(value: Any) -> Any:
+    """What a batch is made of: its keys, and the types of what it has under them."""
+    if isinstance(value, dict):
+        return {key: kinds(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [kinds(part) for part in value]
+    return (value.dtype, value.ndim) if isinstance(value, torch.Tensor) else type(value)
 
 
 def renew_schedules(trainer: pl.Trainer, system: pl.LightningModule) -> None:
@@ -114,8 +125,12 @@ class ExactResume(pl.Callback):
             renew_schedules(trainer, pl_module)
         if self._saved is None:
             return
+        fetcher = trainer.fit_loop._data_fetcher
+        if self._saved["waiting"] and kinds(self._saved["waiting"]) != kinds(getattr(fetcher, "batches", [])):
+            host.warn("the batch in the checkpoint is not one of this run's data: it is drawn anew")
+            self._saved["waiting"] = []
         if self._saved["waiting"]:
-            trainer.fit_loop._data_fetcher.batches = list(self._saved["waiting"])
+            fetcher.batches = list(self._saved["waiting"])
         dataset = trainer.train_dataloader.dataset
         if self._saved["updated_at"] is not None and hasattr(dataset, "do_update_step"):
             dataset.do_update_step(*self._saved["updated_at"])
