@@ -8,12 +8,19 @@ Importing this package is cheap: it pulls in neither torch nor diffusers nor a h
   `register()` themselves.
 """
 
+import reprlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __version__ = "0.2.0"
 __all__ = ["LatentPrior", "OptionError", "__version__", "options_under", "register"]
+
+# Values in messages: bounded in depth and length, since a file may hold anything.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlist = _SHOWN.maxtuple = _SHOWN.maxdict = _SHOWN.maxset = 12
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 160
+_SHOWN.maxlevel = 3
 
 
 class OptionError(ValueError):
@@ -25,7 +32,7 @@ class OptionError(ValueError):
     """
 
     def __init__(self, field: str, value: object, expected: str):
-        super().__init__(f"{field} is {value!r}; expected {expected}")
+        super().__init__(f"{field} is {_SHOWN.repr(value)}; expected {expected}")
         self.field = field
 
     @classmethod

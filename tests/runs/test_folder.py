@@ -54,7 +54,8 @@ def test_what_cannot_be_read_is_passed_over_with_a_notice(tmp_path, caplog):
 
 def test_a_taken_timestamped_folder_gets_a_number(tmp_path):
     folder = tmp_path / "out" / "name" / "t@20260101-120000"
-    names = [claim(folder, numbered=True).folder.name for _ in range(3)]
+    claims = [claim(folder, numbered=True) for _ in range(3)]
+    names = [each.folder.name for each in claims]
     assert names == [folder.name, f"{folder.name}-1", f"{folder.name}-2"]
 
 
@@ -63,20 +64,24 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
 
     def one() -> None:
         start.wait()
-        claims.append(claim(tmp_path / "out" / "t@now", numbered=True).folder)
+        claims.append(claim(tmp_path / "out" / "t@now", numbered=True))
 
     threads = [threading.Thread(target=one) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(claims)) == 8
+    assert len({each.folder for each in claims}) == 8
 
 
 def test_of_two_runs_in_the_same_empty_folder_one_is_refused(tmp_path):
     folder = tmp_path / "t"
     folder.mkdir()
-    claim(folder)
+    first = claim(folder)
+    with pytest.raises(OptionError, match="in use by"):
+        claim(folder)
+    first.release()
+    (folder / "save").mkdir()
     with pytest.raises(OptionError, match="taken") as refused:
         claim(folder)
     assert "latent-prior resume" in str(refused.value) and "tag" in str(refused.value)
@@ -85,7 +90,7 @@ def test_of_two_runs_in_the_same_empty_folder_one_is_refused(tmp_path):
 def test_only_what_was_made_is_taken_back(tmp_path):
     new = claim(tmp_path / "out" / "name" / "t")
     (new.folder / "tb_logs").mkdir()
-    new.release()
+    new.release(remove=True)
     assert not (tmp_path / "out").exists()
 
     own = tmp_path / "mine" / "name" / "t"
@@ -93,18 +98,36 @@ def test_only_what_was_made_is_taken_back(tmp_path):
     used = claim(own)
     (own / "csv_logs").mkdir()
     (own / "notes.txt").touch()  # somebody else's
-    used.release()
+    used.release(remove=True)
     assert [path.name for path in own.iterdir()] == ["notes.txt"]
 
     (tmp_path / "empty").mkdir()
-    claim(tmp_path / "empty" / "name" / "t").release()
+    claim(tmp_path / "empty" / "name" / "t").release(remove=True)
     assert (tmp_path / "empty").is_dir() and not list((tmp_path / "empty").iterdir())
+
+
+def test_a_folder_in_use_says_by_whom_and_is_free_again_afterwards(tmp_path):
+    run = run_with(tmp_path / "run", last=2)
+    own = {"resume": run / "ckpts" / "last.ckpt"}
+    first = claim(run, **own)
+    with pytest.raises(OptionError, match=rf"in use by .*process {os.getpid()} .*since") as refused:
+        claim(run, **own)
+    assert str(run) in str(refused.value)
+    first.release()
+    claim(run, **own).release()
+    assert (run / ".lock").read_bytes() == b""
+
+
+def test_the_folder_of_a_killed_run_that_never_began_can_be_claimed(tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / ".lock").write_text('{"process": 1}')  # nobody holds it
+    claim(tmp_path / "t").release()
 
 
 def test_a_run_goes_on_in_its_own_folder(tmp_path):
     run = run_with(tmp_path / "run", last=2)
     again = claim(run, resume=run / "ckpts" / "last.ckpt")
-    again.release()
+    again.release(remove=True)
     assert again.folder == run and (run / "ckpts" / "last.ckpt").is_file()
     with pytest.raises(OptionError, match="taken"):
         claim(run, resume=tmp_path / "elsewhere" / "ckpts" / "last.ckpt")

@@ -1,8 +1,7 @@
 """Callbacks for Lightning's loop: progress with time left, an action after the first step, clean interruption."""
 
-import signal
+import contextlib
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, convert_inf
 
+from latent_prior.runs import signals
 from latent_prior.runs.folder import Interrupted
 
 
@@ -79,39 +79,53 @@ class AfterFirstStep(pl.Callback):
 
 
 class SaveOnInterrupt(pl.Callback):
-    """On Ctrl-C or SIGTERM, finish the step, save `last.ckpt` and raise `Interrupted`; a second signal exits at once.
+    """On Ctrl-C, SIGTERM or SIGHUP, finish the step, save `last.ckpt` and raise `Interrupted`.
 
-    Outside the main thread, where Python cannot handle signals, it does nothing.
+    A second signal ends the step at once; what is saved then is the last whole step. Outside the main thread, where
+    Python cannot handle signals, only the KeyboardInterrupt of others is followed.
     """
 
     def __init__(self, folder: Path):
         self.checkpoint = folder / "last.ckpt"
         self._asked = False
+        self._optimising = False  # the parameters are changing, which takes a moment
+        self._whole = 0  # steps finished here
         self._previous: dict[int, Any] = {}
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._asked:
+        if self._asked and not self._optimising:
             raise KeyboardInterrupt
-        self._asked = True
-        print("\nInterrupted: saving after this step (press again to exit at once) ...", file=sys.stderr, flush=True)
+        if not self._asked:
+            self._asked = True
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print(
+                    "\nInterrupted: saving after this step (press again to save the last one and exit at once) ...",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = signals.install(self._on_signal)
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self._optimising = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        self._optimising = False
+        self._whole += 1
         if self._asked:
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            trainer.save_checkpoint(self.checkpoint)
+            self._save(trainer)
             raise Interrupted(self.checkpoint)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        self._previous = {}
+    def _save(self, trainer: pl.Trainer) -> None:
+        with signals.delayed():
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(self.checkpoint)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._restore()
+        signals.restore(self._previous)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
+        signals.restore(self._previous)
+        if isinstance(exception, KeyboardInterrupt) and self._whole and not self._optimising:
+            self._save(trainer)

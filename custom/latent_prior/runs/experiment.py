@@ -11,9 +11,9 @@ from typing import Any
 
 import latent_prior
 from latent_prior import OptionError
-from latent_prior.files import user_path
+from latent_prior.files import denial, user_path
 from latent_prior.runs import curves
-from latent_prior.runs.folder import Interrupted
+from latent_prior.runs.folder import Interrupted, Stopped
 from latent_prior.runs.gpus import choose_gpus
 from latent_prior.runs.quiet import quiet
 
@@ -39,8 +39,9 @@ def run(
     """Run an experiment.
 
     configs: YAML files, merged in order; overrides: `key=value`; settings: nested values that override both (a prompt
-    needs no quoting here). Raises OptionError for bad input, before anything is written. Ctrl-C and SIGTERM raise
-    `Interrupted` if there is a checkpoint to resume from, else KeyboardInterrupt.
+    needs no quoting here). Raises OptionError for bad input, before anything is written, and `Stopped` for an error of
+    the user's that shows later. Ctrl-C, SIGTERM and SIGHUP raise `Interrupted` if there is a checkpoint to resume from,
+    else KeyboardInterrupt.
     """
     for mode in modes:
         if mode not in MODES:
@@ -49,15 +50,18 @@ def run(
     load()
     with quiet():
         experiment = _prepared(configs, overrides, modes, n_gpus, settings)
-        with _in_our_words(experiment):
-            _build(experiment)
-            if "train" in modes:
-                _train(experiment)
-            for mode in modes:
-                if mode != "train":
-                    _evaluate(experiment, mode)
-                if mode == "test":
-                    curves.draw(experiment.folder / "csv_logs", experiment.folder / "save" / "curves.png")
+        try:
+            with _in_our_words(experiment):
+                _build(experiment)
+                if "train" in modes:
+                    _train(experiment)
+                for mode in modes:
+                    if mode != "train":
+                        _evaluate(experiment, mode)
+                    if mode == "test":
+                        curves.draw(experiment.folder / "csv_logs", experiment.folder / "save" / "curves.png")
+        finally:
+            experiment.claim.release()
     return Run(experiment.folder, experiment.system)
 
 
@@ -141,9 +145,12 @@ def _prepared(
         cfg.timestamp += claim.folder.name.removeprefix(cfg.trial_name)
         cfg.trial_name, cfg.trial_dir = claim.folder.name, str(claim.folder)
     experiment = _Experiment(configs, unresolved, cfg, modes, on_gpu, saved, claim)
-    if trains and saved is not None:
-        with _in_our_words(experiment):
+    try:
+        if trains and saved is not None:
             _check_order(experiment)
+    except BaseException:
+        claim.release(remove=True)
+        raise
     return experiment
 
 
@@ -166,7 +173,7 @@ def _check_order(experiment: _Experiment) -> None:
     saved, steps = experiment.saved, experiment.cfg.trainer.get("max_steps")
     if steps is not None and steps < saved.step:
         raise OptionError("trainer.max_steps", steps, f"at least {saved.step}, the step of {saved.path}")
-    if not experiment.claim.made and (reached := run_folder.last_step(experiment.folder)) > saved.step:
+    if not experiment.claim.fresh and (reached := run_folder.last_step(experiment.folder)) > saved.step:
         raise OptionError.because(
             f"{saved.path} is of step {saved.step}; its run has reached step {reached}, which would be overwritten; "
             "resume from that one, or set another tag",
@@ -191,16 +198,30 @@ def _in_our_words(experiment: _Experiment) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit):  # Lightning raises SystemExit on either signal
         if experiment.began and experiment.last.is_file():
             raise Interrupted(experiment.last) from None
-        if trains and not experiment.began:
-            experiment.claim.release()
+        if not experiment.began:
+            experiment.claim.release(remove=True)
         raise KeyboardInterrupt from None
     except Exception as error:
         refusal = _refusal(error)
         if not experiment.began and (trains or refusal):
-            experiment.claim.release()
-        if refusal is None or refusal is error:
+            experiment.claim.release(remove=True)
+        if refusal is None or isinstance(refusal, Stopped):
+            raise
+        if experiment.began:
+            raise Stopped.because(f"{refusal}; {_kept(experiment)}") from error
+        if refusal is error:
             raise
         raise refusal from error
+
+
+def _kept(experiment: _Experiment) -> str:
+    """What a run that stopped has saved, and how to continue."""
+    from latent_prior.runs import folder as run_folder
+
+    step = run_folder.last_step(experiment.folder)
+    if not step:
+        return f"no checkpoint was due yet, {experiment.folder} holds the pictures so far"
+    return f"its checkpoint of step {step} is kept; continue with: latent-prior resume {experiment.folder}"
 
 
 def _refusal(error: Exception) -> OptionError | None:
@@ -213,6 +234,8 @@ def _refusal(error: Exception) -> OptionError | None:
         return error
     if isinstance(error, MisconfigurationException):
         return OptionError.because(str(error), "trainer")
+    if isinstance(error, OSError):
+        return denial(error)
     return host.refusal(error)
 
 
@@ -273,4 +296,4 @@ def _evaluate(experiment: _Experiment, mode: str) -> None:
         if (refusal := _refusal(error)) is None:
             host.warn(kept)
             raise
-        raise OptionError.because(f"{refusal} ({kept})") from error
+        raise Stopped.because(f"{refusal} ({kept})") from error

@@ -19,7 +19,9 @@ from typing import Any
 
 import latent_prior
 from latent_prior import OptionError, __version__
-from latent_prior.files import atomic_write, user_path
+from latent_prior.files import atomic_write, lock, user_path
+from latent_prior.files.lock import FolderLock
+from latent_prior.runs import signals
 
 PARTS = ("ckpts", "configs", "csv_logs", "tb_logs", "save")
 PARSED = "parsed.yaml"
@@ -29,8 +31,12 @@ MAX_STEP = 1 << 40
 PACKAGES = ("torch", "diffusers", "transformers", "pytorch-lightning", "omegaconf", "nerfacc", "trimesh", "numpy")
 
 
+class Stopped(OptionError):
+    """A user error in a run that had begun: what was saved stays, and commands end with exit code 1."""
+
+
 class Interrupted(Exception):
-    """The run was interrupted by Ctrl-C or SIGTERM and can be resumed from `checkpoint`."""
+    """The run was interrupted by Ctrl-C, SIGTERM or SIGHUP and can be resumed from `checkpoint`."""
 
     def __init__(self, checkpoint: Path):
         super().__init__(str(checkpoint))
@@ -50,34 +56,46 @@ def versions() -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class Claim:
-    """A run's folder, and the folders created for it: none if a run resumes in its own folder."""
+    """A run's folder, which no other process writes to meanwhile, and the folders created for it.
+
+    None were created if a run resumes in its own folder.
+    """
 
     folder: Path
+    lock: FolderLock
     made: tuple[Path, ...] = ()  # innermost first
+    fresh: bool = True  # the folder was new or empty
 
-    def release(self) -> None:
-        """Remove what was created for a run that never began; everything else stays."""
-        if self.made:
-            for part in PARTS:  # loggers create theirs early
-                shutil.rmtree(self.folder / part, ignore_errors=True)
-        _remove_empty(self.made)
+    def release(self, remove: bool = False) -> None:
+        """Let others have the folder. remove: take back what was created for a run that never began, and only that."""
+        if remove and self.fresh:
+            with signals.delayed():
+                for part in PARTS:
+                    shutil.rmtree(self.folder / part, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    (self.folder / lock.NAME).unlink()
+                self.lock.release()
+                _remove_empty(self.made)
+        self.lock.release()
 
 
-def claim(folder: Path, resume: Path | None = None, numbered: bool = False) -> Claim:
-    """Claim a run's folder exclusively.
+def claim(folder: Path, resume: Path | None = None, numbered: bool = False, tries: int = 3) -> Claim:
+    """Claim a run's folder, which then is locked until `release`.
 
     resume: the checkpoint that the run resumes from; if it lies in `folder`, the run continues there. numbered: append
     `-1`, `-2`, ... to the name of a folder that is taken; otherwise it is an error, unless the folder is empty.
     """
     if resume is not None and resume.resolve().parent.parent == folder.resolve():
-        return Claim(folder)
+        return Claim(folder, lock.locked(folder), fresh=False)
     made: list[Path] = []  # outermost first
     try:
         for part in [*reversed(folder.parents), folder]:
             _make(part, made)
         candidate, number = folder, 0
-        while not _is_ours(candidate, candidate in made, numbered):
+        while (held := _locked_if_empty(candidate, candidate in made, numbered)) is None:
             if not numbered:
+                if not _content(folder):
+                    lock.locked(folder).release()  # says who is there
                 raise OptionError.because(
                     f"the run folder {folder} is taken: resume that run (latent-prior resume {folder}), or set "
                     "another tag, or use_timestamp=true"
@@ -85,12 +103,17 @@ def claim(folder: Path, resume: Path | None = None, numbered: bool = False) -> C
             number += 1
             candidate = folder.with_name(f"{folder.name}-{number}")
             _make(candidate, made)
-        return Claim(candidate, (candidate / "save", *reversed(made)))
+        return Claim(candidate, held, tuple(reversed(made)))
     except OSError as error:
         _remove_empty(reversed(made))
+        if isinstance(error, FileNotFoundError) and tries > 1:  # another run took its folders back in this moment
+            return claim(folder, resume, numbered, tries - 1)
         raise OptionError.because(
             f"cannot make the run folder {str(folder)!r}: {error.strerror} (it is exp_root_dir/name/tag@timestamp)"
         ) from error
+    except OptionError:
+        _remove_empty(reversed(made))
+        raise
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
@@ -109,18 +132,25 @@ def _make(folder: Path, made: list[Path]) -> None:
             raise
 
 
-def _is_ours(folder: Path, new: bool, numbered: bool) -> bool:
-    """Whether this run gets the folder: a new one, or an empty one that the user named.
+def _locked_if_empty(folder: Path, new: bool, numbered: bool) -> FolderLock | None:
+    """The lock of a new folder, or of an empty one that the user named; None where it is another run's.
 
-    Of two runs that find the same folder, the first to create `save` gets it.
+    It is looked at again under the lock: another run may have come and gone since.
     """
-    if not new and (numbered or os.listdir(folder)):
-        return False
-    try:
-        (folder / "save").mkdir()
-    except FileExistsError:
-        return False
-    return True
+    if (not new and numbered) or _content(folder):
+        return None
+    held = FolderLock(folder)
+    if not held.acquire():
+        return None
+    if _content(folder):
+        held.release()
+        return None
+    return held
+
+
+def _content(folder: Path) -> list[str]:
+    """What is in a folder, the lock aside."""
+    return [name for name in os.listdir(folder) if name != lock.NAME]
 
 
 def write_origin(folder: Path, cfg: Any, unresolved: Any, sources: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ after validation: the trajectory does not depend on how often validation runs.
 Everything saved is plain containers and tensors, readable with `weights_only=True`.
 """
 
+import copy
 import random
 import warnings
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from latent_prior import host
@@ -99,8 +101,7 @@ class ExactResume(pl.Callback):
     """Saves the state needed for resuming in every checkpoint, and restores it around the first step of a resumed run.
 
     Needed in the run that writes the checkpoint and in the run that resumes it; a checkpoint without our entry resumes
-    as in plain Lightning. A checkpoint has to be written between steps (`on_train_batch_end` or later), as
-    ModelCheckpoint does, or after training: a partial step cannot be resumed exactly.
+    as in plain Lightning. A checkpoint that is written within a step, before its optimiser, is of the last whole step.
     """
 
     def __init__(self) -> None:
@@ -108,14 +109,17 @@ class ExactResume(pl.Callback):
         # outside of training: loaded from a checkpoint, or the end of training
         self._saved: dict[str, Any] | None = None
         self._updated_at: tuple[int, int] | None = None
-        self._after_step: dict[str, Any] | None = None
+        self._after_step: dict[str, Any] | None = None  # the same, as the last whole step left it
+        self._buffers: dict[str, Tensor] = {}  # that step's: the next one begins by changing some
 
     def _snapshot(self, trainer: pl.Trainer) -> dict[str, Any]:
-        waiting = list(getattr(trainer.fit_loop._data_fetcher, "batches", []))
+        # copied, because a system may add to a batch before its step
+        waiting = [copy.copy(batch) for batch in getattr(trainer.fit_loop._data_fetcher, "batches", [])]
         return {"rng": rng_state(), "waiting": waiting, "updated_at": self._updated_at}
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        checkpoint[KEY] = self._saved or self._snapshot(trainer)
+        checkpoint[KEY] = self._saved or self._after_step or self._snapshot(trainer)
+        checkpoint["state_dict"] |= self._buffers
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         self._resumed, self._saved = True, checkpoint.get(KEY)
@@ -151,11 +155,14 @@ class ExactResume(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._after_step = rng_state()  # now, because Lightning uses random numbers before on_validation_start
+        self._after_step = self._snapshot(trainer)  # now, because Lightning draws before on_validation_start
+        kept = pl_module.state_dict().keys()
+        self._buffers = {name: value.clone() for name, value in pl_module.named_buffers() if name in kept}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking and self._after_step is not None:
-            set_rng_state(self._after_step)
+            set_rng_state(self._after_step["rng"])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = self._snapshot(trainer)  # for checkpoints after `fit`, which releases the prefetched batch
+        self._buffers = {}
