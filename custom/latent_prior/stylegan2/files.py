@@ -143,7 +143,7 @@ def _refuse_others(state: Mapping[str, Tensor]) -> None:
             raise OptionError.because(
                 f"{name} is {value.dtype} of shape {list(value.shape)[:5]}; expected a generator's weights"
             )
-        if not value.isfinite().all():
+        if not value.float().isfinite().all():
             raise OptionError.because(f"{name} has numbers that are not finite")
         block = name.removesuffix(".conv1.weight")
         if block != name and f"{block}.torgb.weight" not in state:
