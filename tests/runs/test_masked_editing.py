@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from latent_prior.cli import main
+from latent_prior.files.lock import FolderLock
 from latent_prior.files.pictures import read_picture, to_picture, to_tensor
 from latent_prior.runs import masked_editing
 from latent_prior.runs.masked_editing import background_psnr, composited, masked_part, touched
@@ -102,7 +102,7 @@ def test_clip_looks_at_the_masks_box_with_a_margin():
         (["--checkpoint", "nowhere.safetensors"], "--checkpoint: 'nowhere.safetensors' does not exist"),
         (["--mask", "black.png"], "--mask: .*black all over"),
         (["--mask", "small.png"], "--mask: .*is 10x10, but the picture is 80x64"),
-        (["--out", "photo.png"], "--out: cannot write to the folder photo.png: File exists"),
+        (["--out", "photo.png"], "--out: cannot write to the folder photo.png: Not a directory"),
         (["--out", "photo.png/new/folder"], "--out: cannot write to the folder photo.png/new/folder: Not a directory"),
     ],
 )
@@ -205,13 +205,13 @@ def test_samples_made_so_far_stay_where_a_later_one_fails(files, tiny_prior, mon
 
 
 def test_where_nothing_can_be_written_is_known_before_anything_is_made(files, tiny_prior, monkeypatch, capsys):
-    def full(**options):
+    def full(self):
         raise OSError(28, "No space left on device")
 
     def never(*args, **options):
         raise AssertionError("sampled")
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(FolderLock, "_introduce", full)
     monkeypatch.setattr(masked_editing.BlendedDiffusion, "edit", never)
     assert main(command(files, tiny_prior)) == 2
     assert f"--out: cannot write to the folder {files / 'out'}: No space left" in capsys.readouterr().err
@@ -235,7 +235,7 @@ def test_every_run_has_a_folder_of_its_own_whatever_the_prompt(files, tiny_prior
         assert main(command(files, tiny_prior, *flags)) == 0
     folders = sorted((files / "outputs" / "edit_masked").iterdir())
     assert len(folders) == 3 and all((folder / "composite.png").is_file() for folder in folders)
-    assert all(re.fullmatch(r"[\w-]{1,60}@20260101-000000(~\d)?", folder.name) for folder in folders)
+    assert all(re.fullmatch(r"[\w-]{1,60}@20260101-000000(-\d)?", folder.name) for folder in folders)
     assert json.loads((folders[0] / "origin.json").read_text())["arguments"]["prompt"] == prompt
     assert {path.name for path in files.iterdir()} == {"photo.png", "mask.png", "outputs"}
 
