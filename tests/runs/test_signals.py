@@ -96,7 +96,7 @@ from tqdm import tqdm
 def report():
     print("one", flush=True)
     {before}
-    for _ in tqdm(range(3), file=streams.Stderr(), mininterval=0):
+    for _ in tqdm(range({steps}), file=streams.Stderr(), mininterval=0):
         time.sleep(0.1)
     open(sys.argv[1], "w").write("whole")
     print("two", "three" * 100_000)
@@ -108,8 +108,8 @@ sys.exit(code)
 """
 
 
-def guarded(tmp_path, before="pass", **streams):
-    code = [sys.executable, "-c", GUARDED.format(before=before), str(tmp_path / "done")]
+def guarded(tmp_path, before="pass", steps=3, **streams):
+    code = [sys.executable, "-c", GUARDED.format(before=before, steps=steps), str(tmp_path / "done")]
     return subprocess.Popen(code, env=os.environ | {"PYTHONPATH": CUSTOM}, **streams)
 
 
@@ -128,7 +128,7 @@ def test_a_reader_that_goes_ends_nothing_but_the_talk(tmp_path, both):
 def test_streams_closed_from_the_start_are_nobodys_file(tmp_path, closed):
     """A file that is opened would be stdout or stderr otherwise, and hold what is printed."""
     before = "os.write(1, b'noise'); os.write(2, b'noise')"
-    command = [sys.executable, "-c", GUARDED.format(before=before), str(tmp_path / "done")]
+    command = [sys.executable, "-c", GUARDED.format(before=before, steps=3), str(tmp_path / "done")]
     subprocess.run(
         ["sh", "-c", f'"$@" {closed}', "sh", *command], env=os.environ | {"PYTHONPATH": CUSTOM}, capture_output=True
     )
@@ -137,10 +137,9 @@ def test_streams_closed_from_the_start_are_nobodys_file(tmp_path, closed):
 
 def test_a_closed_terminal_interrupts_and_the_way_out_is_silent(tmp_path):
     master, slave = pty.openpty()
-    process = guarded(tmp_path, stdin=slave, stdout=slave, stderr=slave, preexec_fn=lambda: own_terminal(slave))
-    os.close(slave)
-    assert os.read(master, 100).startswith(b"one")
-    os.close(master)
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+    process = guarded(tmp_path, steps=600, **streams, preexec_fn=lambda: own_terminal(slave))
+    close_after(b" 1/600 ", master, slave)
     assert process.wait(60) == 130
     assert (tmp_path / "done.code").read_text() == "130" and not (tmp_path / "done").exists()
 
@@ -152,12 +151,19 @@ def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path):
         own_terminal(slave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    process = guarded(tmp_path, stdin=slave, stdout=slave, stderr=slave, preexec_fn=ignoring)
-    os.close(slave)
-    assert os.read(master, 100).startswith(b"one")
-    os.close(master)
+    process = guarded(tmp_path, steps=5, stdin=slave, stdout=slave, stderr=slave, preexec_fn=ignoring)
+    close_after(b" 1/5 ", master, slave)
     process.wait(60)
     assert (tmp_path / "done").read_text() == "whole"
+
+
+def close_after(text: bytes, master: int, slave: int) -> None:
+    """Close a terminal once it shows the text."""
+    os.close(slave)
+    shown = b""
+    while text not in shown:
+        shown += os.read(master, 1000)
+    os.close(master)
 
 
 def own_terminal(slave: int) -> None:
