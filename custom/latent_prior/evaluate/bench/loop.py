@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from latent_prior.evaluate.bench.evaluation import Evaluation
 from latent_prior.evaluate.bench.launches import Launcher
-from latent_prior.files import remove_partial
 
 
 def run(evaluation: Evaluation, out: Path, workers: int, again: bool) -> None:
@@ -16,9 +15,6 @@ def run(evaluation: Evaluation, out: Path, workers: int, again: bool) -> None:
 
     Raises SystemExit(130) on Ctrl-C.
     """
-    remove_partial(out, below=False)
-    for part in ("results", "launches"):  # the runs are others'
-        remove_partial(out / part)
     jobs = evaluation.jobs
     left = [job for job in jobs if again or not evaluation.is_current(job)]
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="evaluate", unit="run", file=sys.stderr)
