@@ -4,6 +4,7 @@ The first command stops itself (SIGSTOP) in the middle of its work, so that the 
 once the second has ended.
 """
 
+import importlib
 import json
 import shutil
 import signal
@@ -66,7 +67,8 @@ def contents(folder: Path) -> dict[Path, Any]:
 
 
 def is_stopped(process: int) -> bool:
-    return subprocess.check_output(["ps", "-o", "state=", "-p", str(process)], text=True).startswith("T")
+    shown = subprocess.run(["ps", "-o", "state=", "-p", str(process)], capture_output=True, text=True)
+    return shown.stdout.startswith("T")
 
 
 def meet(folder: Path, running: Running, second: Callable[[], Running]) -> None:
@@ -177,6 +179,8 @@ def test_two_edits_into_one_folder(tiny_prior, tmp_path):
 
 def test_two_evaluations_into_one_folder(copied, tmp_path):
     out = tmp_path / "evaluation"
+    (out / "results").mkdir(parents=True)
+    (out / "results" / ".one.99999999.1.partial.json").touch()  # of a killed one
     argv = ["evaluate", "text-to-3d", "--runs", str(copied), "--out", str(out)]
     meet(
         out,
@@ -215,7 +219,9 @@ def test_two_conversions_to_one_file(tmp_path):
 
 
 def test_the_lock_of_a_killed_run_holds_nobody_up(copied, tmp_path):
-    first = start(["resume", str(copied), "trainer.max_steps=6"], tmp_path / "a", Moment(STEP, (signal.SIGKILL,)))
+    first = start(
+        ["resume", str(copied), "trainer.max_steps=6"], tmp_path / "a", replace(STEP, signals=(signal.SIGKILL,))
+    )
     assert first.end() == -signal.SIGKILL and (copied / ".lock").exists()
     assert start(["resume", str(copied), "trainer.max_steps=6"], tmp_path / "b").end() == 0
     assert step_of(copied) == 6 and not (copied / ".lock").exists()
