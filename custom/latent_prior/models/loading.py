@@ -33,7 +33,7 @@ def check_fit(checkpoint: Checkpoint) -> None:
 
 def _check_fit(checkpoint: Checkpoint) -> None:
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
-    (taken,), (given,) = (numbers(unet, key, 4) for key in ("in_channels", "out_channels"))
+    taken, given = (numbers(unet, key, 4)[0] for key in ("in_channels", "out_channels"))
     check_channels(checkpoint.source, taken, given)
     if unet.get("addition_embed_type") not in (None, "text_time"):
         raise _refusal(
