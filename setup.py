@@ -57,7 +57,7 @@ setup(
         "matplotlib>=3.8",
         "jaxtyping>=0.2.34",
         "tensorboard>=2.16",
-        "filelock>=3.20",
+        "filelock>=4.0",
         "tqdm>=4.66",
     ],
     extras_require={

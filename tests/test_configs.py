@@ -7,50 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from latent_prior import host
-from latent_prior.files.pictures import to_picture
 from latent_prior.runs import experiment
-from latent_prior.stylegan2.files import save_generator
-from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
-from tiny_checkpoints import GEOMETRIES, write_checkpoint
+from small_configs import CONFIGS, small, write_inputs
 
-ROOT = Path(__file__).parents[1]
-CONFIGS = {
-    path.stem: path for path in [ROOT / "custom" / "latent_prior.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
-}
 STEPS = 2
 GRID = "{otype: HashGrid, n_levels: 2, n_features_per_level: 2, log2_hashmap_size: 8, base_resolution: 4}"
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory, tiny_prior) -> dict[str, Path]:
-    """A picture, a generator with codes as long as the published ones', and checkpoints of the two layouts."""
-    folder = tmp_path_factory.mktemp("inputs")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        to_picture(torch.rand(3, 40, 48)).save(folder / "photo.png")
-        generator = StyleGAN2(StyleGAN2Config.of_size(16, mapping_layers=1, base=64, most=4))
-        save_generator(generator, folder / "generator.pt")
-    stable = write_checkpoint(folder / "stable", GEOMETRIES["stable"])
-    return {"picture": folder / "photo.png", "generator": folder / "generator.pt", "sd": stable, "pocket": tiny_prior}
-
-
-def small(name: str, inputs: dict[str, Path]) -> dict:
-    """What makes a run of the config small, and what a user has to name; nothing else is changed."""
-    is_sd = name.startswith("sd_")
-    checkpoint = {"pretrained_model_name_or_path": str(inputs["sd" if is_sd else "pocket"])}
-    system = {"prompt_processor": {"use_cache": False, **checkpoint}}
-    if not name.endswith(("_clip", "_nada")):
-        system["guidance"] = checkpoint
-    if name.endswith("_refine"):
-        system["material"] = checkpoint
-    if "layered" in name:
-        system["generator"] = {"channels": 4}
-        return {"data": {"image": str(inputs["picture"]), "short_side": 64}, "system": system}
-    if "stylegan" in name:
-        if is_sd:
-            system["pretrained_generator"] = str(inputs["generator"])
-        return {"data": {"batch_size": 1}, "system": system}
-    return {"data": {"height": 8, "width": 8}, "system": system | {"renderer": {"num_samples_per_ray": 4}}}
+    return write_inputs(tmp_path_factory.mktemp("inputs"), tiny_prior)
 
 
 def rows(folder: Path) -> list[dict[str, float]]:

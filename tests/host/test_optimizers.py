@@ -44,7 +44,7 @@ def test_without_params_everything_is_optimised(model):
     "config, message",
     [
         ({"name": "Adan"}, "unknown Optimizer 'Adan'; did you mean 'Adam'"),
-        ({"name": "Adam", "args": {"lrr": 1.0}}, "optimizer.args: .*lrr"),
+        ({"name": "Adam", "args": {"lrr": 1.0}}, "optimizer.args.lrr: .*did you mean .lr"),
         (
             {"name": "Adam", "params": {"geometry.encodin": {}}},
             "no 'encodin' in 'geometry.encodin'; did you mean 'encoding'",
@@ -88,10 +88,10 @@ def test_warm_up_then_decay():
     [
         ({"name": "ExponentialLRR", "args": {}}, "did you mean 'ExponentialLR'"),
         ({"name": "StepLR", "interval": "day"}, "interval is 'day'; expected 'step' or 'epoch'"),
-        ({"name": "SequentialLR"}, "milestones is .*0 schedulers"),
+        ({"name": "SequentialLR"}, "schedulers is None; expected one schedule or more"),
         (
             {"name": "SequentialLR", "schedulers": [{"name": "ConstantLR"}], "milestones": [3]},
-            "milestones is .3.; expected 0 milestones for its 1 schedulers",
+            "milestones is .3.; expected 0 milestones for the 1 of schedulers",
         ),
     ],
 )

@@ -98,6 +98,9 @@ class LatentCodesDataModule(pl.LightningDataModule):
                 raise OptionError(f"data.{name}", getattr(self.cfg, name), "at least 1")
         if self.cfg.n_frames < 0:
             raise OptionError("data.n_frames", self.cfg.n_frames, "0 (no video) or more")
+        for name in ("batch_size", "n_grid", "n_frames"):
+            codes = self.cfg[name] * self.cfg.z_dim
+            host.require_memory(codes, {f"data.{name}": self.cfg[name], "data.z_dim": self.cfg.z_dim})
 
     def setup(self, stage: str | None = None) -> None:
         self.train_dataset = RandomCodes(self.cfg)

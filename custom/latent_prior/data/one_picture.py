@@ -54,6 +54,9 @@ def read(cfg: DictConfig) -> Picture:
         raise OptionError("data.invert_mask", True, "false where data.mask is empty")
     original = picture_files.read_with_alpha(cfg.image)
     picture_files.require_size(original, cfg.image)
+    width, height = picture_files.scaled_size(original.size, cfg.short_side)
+    sizes = {"data.short_side": cfg.short_side, "data.batch_size": cfg.batch_size}
+    host.require_memory(3 * width * height * cfg.batch_size, sizes)
     pixels = picture_files.scaled(picture_files.flattened(original), cfg.short_side)
     mask = None
     if cfg.mask:

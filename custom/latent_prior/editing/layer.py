@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latent_prior import OptionError
+from latent_prior import OptionError, host
 
+LARGEST_SCALES = 16
 MOST_SCALES = 7  # Text2LIVE's, for pictures of 512 pixels
 CODES = ("bottleneck", "input", "none")
 CODE_SIDE = 8  # of the code's map; the next normalisation would cancel a single vector for all pixels
@@ -105,6 +106,11 @@ class LayerGenerator(nn.Module):
         for name in ("scales", "channels", "skip_channels", "code_channels"):
             if getattr(cfg, name) < 1:
                 raise OptionError(name, getattr(cfg, name), "at least 1")
+        if cfg.scales > LARGEST_SCALES:
+            raise OptionError("scales", cfg.scales, f"at most {LARGEST_SCALES}: each halves the picture")
+        wide, thin, code = cfg.channels, cfg.skip_channels, cfg.code_channels
+        weights = cfg.scales * (27 * wide**2 + 10 * wide * thin) + code * (wide + CODE_SIDE**2)
+        host.require_memory(weights, {"channels": wide, "skip_channels": thin, "code_channels": code}, trained=True)
         self.cfg = cfg
         self.code = _code(cfg) if cfg.code == "input" else None
         inputs = 3 + (cfg.code_channels if cfg.code == "input" else 0)

@@ -135,9 +135,11 @@ def make(folder: Path, made: list[Path]) -> None:
         except OSError as error:
             if folder.is_dir():
                 return
-            # else it is a file, or another process has removed the folder meanwhile
-            if not isinstance(error, FileExistsError) or folder.is_symlink() or folder.is_file():
+            if not isinstance(error, FileExistsError):
                 raise
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+            # else another process has removed it meanwhile
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

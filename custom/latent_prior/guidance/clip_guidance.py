@@ -20,6 +20,8 @@ from latent_prior.models.clip import Clip
 from latent_prior.models.options import Switch
 from latent_prior.prior import directional_loss, require_finite, spherical_distance
 
+VIEW = 3 * 32**2  # numbers of a small picture
+
 
 @host.register("clip-guidance")
 class ClipGuidance(host.BaseObject):
@@ -129,6 +131,7 @@ class ClipGuidance(host.BaseObject):
             raise OptionError("prompt", self.cfg.prompt, 'what the pictures should show, such as "a golden mug"')
         if self.cfg.views < 1:
             raise OptionError("views", self.cfg.views, "at least 1")
+        host.require_memory(self.cfg.views * VIEW, {"views": self.cfg.views})
         ever_on("use_text", self.cfg.use_text)
         if ever_on("use_directional", self.cfg.use_directional):
             self._check_source_prompt()

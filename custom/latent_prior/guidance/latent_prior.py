@@ -176,7 +176,7 @@ class LatentPriorGuidance(host.BaseObject):
             what = "latents (rgb_as_latents)" if latents else "pictures"
             raise OptionError.because(
                 f"got {what} of shape {tuple(rgb.shape)}; expected B H W {channels}: "
-                f"set system.geometry.n_feature_dims={channels}, or change between rgb and latent space"
+                f"set system.geometry.n_feature_dims={channels}, or change system.space"
             )
         with options_under("system.guidance."):
             return self.prior.to_latents(

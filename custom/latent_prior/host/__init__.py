@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from latent_prior import OptionError
 from latent_prior.host import threestudio as threestudio_host
+from latent_prior.host.embedded.memory import require_memory, shortage
 from latent_prior.host.embedded.yaml_files import read_config, select
 from latent_prior.host.threestudio import refusal
 
@@ -40,9 +41,11 @@ __all__ = [
     "parse_structured",
     "read_config",
     "refusal",
+    "require_memory",
     "register",
     "resolve_config",
     "select",
+    "shortage",
     "warn",
 ]
 

@@ -21,6 +21,7 @@ from latent_prior.meshes.texture import bake, unwrap
 from latent_prior.prior import require_finite
 
 DEFAULT_CHUNK = 1 << 18
+TEXEL = 9  # numbers: its point, normal and colour
 UNTEXTURED = {"ply", "stl"}
 
 
@@ -94,6 +95,9 @@ class VertexColorMeshExporter(host.Exporter):
         for key in ("texture_size", "texture_timeout"):
             if getattr(self.cfg, key) <= 0:
                 raise OptionError(f"system.exporter.{key}", getattr(self.cfg, key), "a positive number")
+        if self.cfg.texture:
+            texels = TEXEL * self.cfg.texture_size**2
+            host.require_memory(texels, {"system.exporter.texture_size": self.cfg.texture_size})
         if self.cfg.texture and importlib.util.find_spec("xatlas") is None:
             raise OptionError.because(
                 'system.exporter.texture needs the package xatlas: pip install "latent_prior[texture]"'
@@ -111,6 +115,7 @@ class VertexColorMeshExporter(host.Exporter):
         owner, self.resolution = _first(self.cfg.isosurface_resolution, options.isosurface_resolution)
         if self.resolution < 4:
             raise OptionError(f"system.{owner}.isosurface_resolution", self.resolution, "at least 4")
+        host.require_memory(2 * self.resolution**3, {f"system.{owner}.isosurface_resolution": self.resolution})
         if not 0 <= self.cfg.min_component_fraction <= 1:
             raise OptionError("system.exporter.min_component_fraction", self.cfg.min_component_fraction, "0 to 1")
         if not 0 <= self.cfg.smoothing <= 10:

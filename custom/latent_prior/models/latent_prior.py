@@ -234,7 +234,7 @@ class LatentPrior:
         width, expected = condition.cond.shape[-1], self.denoiser.condition_width
         if width != expected:
             raise OptionError.because(
-                f"prompt embeddings are {width} wide, but the denoiser expects {expected}: use the guidance's checkpoint",
+                f"prompt embeddings are {width} wide, but the denoiser expects {expected}: use that of system.guidance",
                 KEY,
             )
         if condition.negatives is not None and options.score != "sds":

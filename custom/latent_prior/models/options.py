@@ -57,6 +57,8 @@ class PriorOptions:
     resize_input: bool = True
 
     def __post_init__(self):
+        for name in ("guidance_rescale", "min_step_percent", "max_step_percent"):
+            self._require(getattr(self, name) is not None, name, "a number")
         require_one_of(self.score, SCORES, "score")
         require_one_of(self.weighting_strategy, WEIGHTINGS, "weighting_strategy")
         require_one_of(self.fm_target, FM_TARGETS, "fm_target")

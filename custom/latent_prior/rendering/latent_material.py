@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latent_prior import host
+from latent_prior import host, options_under
 from latent_prior.models.autoencoder import Autoencoder
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.latent_colours import LatentColours
@@ -31,8 +31,10 @@ class LatentColourMaterial(host.BaseModule):
     requires_tangent: bool = False
 
     def configure(self) -> None:
-        checkpoint = resolve(self.cfg.pretrained_model_name_or_path)
-        colours = LatentColours.fit(Autoencoder.from_checkpoint(checkpoint, torch.device("cpu"), torch.float32))
+        with options_under("system.material."):
+            checkpoint = resolve(self.cfg.pretrained_model_name_or_path)
+            autoencoder = Autoencoder.from_checkpoint(checkpoint, torch.device("cpu"), torch.float32)
+        colours = LatentColours.fit(autoencoder)
         self.layer = nn.Linear(*colours.matrix.shape)
         with torch.no_grad():
             self.layer.weight.copy_(colours.matrix.T)

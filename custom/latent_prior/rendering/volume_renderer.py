@@ -15,6 +15,7 @@ opaque the density is nearly constant, and each sample there, with its gradient 
 surface.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from latent_prior.rendering.occupancy import occupied_box
 from latent_prior.rendering.rays import ray_box, ray_sphere, sample_bins
 
 NEGLIGIBLE_WEIGHT = 1e-5  # in evaluation, samples with less weight get no colour
+POINT, SAMPLE = 3, 12  # numbers; a sample's: its point, direction, light, and three lengths
 NORMAL_STEP = 1 / 20  # step of the central differences for drawn normals, in radii
 
 
@@ -97,6 +99,9 @@ class DenseVolumeRenderer(host.BaseModule):
         for key in keys:
             if getattr(self.cfg, key) <= 0:
                 raise OptionError(f"system.renderer.{key}", getattr(self.cfg, key), "a positive number")
+        cells = {"system.renderer.prune_resolution": self.cfg.prune_resolution}
+        host.require_memory(POINT * (2 * self.cfg.prune_resolution) ** 3 if self.cfg.grid_prune else 0, cells)
+        self._largest = 0  # rays whose samples are known to fit in memory
         self.sub_modules = SubModules(geometry, material, background)
         radius = float(self.cfg.radius)
         self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3]))
@@ -142,6 +147,7 @@ class DenseVolumeRenderer(host.BaseModule):
         if len(hit) == 0:  # one ray of zero length keeps every output and gradient defined
             hit = torch.zeros(1, dtype=torch.long, device=origins.device)
         far = torch.maximum(near, far)
+        self._require_memory(shape)
         background = self.background(dirs=rays_d)
 
         if self.training:
@@ -161,9 +167,26 @@ class DenseVolumeRenderer(host.BaseModule):
             everywhere = values.new_zeros(len(origins), values.shape[-1])
             out[key] = everywhere.index_copy(0, hit, values).view(*shape, -1)
         behind = background if bg_color is None else _per_pixel(bg_color, shape)
+        if behind.shape[-1] != out["comp_rgb_fg"].shape[-1]:
+            channels = out["comp_rgb_fg"].shape[-1]
+            expected = f"{channels}, the channels of the material's colours"
+            raise OptionError("system.background.n_output_dims", behind.shape[-1], expected)
         out["comp_rgb_bg"] = background
         out["comp_rgb"] = out["comp_rgb_fg"] + behind * (1 - out["opacity"])
         return out | extra
+
+    def _require_memory(self, shape: tuple[int, int, int]) -> None:
+        """OptionError for more samples at once than fit in memory."""
+        rays, samples = math.prod(shape), self.cfg.num_samples_per_ray
+        if not self.training:
+            rays = min(rays, max(1, self.cfg.eval_chunk_size // samples))
+        if rays > self._largest:
+            names = (
+                ("batch_size", "height", "width") if self.training else ("eval_batch_size", "eval_height", "eval_width")
+            )
+            sizes = {f"data.{name}": size for name, size in zip(names, shape, strict=True)}
+            host.require_memory(SAMPLE * rays * samples, {"system.renderer.num_samples_per_ray": samples} | sizes)
+            self._largest = rays
 
     def ray_bounds(
         self, origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"]

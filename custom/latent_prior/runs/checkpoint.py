@@ -88,6 +88,12 @@ class WholeCheckpoints(TorchCheckpointIO):
             raise OptionError.because(f"resume: {path} is of a run that diverged: take an earlier one") from error
         return checkpoint
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove one file: which older checkpoints to remove is what the one says that a run resumed from."""
+        path = Path(path)
+        if path.suffix == ".ckpt" and path.is_file() and ".." not in path.parts:
+            path.unlink()
+
 
 def _make_plain(value: dict | list) -> None:
     """Replace the OmegaConf nodes inside."""

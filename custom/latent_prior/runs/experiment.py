@@ -230,7 +230,7 @@ def _in_our_words(experiment: _Experiment) -> Iterator[None]:
         if not experiment.began:
             experiment.release(remove=True)
         if trains and experiment.claim is not None and not experiment.claim.fresh:  # resumed, but no step was done
-            raise Interrupted(experiment.saved.path) from None
+            raise Interrupted(Path(experiment.cfg.resume)) from None
         raise KeyboardInterrupt from None
     except Exception as error:
         refusal = _refusal(error, experiment)
@@ -276,7 +276,7 @@ def _refusal(error: Exception, experiment: _Experiment) -> OptionError | None:
         # of a file that the error does not name, as where the logs are written: it is in the run's folder
         unnamed = experiment.claim is not None and not error.filename
         return denial(error, experiment.folder if unnamed else None)
-    return host.refusal(error)
+    return host.shortage(error) or host.refusal(error)
 
 
 def _build(experiment: _Experiment) -> None:

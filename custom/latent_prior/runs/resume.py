@@ -11,6 +11,9 @@ Lightning restores the learning rate and its schedule, but they should come from
 with this config would have at this step. With the same config that changes nothing; with another `trainer.max_steps`
 the schedule is the one for that many steps, and another learning rate applies from here on.
 
+The trajectory is the same to the bit on the same machine with the same number of threads; with another number, sums
+round differently, and a resumed run says so (runs/experiment.py).
+
 Validation may run between a checkpoint and the next step, and a resumed run skips it. So the random states are restored
 after validation: the trajectory does not depend on how often validation runs.
 

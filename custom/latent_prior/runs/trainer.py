@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from latent_prior import OptionError, host
 from latent_prior.files.refusals import naming
+from latent_prior.host.embedded.arguments import check_arguments
 from latent_prior.runs.callbacks import AfterFirstStep, Progress, SaveOnInterrupt
 from latent_prior.runs.checkpoint import WholeCheckpoints
 from latent_prior.runs.csv_log import WholeCSVLogger
@@ -78,15 +79,19 @@ def _built(cls: type, key: str, ours: dict[str, Any], given: dict[str, Any]) -> 
         raise OptionError.because(
             f"{key}.{taken[0]}: this is set for every run (GPUs by --gpu); remove it from the config"
         )
+    check_arguments(cls, given, key, ours)
     try:
         return cls(**ours, **given)
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise OptionError.because(f"{key}: {error} (got {given})") from error
+        values = ", ".join(f"{key}.{name}={value!r}" for name, value in given.items())
+        raise OptionError.because(f"{error} (got {values})", key) from error
 
 
 def _trainer_arguments(cfg: Any, on_gpu: bool) -> dict[str, Any]:
     """Lightning's arguments from the config; half precision means nothing without a GPU."""
     arguments = host.config_to_primitive(cfg)
+    if arguments.get("val_check_interval") == 0:
+        raise OptionError("trainer.val_check_interval", 0, "a number of steps, or a fraction of an epoch, above 0")
     if not on_gpu and str(arguments.get("precision", 32)).startswith(("16", "bf16")):
         host.warn(f"trainer.precision={arguments['precision']} needs a GPU: training in float32")
         arguments["precision"] = "32-true"

@@ -79,17 +79,22 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        processor = host.find(self.cfg.prompt_processor_type)
+        processor = host.find(self.cfg.prompt_processor_type, "system.prompt_processor_type")
         self.prompt_processor = processor(self.cfg.prompt_processor)
-        self._screen_prompt = self.cfg.screen_prompt or self.cfg.prompt_processor.prompt
+        prompt = self.prompt_processor.cfg.prompt
+        self._screen_prompt = self.cfg.screen_prompt or prompt
         self.screen_prompt_processor = self.prompt_processor
-        if self._screen_prompt != self.cfg.prompt_processor.prompt:
+        if self._screen_prompt != prompt:
             settings = host.config_to_primitive(self.cfg.prompt_processor) | {"prompt": self._screen_prompt}
             self.screen_prompt_processor = processor(settings)
-        self.guidance = host.find(self.cfg.guidance_type)(self.cfg.guidance)
+        self.guidance = host.find(self.cfg.guidance_type, "system.guidance_type")(self.cfg.guidance)
         self.check_guidance_switches()
         if self._highest_weight("structure") > 0:
-            self._structure = Clip.from_pretrained(self.cfg.structure_clip, self.device)
+            try:
+                self._structure = Clip.from_pretrained(self.cfg.structure_clip, self.device)
+            except OptionError as error:
+                why = f"{error} (it is needed since system.loss.lambda_structure is above 0)"
+                raise OptionError.because(why, "system.structure_clip") from error
 
     def forward(self, picture: Float[Tensor, "B 3 H W"]) -> Layer:
         """The layer over pictures in [0, 1]."""
@@ -114,7 +119,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         """The guidance's losses, weighted, for the composite or for the layer over a screen."""
         every = self.cfg.screen_every
         if not every or self.true_global_step % every != every - 1:
-            seen, before, prompt, prefix = composite, picture, self.cfg.prompt_processor.prompt, ""
+            seen, before, prompt, prefix = composite, picture, self.prompt_processor.cfg.prompt, ""
             processor = self.prompt_processor
         else:
             screen = self._screen(picture)

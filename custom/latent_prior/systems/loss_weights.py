@@ -84,7 +84,7 @@ class LossWeights:
             raise OptionError.because(
                 f"the guidance returns loss_{term}, but system.loss has no {key}: add it (0 leaves it out)"
             )
-        return self.C(self.cfg.loss.get(key, 0.0))
+        return float(self.C(self.cfg.loss.get(key, 0.0)))
 
     def weighted_guidance(self, guidance_out: dict[str, Any], prefix: str = "") -> Tensor | float:
         """The weighted sum of a guidance's loss_<term> outputs; logs everything except pictures."""

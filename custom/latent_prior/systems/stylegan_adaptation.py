@@ -67,6 +67,8 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self.generator = load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)
         # in a list, so that it is not a submodule: it is not saved, and no optimiser finds it
         self._source = [load_pretrained(self.cfg.pretrained_generator).requires_grad_(False)]
+        if not self.cfg.trainable:
+            raise OptionError("system.trainable", [], 'patterns of parameters, such as "synthesis.*"')
         self._trained = set(matching(self.generator, self.cfg.trainable))
         for name, parameter in self.generator.named_parameters():
             parameter.requires_grad_(name in self._trained)
@@ -94,8 +96,9 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self.source.to(self.device)
-        self.prompt_processor = host.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
-        self.guidance = host.find(self.cfg.guidance_type)(self.cfg.guidance)
+        processor = host.find(self.cfg.prompt_processor_type, "system.prompt_processor_type")
+        self.prompt_processor = processor(self.cfg.prompt_processor)
+        self.guidance = host.find(self.cfg.guidance_type, "system.guidance_type")(self.cfg.guidance)
         self.check_guidance_switches()
 
     def _styles(
@@ -112,6 +115,10 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
         self, w_plus: Float[Tensor, "B n D"], source_w_plus: Float[Tensor, "B n D"]
     ) -> tuple[Float[Tensor, "B 3 R R"], Float[Tensor, "B 3 R R"]]:
         """Pictures of the generator and of its source, nominally in [-1, 1], under the same noise."""
+        sizes = self.generator.cfg
+        maps = sum(channels * side**2 for channels, side in zip(sizes.channels, sizes.resolutions, strict=True))
+        key = "data.batch_size" if self.training else "data.eval_batch_size"
+        host.require_memory(len(w_plus) * (maps if self.training else 3 * sizes.resolution**2), {key: len(w_plus)})
         draw = self.cfg.noise_mode == "random" and self.training  # evaluation always uses the same noise
         seed = int(torch.randint(2**62, ())) if draw else 0
 

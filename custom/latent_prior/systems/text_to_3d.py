@@ -61,16 +61,18 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
     def load_guidance(self) -> None:
         """Load the guidance if it is not loaded yet; an export in RGB does not need it."""
         if not hasattr(self, "guidance"):
-            self.guidance = host.find(self.cfg.guidance_type)(self.cfg.guidance)
+            self.guidance = host.find(self.cfg.guidance_type, "system.guidance_type")(self.cfg.guidance)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self.prompt_processor = host.find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
+        exporter = host.find(self.cfg.exporter_type, "system.exporter_type")  # an error now, and not after training
+        processor = host.find(self.cfg.prompt_processor_type, "system.prompt_processor_type")
+        self.prompt_processor = processor(self.cfg.prompt_processor)
         self.load_guidance()
         self.check_guidance_switches()
         if self.cfg.exporter_type == OUR_EXPORTER:  # reports errors in its settings before training
             parts = {"geometry": self.geometry, "material": self.material, "background": self.background}
-            self._colour(host.find(self.cfg.exporter_type)(self.cfg.exporter, **parts), fit=False)
+            self._colour(exporter(self.cfg.exporter, **parts), fit=False)
 
     def _colour(self, exporter: Any, fit: bool = True) -> None:
         """Give our exporter the colours of latents if it needs them and has none; without `fit`, only check this."""

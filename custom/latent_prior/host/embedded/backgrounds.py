@@ -14,6 +14,7 @@ from torch import Tensor
 from latent_prior import OptionError
 from latent_prior.host.embedded.activations import get_activation
 from latent_prior.host.embedded.base import BaseModule
+from latent_prior.host.embedded.memory import check_sizes, require_memory
 from latent_prior.host.embedded.networks import get_encoding, get_mlp
 from latent_prior.host.embedded.registry import register
 
@@ -33,8 +34,9 @@ class SolidColorBackground(BaseModule):
 
     def configure(self) -> None:
         color, channels = self.cfg.color, self.cfg.n_output_dims
+        check_sizes({"system.background.n_output_dims": channels})
         numbers = list(color) if isinstance(color, ListConfig) else []
-        if len(numbers) not in (1, channels) or not all(isinstance(number, int | float) for number in numbers):
+        if len(numbers) not in (1, channels) or not all(type(number) in (int, float) for number in numbers):
             raise OptionError("system.background.color", color, f"{channels} numbers, as many as n_output_dims, or one")
         self.register_buffer("env_color", torch.tensor(numbers, dtype=torch.float32))
 
@@ -61,6 +63,9 @@ class TexturedBackground(BaseModule):
 
     def configure(self) -> None:
         get_activation(self.cfg.color_activation, "system.background.color_activation")
+        sizes = {f"system.background.{key}": self.cfg[key] for key in ("height", "width", "n_output_dims")}
+        check_sizes(sizes)
+        require_memory(math.prod(sizes.values()), sizes, trained=True)
         self.texture = nn.Parameter(torch.randn(1, self.cfg.n_output_dims, self.cfg.height, self.cfg.width))
 
     def forward(self, dirs: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B Nc"]:
@@ -99,6 +104,9 @@ class NeuralEnvironmentMapBackground(BaseModule):
 
     def configure(self) -> None:
         get_activation(self.cfg.color_activation, "system.background.color_activation")
+        channels = {"system.background.n_output_dims": self.cfg.n_output_dims}
+        check_sizes(channels)
+        require_memory(self.cfg.n_output_dims, channels, trained=True)
         self.encoding = get_encoding(3, self.cfg.dir_encoding_config)
         self.network = get_mlp(self.encoding.n_output_dims, self.cfg.n_output_dims, self.cfg.mlp_network_config)
 

@@ -1,5 +1,6 @@
 """Options of the random cameras, under threestudio's keys, and their validation."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,10 @@ from omegaconf import DictConfig, ListConfig
 
 from latent_prior import OptionError
 from latent_prior.host.embedded.config import full_key
+from latent_prior.host.embedded.memory import check_sizes, require_memory
+
+RAY = 9  # numbers: its pixel, origin and direction
+VIEW = 60  # numbers of a camera: matrices, position, light, angles
 
 
 @dataclass
@@ -43,9 +48,16 @@ def check_cameras(cfg: DictConfig) -> None:
     for key in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range", "light_distance_range"):
         if len(cfg[key]) != 2:
             raise OptionError.because(f"{full_key(cfg, key)}: expected [low, high], got {list(cfg[key])}")
-    for key in ("eval_height", "eval_width", "n_val_views", "n_test_views"):
-        if cfg[key] < 1:
-            raise OptionError.because(f"{full_key(cfg, key)}: expected a positive number, got {cfg[key]}")
+    picture = {full_key(cfg, key): cfg[key] for key in ("eval_height", "eval_width")}
+    views = {full_key(cfg, key): cfg[key] for key in ("n_val_views", "n_test_views")}
+    check_sizes(picture | views)
+    require_memory(RAY * math.prod(picture.values()), picture)
+    require_memory(VIEW * max(views.values()), views)
+    low, high = cfg.fovy_range
+    if not 0 < low <= high < 180:
+        raise OptionError(full_key(cfg, "fovy_range"), list(cfg.fovy_range), "[low, high] between 0 and 180 degrees")
+    if not 0 < cfg.eval_fovy_deg < 180:
+        raise OptionError(full_key(cfg, "eval_fovy_deg"), cfg.eval_fovy_deg, "between 0 and 180 degrees")
     if cfg.progressive_until < 0:
         raise OptionError.because(
             f"{full_key(cfg, 'progressive_until')}: expected a step, 0 or later, got {cfg.progressive_until}"
@@ -72,4 +84,7 @@ def resolution_stages(cfg: DictConfig) -> list[tuple[int, int, int]]:
             f"{full_key(cfg, 'resolution_milestones')}: {len(lists[0])} resolutions need {len(lists[0]) - 1} "
             f"milestones, got {list(cfg.resolution_milestones)}"
         )
-    return list(zip(*lists, strict=True))
+    stages = list(zip(*lists, strict=True))
+    for stage in stages:
+        require_memory(RAY * math.prod(stage), dict(zip(keys.split(", "), stage, strict=True)))
+    return stages

@@ -17,7 +17,7 @@ from typing import Any
 
 import omegaconf
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
@@ -181,8 +181,9 @@ def _in_our_words() -> Iterator[None]:
 def resolve_config(merged: DictConfig) -> Any:
     """An ExperimentConfig as a DictConfig with interpolations resolved; any remaining `${` is text, and escaped.
 
-    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for an unknown key, for
-    a number that is not finite in float32, and for a name or tag that would lead out of its folder.
+    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for an unknown key, for a
+    number that is not finite in float32 or takes more than 64 bits, and for a name or tag that would lead out of its
+    folder.
     """
     with _in_our_words(), bounded_resolution():
         values = OmegaConf.to_container(merged, resolve=True)
@@ -195,7 +196,10 @@ def resolve_config(merged: DictConfig) -> Any:
 
 
 def _require_finite(value: Any, key: str) -> None:
-    """OptionError, with its full key, for a number that is not finite in float32; also one in quotes, but no prompt."""
+    """OptionError, with its full key, for a number that is not finite in float32; also one in quotes, but no prompt.
+
+    A whole number must also fit in 64 bits, as torch needs it.
+    """
     if isinstance(value, dict):
         for name, entry in value.items():
             if not _PROMPT_KEY.fullmatch(str(name)):
@@ -210,6 +214,8 @@ def _require_finite(value: Any, key: str) -> None:
             number = math.inf
         except (TypeError, ValueError):
             return
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise OptionError(key, value, "a whole number of at most 64 bits")
         if not -FLOAT32_MAX <= number <= FLOAT32_MAX:
             raise OptionError(key, value, f"a finite number, of at most {FLOAT32_MAX:.3g} (the largest of float32)")
 
@@ -227,7 +233,11 @@ def dump_config(path: str | os.PathLike, config: Any) -> None:
 
 def full_key(cfg: Any, key: str = "") -> str:
     """The full key of a node, or of its entry `key`, in the run's YAML as far as known: `system.geometry.radius`."""
-    where = cfg._get_full_key(None) if isinstance(cfg, DictConfig) else ""
+    where = ""
+    if isinstance(cfg, DictConfig | ListConfig):
+        parent = cfg._get_parent()
+        # through its parent, since a node in a list gives its own index without brackets
+        where = (cfg._key() or "") if parent is None else parent._get_full_key(cfg._key())
     return ".".join(part for part in (where, key) if part)
 
 
@@ -263,7 +273,11 @@ def parse_structured(fields: type, cfg: Any = None) -> Any:
         parsed = OmegaConf.to_object(structured)
         for name in valid:
             setattr(parsed, name, escaped(getattr(parsed, name)))
-        structured = OmegaConf.structured(parsed)
+        try:
+            structured = OmegaConf.structured(parsed)
+        except OmegaConfBaseException as error:  # an entry of a list, which is looked at only here
+            key, reason = full_key(cfg, error.full_key or ""), str(error).splitlines()[0]
+            raise OptionError.because(f"{key}: {reason}") from error
     if isinstance(cfg, DictConfig):
         structured._set_key(full_key(cfg) or None)  # so that parts parsed from this one still know their full key
     return structured

@@ -25,7 +25,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.host.embedded.memory import require_memory
 
+MOST_LEVELS, MOST_LOG2, FINEST = 64, 32, 2**30  # beyond these, vertices cannot be counted in 32 bits
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
 UINT32 = 0xFFFFFFFF
 
@@ -57,6 +59,35 @@ def grid_levels(
     return levels
 
 
+def grid_options(n_dims: int, config: Mapping[str, Any]) -> tuple[list[GridLevel], int]:
+    """The levels and the features per level of a config; OptionError for an invalid or too large one."""
+    if str(config.get("interpolation", "Linear")).lower() != "linear":
+        raise OptionError("interpolation", config["interpolation"], "Linear")
+    features = whole_number(config, "n_features_per_level", 2)
+    n_levels = whole_number(config, "n_levels", 16, most=MOST_LEVELS)
+    base = whole_number(config, "base_resolution", 16, most=FINEST)
+    log2_size = whole_number(config, "log2_hashmap_size", 19, most=MOST_LOG2)
+    scale = config.get("per_level_scale", 2.0)
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale <= FINEST:
+        raise OptionError("per_level_scale", scale, "a number above 0, usually from 1 to 2")
+    if math.log2(base) + (n_levels - 1) * math.log2(scale) > math.log2(FINEST):
+        raise OptionError("per_level_scale", scale, f"less, with n_levels={n_levels} and base_resolution={base}")
+    levels = grid_levels(n_dims, n_levels, base, scale, log2_size)
+    numbers = (levels[-1].offset + levels[-1].size) * features
+    given = {"n_levels": n_levels, "n_features_per_level": features, "log2_hashmap_size": log2_size}
+    require_memory(numbers, given, trained=True)
+    return levels, features
+
+
+def whole_number(config: Mapping[str, Any], key: str, default: int | None = None, most: int | None = None) -> int:
+    """config[key], of at least 1 and at most `most`; OptionError for anything else, KeyError without a default."""
+    value = config[key] if default is None else config.get(key, default)
+    if type(value) is not int or value < 1 or (most is not None and value > most):
+        limits = "of at least 1" if most is None else f"from 1 to {most}"
+        raise OptionError(key, value, f"a whole number {limits}")
+    return value
+
+
 class GridEncoding(nn.Module):
     """Features interpolated in grids of increasing resolution and concatenated.
 
@@ -68,17 +99,8 @@ class GridEncoding(nn.Module):
         super().__init__()
         if not 1 <= n_input_dims <= len(PRIMES):
             raise ValueError(f"n_input_dims is {n_input_dims}; expected 1 to {len(PRIMES)}")
-        if str(config.get("interpolation", "Linear")).lower() != "linear":
-            raise OptionError("pos_encoding_config.interpolation", config["interpolation"], "Linear")
         self.n_input_dims = n_input_dims
-        self.n_features = int(config.get("n_features_per_level", 2))
-        self.levels = grid_levels(
-            n_input_dims,
-            n_levels=int(config.get("n_levels", 16)),
-            base_resolution=int(config.get("base_resolution", 16)),
-            per_level_scale=float(config.get("per_level_scale", 2.0)),
-            log2_hashmap_size=int(config.get("log2_hashmap_size", 19)),
-        )
+        self.levels, self.n_features = grid_options(n_input_dims, config)
         self.n_output_dims = len(self.levels) * self.n_features
         entries = self.levels[-1].offset + self.levels[-1].size
         self.params = nn.Parameter(torch.empty(entries * self.n_features).uniform_(-1e-4, 1e-4))

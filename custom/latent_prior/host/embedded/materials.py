@@ -9,6 +9,7 @@ from torch import Tensor
 from latent_prior import OptionError
 from latent_prior.host.embedded.activations import get_activation
 from latent_prior.host.embedded.base import BaseModule
+from latent_prior.host.embedded.memory import check_sizes
 from latent_prior.host.embedded.registry import register
 
 
@@ -28,6 +29,7 @@ class NoMaterial(BaseModule):
 
     def configure(self) -> None:
         get_activation(self.cfg.color_activation, "system.material.color_activation")
+        check_sizes({"system.material.n_output_dims": self.cfg.n_output_dims})
 
     def forward(self, features: Float[Tensor, "*N Nf"], **kwargs) -> Float[Tensor, "*N Nc"]:
         """The colour of each point; further keywords from the renderer are ignored."""

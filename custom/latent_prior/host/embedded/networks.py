@@ -21,9 +21,13 @@ from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import OptionError, options_under
 from latent_prior.host.embedded.activations import get_activation
-from latent_prior.host.embedded.hash_grid import GridEncoding
+from latent_prior.host.embedded.config import full_key
+from latent_prior.host.embedded.hash_grid import GridEncoding, grid_options, whole_number
+from latent_prior.host.embedded.memory import require_memory
+
+LAYER = 1000  # numbers that fit in the memory that the layer itself takes, as an object
 
 
 @functools.cache
@@ -40,9 +44,11 @@ class SphericalHarmonics(nn.Module):
 
     def __init__(self, n_input_dims: int, config: Mapping[str, Any]):
         super().__init__()
-        self.degree = int(config.get("degree", 4))
-        if n_input_dims != 3 or not 1 <= self.degree <= 4:
-            raise OptionError("dir_encoding_config.degree", self.degree, f"1 to 4, with 3 inputs (here {n_input_dims})")
+        self.degree = whole_number(config, "degree", 4, most=4)
+        if n_input_dims != 3:
+            raise OptionError(
+                "otype", config["otype"], f"another encoding: this one needs 3 inputs, here {n_input_dims}"
+            )
         self.n_input_dims, self.n_output_dims = 3, self.degree**2
         # tiny-cuda-nn has an empty tensor of this name; with it, checkpoints are compatible in both directions
         self.register_buffer("params", torch.zeros(0))
@@ -72,11 +78,9 @@ class TcnnEncoding(nn.Module):
         otype = str(config["otype"]).lower()
         is_grid = otype == "hashgrid" or (otype == "grid" and str(config.get("type", "Hash")).lower() == "hash")
         if not is_grid and otype != "sphericalharmonics":
-            raise OptionError(
-                "otype of pos_encoding_config or dir_encoding_config",
-                config["otype"],
-                "HashGrid, Grid with type Hash, or SphericalHarmonics",
-            )
+            raise OptionError("otype", config["otype"], "HashGrid, Grid with type Hash, or SphericalHarmonics")
+        if is_grid:
+            grid_options(n_input_dims, config)
         if use_tinycudann():
             import tinycudann
 
@@ -114,14 +118,18 @@ class VanillaMLP(nn.Module):
     def __init__(self, dim_in: int, dim_out: int, config: Mapping[str, Any]):
         super().__init__()
         if str(config.get("activation", "ReLU")).lower() != "relu":
-            raise OptionError("mlp_network_config.activation", config["activation"], "ReLU, the only one of VanillaMLP")
-        widths = [dim_in] + [int(config["n_neurons"])] * int(config["n_hidden_layers"])
+            raise OptionError("activation", config["activation"], "ReLU, the only one of VanillaMLP")
+        sizes = {key: whole_number(config, key) for key in ("n_neurons", "n_hidden_layers")}
+        wide, deep = sizes.values()
+        numbers = dim_in * wide + (deep - 1) * wide**2 + wide * dim_out + deep * LAYER
+        require_memory(numbers, sizes | {"outputs": dim_out}, trained=True)
+        widths = [dim_in] + [wide] * deep
         layers: list[nn.Module] = []
         for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Linear(width_in, width_out, bias=False), nn.ReLU(inplace=True)]
         layers.append(nn.Linear(widths[-1], dim_out, bias=False))
         self.layers = nn.Sequential(*layers)
-        self.output_activation = get_activation(config.get("output_activation"))
+        self.output_activation = get_activation(config.get("output_activation"), "output_activation")
 
     def forward(self, x: Float[Tensor, "*N Di"]) -> Float[Tensor, "*N Do"]:
         with torch.autocast(x.device.type, enabled=False):
@@ -138,8 +146,9 @@ def get_encoding(n_input_dims: int, config: Mapping[str, Any] | DictConfig) -> C
     Raises:
         OptionError: an unknown otype, a missing key, or an invalid value.
     """
+    where = full_key(config) or "pos_encoding_config or dir_encoding_config"
     config = _plain(config)
-    with _keys_of("pos_encoding_config or dir_encoding_config"):
+    with _keys_of(where):
         encoding = TcnnEncoding(n_input_dims, config)
     return CompositeEncoding(encoding, include_xyz=bool(config.get("include_xyz", False)))
 
@@ -150,20 +159,20 @@ def get_mlp(n_input_dims: int, n_output_dims: int, config: Mapping[str, Any] | D
     Raises:
         OptionError: as above, or an unknown otype; tiny-cuda-nn's fused networks exist only in threestudio itself.
     """
+    where = full_key(config) or "mlp_network_config"
     config = _plain(config)
-    with _keys_of("mlp_network_config"):
+    with _keys_of(where):
         if config["otype"] != "VanillaMLP":
-            raise OptionError("mlp_network_config.otype", config["otype"], "VanillaMLP")
+            raise OptionError("otype", config["otype"], "VanillaMLP")
         return VanillaMLP(n_input_dims, n_output_dims, config)
 
 
 @contextmanager
 def _keys_of(where: str) -> Iterator[None]:
     try:
-        yield
+        with options_under(f"{where}."):
+            yield
     except KeyError as error:
         raise OptionError.because(
             f"{where} has no {error.args[0]}; it replaces the default as a whole, so all of its keys must be given"
         ) from error
-    except (TypeError, ValueError) as error:
-        raise error if isinstance(error, OptionError) else OptionError.because(str(error), where) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from latent_prior import OptionError
+from latent_prior import OptionError, options_under
 from latent_prior.host.threestudio import stand_ins
 
 ROOT_VARIABLE = "THREESTUDIO_ROOT"
@@ -96,7 +96,12 @@ def _encodings_in_plain_torch() -> None:
     from latent_prior.host.embedded.networks import TcnnEncoding
 
     networks = sys.modules["threestudio.models.networks"]
-    networks.tcnn.Encoding = lambda n_input_dims, config, **kwargs: TcnnEncoding(n_input_dims, dict(config))
+
+    def encoding(n_input_dims: int, config: Any, **kwargs) -> TcnnEncoding:
+        with options_under("pos_encoding_config or dir_encoding_config: "):
+            return TcnnEncoding(n_input_dims, dict(config))
+
+    networks.tcnn.Encoding = encoding
     networks.get_rank = lambda: str(get_device())  # used as the device of the encodings and their masks
     if get_device().type == "cpu":
         no_change = _Changed(torch.cuda, device=lambda device: contextlib.nullcontext())

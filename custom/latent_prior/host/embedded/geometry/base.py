@@ -4,6 +4,7 @@ Conventions. Points are world coordinates, z up; a field covers the box [-radius
 world length. Normals are unit vectors that point outwards, against the density's gradient.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,8 @@ class BaseGeometry(BaseModule):
         get_activation(self.cfg.density_activation, "system.geometry.density_activation")
         if self.cfg.normal_type not in NORMAL_TYPES:
             raise OptionError("system.geometry.normal_type", self.cfg.normal_type, f"one of {NORMAL_TYPES}")
+        if self.cfg.isosurface_chunk < 0:
+            raise OptionError("system.geometry.isosurface_chunk", self.cfg.isosurface_chunk, "0 or more")
         radius = float(self.cfg.radius)
         self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3]))
 
@@ -85,6 +88,18 @@ class BaseGeometry(BaseModule):
         moved = (points[..., None, :] + steps).clamp(-self.cfg.radius, self.cfg.radius)
         gradient = (self.forward_density(moved)[..., 0] - density) / eps
         return F.normalize(-gradient, dim=-1)
+
+
+def check_values(cfg: Any, blobs: Iterable[str]) -> None:
+    """OptionError for a number of features below 0, or a bias that is neither the name of a blob nor a number."""
+    if cfg.n_feature_dims < 0:
+        raise OptionError("system.geometry.n_feature_dims", cfg.n_feature_dims, "0 or more")
+    if cfg.density_blob_std <= 0:
+        raise OptionError("system.geometry.density_blob_std", cfg.density_blob_std, "a positive length")
+    bias = cfg.density_bias
+    named = isinstance(bias, str) and bias in blobs
+    if not named and (not isinstance(bias, int | float) or isinstance(bias, bool)):
+        raise OptionError("system.geometry.density_bias", bias, f"one of {', '.join(blobs)} or a number")
 
 
 def linear_blob(points: Float[Tensor, "*N 3"], scale: float, std: float) -> Float[Tensor, "*N 1"]:

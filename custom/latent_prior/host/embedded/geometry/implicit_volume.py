@@ -8,7 +8,8 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.host.embedded.activations import get_activation
-from latent_prior.host.embedded.geometry.base import BaseGeometry, gaussian_blob, linear_blob
+from latent_prior.host.embedded.geometry.base import BaseGeometry, check_values, gaussian_blob, linear_blob
+from latent_prior.host.embedded.memory import require_memory
 from latent_prior.host.embedded.networks import get_encoding, get_mlp
 from latent_prior.host.embedded.registry import register
 
@@ -59,16 +60,18 @@ class ImplicitVolume(BaseGeometry):
 
     def configure(self) -> None:
         super().configure()
-        if self.cfg.density_bias not in BLOBS and not isinstance(self.cfg.density_bias, int | float):
-            raise OptionError(
-                "system.geometry.density_bias", self.cfg.density_bias, f"one of {tuple(BLOBS)} or a number"
-            )
+        check_values(self.cfg, BLOBS)
+        if self.cfg.finite_difference_normal_eps <= 0:
+            eps = self.cfg.finite_difference_normal_eps
+            raise OptionError("system.geometry.finite_difference_normal_eps", eps, "a positive length")
         # the order of these decides which random numbers each gets
         self.encoding = get_encoding(3, self.cfg.pos_encoding_config)
         width = self.encoding.n_output_dims
         self.density_network = get_mlp(width, 1, self.cfg.mlp_network_config)
         if self.cfg.n_feature_dims > 0:
-            self.feature_network = get_mlp(width, self.cfg.n_feature_dims, self.cfg.mlp_network_config)
+            count = self.cfg.n_feature_dims
+            require_memory(count, {"system.geometry.n_feature_dims": count}, trained=True)
+            self.feature_network = get_mlp(width, count, self.cfg.mlp_network_config)
 
     def encode(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N F"]:
         """The encoding of world points."""

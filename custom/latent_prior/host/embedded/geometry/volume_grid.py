@@ -5,6 +5,7 @@ z, as in torch's grid_sample. Voxel centres lie half a voxel inside the box (ali
 outside of it. Channel 0 is the density before bias and activation.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,10 @@ from jaxtyping import Float
 from omegaconf import ListConfig
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import OptionError, options_under
 from latent_prior.host.embedded.activations import get_activation
-from latent_prior.host.embedded.geometry.base import BaseGeometry, linear_blob
+from latent_prior.host.embedded.geometry.base import BaseGeometry, check_values, linear_blob
+from latent_prior.host.embedded.memory import require_memory
 from latent_prior.host.embedded.registry import register
 
 NORMAL_STEP = 1e-3  # finite difference step in world units; not configurable, as in threestudio
@@ -47,11 +49,13 @@ class VolumeGrid(BaseGeometry):
 
     def configure(self) -> None:
         super().configure()
-        if self.cfg.density_bias != "blob" and not isinstance(self.cfg.density_bias, int | float):
-            raise OptionError("system.geometry.density_bias", self.cfg.density_bias, "'blob' or a number")
+        check_values(self.cfg, ["blob"])
         size = tuple(self.cfg.grid_size) if isinstance(self.cfg.grid_size, ListConfig) else ()
-        if len(size) != 3 or not all(isinstance(count, int) and count > 0 for count in size):
+        if len(size) != 3 or not all(type(count) is int and count > 0 for count in size):
             raise OptionError("system.geometry.grid_size", self.cfg.grid_size, "three positive whole numbers")
+        sizes = {"grid_size": size, "n_feature_dims": self.cfg.n_feature_dims}
+        with options_under("system.geometry."):
+            require_memory(math.prod(size) * (1 + self.cfg.n_feature_dims), sizes, trained=True)
         self.grid = nn.Parameter(torch.zeros(1, 1 + self.cfg.n_feature_dims, *size))
         if self.cfg.density_bias == "blob":
             self.register_buffer("density_scale", torch.tensor(0.0))
