@@ -113,7 +113,6 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 def write(folder: Path) -> list[Case]:
     """A run folder for each case, whose last.ckpt is the odd one."""
-    register()
     config = folder / "toy.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
     run = experiment.run([str(config)], [], ("train",), exp_root_dir=str(folder / "out")).folder

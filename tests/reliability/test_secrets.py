@@ -4,15 +4,14 @@ import yaml
 from latent_prior.cli.resume import in_place
 from latent_prior.runs import experiment
 from latent_prior.runs.folder import config_of, last_checkpoint
-from reliability.corpus_checkpoints import CONFIG, STEPS, register
+from reliability.corpus_checkpoints import CONFIG, STEPS
 
 SECRET = "correct-horse-battery-staple"
 
 
-def test_a_run_its_export_and_its_continuation_write_the_reference_alone(tmp_path, toy_types, monkeypatch):
+def test_a_run_its_export_and_its_continuation_write_the_reference_alone(tmp_path, toys_registered, monkeypatch):
     monkeypatch.setenv("LATENT_PRIOR_SECRET", SECRET)
     monkeypatch.setenv("LATENT_PRIOR_RATE", "0.0123456789")
-    register()
     config = tmp_path / "toy.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
     settings = [
