@@ -20,6 +20,8 @@ MAY_READ = {
     "a file with a byte order mark",
     "a chain of 40 references",
     "1000 references",
+    "a timestamp",
+    "interpolations of 900 levels",
 }
 
 
@@ -29,12 +31,12 @@ def _ready() -> None:
     register()
 
 
-def _run(folder: Path, configs: list[str], overrides: list[str]) -> None:
+def _run(path: Path, configs: list[str], overrides: list[str]) -> None:
     _ready()
-    base = folder / "base.yaml"
-    out = folder / "out"
+    out = path.with_suffix(".out")
+    settings = [f"exp_root_dir={out}", "trainer.max_steps=1"]
     try:
-        experiment.run([str(base), *configs], [*overrides, f"exp_root_dir={out}", "trainer.max_steps=1"], ("train",))
+        experiment.run([str(path.parent / "base.yaml"), *configs], [*overrides, *settings], ("train",))
     except ValueError:
         assert not out.exists(), "a folder is left"
         raise
@@ -42,12 +44,12 @@ def _run(folder: Path, configs: list[str], overrides: list[str]) -> None:
 
 def as_config(path: Path) -> None:
     """As `--config FILE`."""
-    _run(path.parent.parent, [str(path)], [])
+    _run(path, [str(path)], [])
 
 
 def as_override(path: Path) -> None:
     """As `key=value` on the command line."""
-    _run(path.parent.parent, [], [path.read_text(encoding="utf-8")])
+    _run(path, [], [path.read_text(encoding="utf-8")])
 
 
 def for_export(path: Path) -> None:
@@ -71,9 +73,9 @@ def for_variant(path: Path) -> None:
 
 def write(folder: Path) -> list[Case]:
     """All cases in `folder`."""
-    (folder / "base.yaml").write_text(yaml.safe_dump(CONFIG))
     cases: list[Case] = []
     (folder / "configs").mkdir()
+    (folder / "configs" / "base.yaml").write_text(yaml.safe_dump(CONFIG))
     for number, (name, content) in enumerate(
         [*_structures(), *_encodings(), *_tags(folder / CANARY), *_interpolations()]
     ):
@@ -188,7 +190,7 @@ def _interpolations() -> Iterator[tuple[str, str]]:
         return f"system:\n  loss:\n    lambda_toy: 1.0\n{inner}\n{last}"
 
     yield "a chain of 40 references", loss(chain(40, "${@}", "1.0"))
-    yield "1000 references", loss("\n".join(f"c{i}: ${{seed}}" for i in range(1000)))
+    yield "1000 references", loss("\n".join(f"c{i}: ${{name}}" for i in range(1000)))
     yield "strings doubled 40 times", loss(chain(40, '"${@}${@}"'))
     backwards = "\n".join(reversed(chain(40, '"${@}${@}"').splitlines()))
     yield "strings doubled 40 times, backwards", loss(backwards)
@@ -219,8 +221,8 @@ def _interpolations() -> Iterator[tuple[str, str]]:
     yield "oc.create of a bomb", 'description: "${oc.create:{a:{a:{a:{a:1}}}}}"\nname: "${description}"'
     yield "oc.decode of a bomb", f"description: \"${{oc.decode:'{'[' * 300}{']' * 300}'}}\""
     yield "an unset variable", 'description: "${oc.env:LATENT_PRIOR_NOT_SET_ANYWHERE}"'
-    yield "a missing value", 'description: "${trainer.nothing}"\ntrainer: {nothing: ???}'
-    yield "ten thousand keys", "system: {loss: {" + ", ".join(f"k{i}: ${{seed}}" for i in range(10_000)) + "}}"
+    yield "a missing value", 'description: "${trainer.nothing}"\ntrainer: {nothing: "???"}'
+    yield "ten thousand keys", "system: {loss: {" + ", ".join(f"k{i}: '${{name}}'" for i in range(10_000)) + "}}"
 
 
 def _overrides() -> Iterator[tuple[str, str]]:

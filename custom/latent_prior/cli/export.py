@@ -43,8 +43,6 @@ def export(args: argparse.Namespace) -> None:
 
 def checked_formats(given: str, parsed: str) -> str:
     """`--format` as the exporter's list. OptionError for an unknown one, or for a run that exports no mesh."""
-    from omegaconf import OmegaConf
-
     from latent_prior import host
     from latent_prior.meshes.files import FORMATS
 
@@ -52,8 +50,8 @@ def checked_formats(given: str, parsed: str) -> str:
     if not set(formats) <= set(FORMATS):
         raise OptionError("--format", given, f"some of {', '.join(FORMATS)}")
     experiment.load()
-    system_type = OmegaConf.load(parsed).system_type
-    system = host.find(system_type, "system_type")
+    system_type = host.select(host.read_config(parsed), "system_type")
+    system = host.find(str(system_type), "system_type")
     if "exporter" not in {field.name for field in dataclasses.fields(system.Config)}:
         raise OptionError.because(f"a run of {system_type} exports no mesh: omit it", "--format")
     return ",".join(formats)

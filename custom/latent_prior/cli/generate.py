@@ -42,14 +42,11 @@ def generate(args: argparse.Namespace) -> None:
 
 def notice_unknown_subject(config: str, overrides: list[str], settings: dict) -> None:
     """Warn if the prompt is outside the pocket prior's vocabulary."""
-    from omegaconf import OmegaConf
-
     from latent_prior import host
     from latent_prior.pocket.captions import parse
 
     cfg = host.merge_config(config, cli_args=overrides, **settings)
-    checkpoint = "system.prompt_processor.pretrained_model_name_or_path"
-    if OmegaConf.select(cfg, checkpoint, throw_on_resolution_failure=False) != "pocket":
+    if host.select(cfg, "system.prompt_processor.pretrained_model_name_or_path") != "pocket":
         return
     try:
         parse(settings["system"]["prompt_processor"]["prompt"])

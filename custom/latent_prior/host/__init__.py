@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from latent_prior import OptionError
 from latent_prior.host import threestudio as threestudio_host
 from latent_prior.host.embedded.memory import require_memory, shortage
+from latent_prior.host.embedded.yaml_files import read_config, select
 from latent_prior.host.threestudio import refusal
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "load_module_weights",
     "merge_config",
     "parse_structured",
+    "read_config",
     "refusal",
     "require_memory",
     "register",
     "resolve_config",
+    "select",
     "shortage",
     "warn",
 ]

@@ -13,7 +13,6 @@ from typing import Any
 
 import latent_prior
 from latent_prior import OptionError
-from latent_prior.files import user_path
 from latent_prior.files.pickles import shown
 from latent_prior.files.refusals import NotWritten, denial
 from latent_prior.runs import curves, signals
@@ -172,17 +171,15 @@ def _claim(experiment: _Experiment) -> None:
 
 def _check_max_steps(unresolved: Any) -> None:
     """OptionError for an invalid number of steps; values computed from it would fail with less clear messages."""
-    from omegaconf import OmegaConf
+    from latent_prior import host
 
-    steps = OmegaConf.select(unresolved, "trainer.max_steps", throw_on_resolution_failure=False)
+    steps = host.select(unresolved, "trainer.max_steps")
     if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
         raise OptionError("trainer.max_steps", steps, "a whole number of at least 1")
 
 
 def _check_order(experiment: _Experiment) -> None:
     """OptionError if training would end before the checkpoint's step; warns of schedules for another length."""
-    from omegaconf import OmegaConf
-
     from latent_prior import host
     from latent_prior.runs import folder as run_folder
 
@@ -197,7 +194,7 @@ def _check_order(experiment: _Experiment) -> None:
         )
     for source in experiment.sources:
         if Path(source).name == run_folder.PARSED:
-            made_for = OmegaConf.select(OmegaConf.load(user_path(source)), "trainer.max_steps")
+            made_for = host.select(host.read_config(source), "trainer.max_steps")
             if made_for != steps:
                 host.warn(f"{source} holds schedules for trainer.max_steps={made_for}, and they stay so under {steps}")
 

@@ -74,9 +74,9 @@ class Variant:
     @property
     def settings(self) -> Any:
         """The config with the overrides, not resolved."""
-        from omegaconf import OmegaConf
+        from latent_prior import host
 
-        return OmegaConf.merge(OmegaConf.load(self.config), OmegaConf.from_dotlist(list(self.overrides)))
+        return host.merge_config(self.config, cli_args=self.overrides)
 
     def command(self, task: Task, run: Path, seed: int, gpu: str) -> list[str]:
         values = {
@@ -101,9 +101,9 @@ class Variant:
         return []
 
     def _digest(self) -> str:
-        from omegaconf import OmegaConf
+        from latent_prior import host
 
-        content = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
+        content = host.config_to_primitive(host.read_config(self.config), resolve=False)
         parts = [content, self.overrides, prior_digest(), *self.more_to_digest()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
 
@@ -169,9 +169,11 @@ def variants(
 
 def require_system(settings: Mapping[str, Any], system_type: str, what_it_does: str) -> None:
     """OptionError for settings (by the flag they came from) with another system_type: it "<does not do that>"."""
+    from latent_prior import host
+
     for flag, cfg in settings.items():
-        if cfg.get("system_type") != system_type:
-            raise OptionError.because(f"{flag} {what_it_does}: its system_type is {cfg.get('system_type')!r}")
+        if (found := host.select(cfg, "system_type")) != system_type:
+            raise OptionError.because(f"{flag} {what_it_does}: its system_type is {found!r}")
 
 
 def planned(
@@ -193,7 +195,7 @@ def planned(
 
 def given(runs: Sequence[Path], out: Path) -> list[Job]:
     """Jobs for existing run folders; a folder of run folders stands for those in it. Labels are the runs' `name`s."""
-    from omegaconf import OmegaConf
+    from latent_prior import host
 
     jobs: dict[Path, Job] = {}  # by the folder's real path, to avoid duplicates
     for path in runs:
@@ -201,15 +203,17 @@ def given(runs: Sequence[Path], out: Path) -> list[Job]:
         if not folders:
             raise OptionError.because(f"{path} is not a run folder and holds none (no configs/parsed.yaml)", "--runs")
         for folder in folders:
-            cfg = OmegaConf.load(folder / "configs" / "parsed.yaml")
-            prompt = OmegaConf.select(cfg, "system.prompt_processor.prompt")
+            cfg = host.read_config(folder / "configs" / "parsed.yaml")
+            prompt, name, seed = (host.select(cfg, key) for key in ("system.prompt_processor.prompt", "name", "seed"))
             if not prompt:
                 raise OptionError.because(
                     f"{folder} is not a run with a prompt: it has no system.prompt_processor.prompt", "--runs"
                 )
+            if not isinstance(name, str) or type(seed) is not int:
+                raise OptionError.because(f"{folder} has a configs/parsed.yaml without a name or seed", "--runs")
             digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
-            result = out / "results" / f"{slug(str(cfg.name))}-given" / f"{slug(folder.name)}-{digest}.json"
-            jobs.setdefault(folder.resolve(), Job(str(cfg.name), Task(str(prompt)), int(cfg.seed), folder, result))
+            result = out / "results" / f"{slug(name)}-given" / f"{slug(folder.name)}-{digest}.json"
+            jobs.setdefault(folder.resolve(), Job(name, Task(str(prompt)), seed, folder, result))
     return list(jobs.values())
 
 

@@ -54,9 +54,9 @@ class StyleGANVariant(Variant):
 
 def source_file(settings: Any) -> Path:
     """The generator that a run with these settings starts from."""
-    from omegaconf import OmegaConf
+    from latent_prior import host
 
-    name = OmegaConf.select(settings, "system.pretrained_generator", default="pocket")
+    name = host.select(settings, "system.pretrained_generator") or "pocket"
     return POCKET_FILE if name == "pocket" else Path(name)
 
 
@@ -107,14 +107,14 @@ def evaluation(found: Sequence[Job], measurer: Measurer, real: str | None = None
 
 def _jobs(args: argparse.Namespace, out: Path) -> tuple[list[Job], Path]:
     """The jobs, and the generator that all runs start from."""
-    from omegaconf import OmegaConf
+    from latent_prior import host
 
     check = (lambda prompt, flag: None) if args.real else arguments.check_pocket_prompt
     if args.runs:
         found = jobs.given([Path(run) for run in args.runs], out)
         for job in found:
             check(job.prompt, f"--runs: {job.run}")
-        settings = {f"--runs: {job.run}": OmegaConf.load(job.run / "configs" / "parsed.yaml") for job in found}
+        settings = {f"--runs: {job.run}": host.read_config(job.run / "configs" / "parsed.yaml") for job in found}
     else:
         variants = jobs.variants(args.config, args.overrides, kind=StyleGANVariant)
         settings = {f"--config: {variant.label!r}": variant.settings for variant in variants}

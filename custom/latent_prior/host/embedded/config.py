@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,9 +22,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
 from latent_prior.files import atomic_write, slug, user_path
+from latent_prior.files.pickles import shown
 from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import nearest
 from latent_prior.host.embedded.scalars import C_max
+from latent_prior.host.embedded.yaml_files import (
+    bounded_resolution,
+    first_line,
+    parse_config,
+    parse_override,
+    read_config,
+)
 
 _RESOLVERS = {
     "calc_exp_lr_decay_rate": lambda factor, n: factor ** (1.0 / n),
@@ -128,12 +136,12 @@ def _override(argument: str) -> DictConfig:
     if not equals:
         raise OptionError.because(f"expected an override of the form key=value, got {argument!r}")
     if not _PROMPT_KEY.fullmatch(key.rpartition(".")[2]):
-        return OmegaConf.from_dotlist([argument])
+        return parse_override(argument)
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         with contextlib.suppress(yaml.YAMLError):
             quoted = yaml.safe_load(value)
             value = quoted if isinstance(quoted, str) else value
-    cfg = OmegaConf.create()
+    cfg = parse_override(f"{key}=")
     OmegaConf.update(cfg, key, escaped(value))
     return cfg
 
@@ -150,16 +158,24 @@ def merge_config(
 
     Interpolations are not resolved. Raises OptionError for a missing file or bad YAML.
     """
+    parts = [parse_config(text) if from_string else read_config(text) for text in yamls]
+    parts += [*map(_override, cli_args or []), OmegaConf.create(escaped(overrides))]
+    with _in_our_words(), bounded_resolution():  # a mapping merged into an interpolation resolves it
+        return OmegaConf.merge(*parts)
+
+
+@contextlib.contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Errors of OmegaConf about a config as an OptionError that names the key."""
     try:
-        parts = [OmegaConf.create(text) if from_string else OmegaConf.load(user_path(text)) for text in yamls]
-        for source, part in zip(yamls, parts, strict=True):
-            if not isinstance(part, DictConfig):
-                raise OptionError.because(f"a config is a mapping of keys, got a {type(part).__name__} from {source!r}")
-        return OmegaConf.merge(*parts, *map(_override, cli_args or []), escaped(overrides))
-    except OSError as error:
-        raise OptionError.because(f"cannot read config file {error.filename!r}: {error.strerror}") from error
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
+        yield
+    except OmegaConfBaseException as error:
+        reason, key = first_line(error), shown(str(error.full_key or ""), 80)
+        raise OptionError.because(f"bad config: {key}: {reason}" if key else f"bad config: {reason}") from error
+    except TypeError as error:  # a list where another config has a mapping
+        raise OptionError.because(f"bad config: {shown(str(error), 150)}") from error
+    except RecursionError as error:
+        raise OptionError.because(f"bad config: {first_line(error)}") from error
 
 
 def resolve_config(merged: DictConfig) -> Any:
@@ -169,10 +185,8 @@ def resolve_config(merged: DictConfig) -> Any:
     number that is not finite in float32 or takes more than 64 bits, and for a name or tag that would lead out of its
     folder.
     """
-    try:
+    with _in_our_words(), bounded_resolution():
         values = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise OptionError.because(f"bad config: {' '.join(str(error).split())}") from error
     for key in ("name", "tag", "timestamp"):
         if re.search(r"[/\\\0]", name := str(values.get(key))) or name in (".", ".."):
             raise OptionError(key, name, "the name of one folder (in YAML, ${slug:TEXT} makes one of any text)")
@@ -239,8 +253,9 @@ def parse_structured(fields: type, cfg: Any = None) -> Any:
     valid = {entry.name: entry for entry in dataclasses.fields(fields) if entry.init}
     for key in cfg:
         if key not in valid:
+            known = shown(", ".join(valid), 150)
             raise OptionError.because(
-                f"unknown config key {full_key(cfg, str(key))!r}{nearest(key, valid)} (valid keys: {', '.join(valid)})"
+                f"unknown config key {full_key(cfg, str(key))!r}{nearest(key, valid)} (valid keys: {known})"
             )
     for name, entry in valid.items():
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
@@ -251,7 +266,9 @@ def parse_structured(fields: type, cfg: Any = None) -> Any:
         try:
             structured[key] = escaped(value)
         except OmegaConfBaseException as error:
-            raise OptionError.because(f"{full_key(cfg, key)}: {str(error).splitlines()[0]} (got {value!r})") from error
+            raise OptionError.because(
+                f"{full_key(cfg, key)}: {first_line(error)} (got {shown(repr(value))})"
+            ) from error
     if hasattr(fields, "__post_init__"):
         parsed = OmegaConf.to_object(structured)
         for name in valid:

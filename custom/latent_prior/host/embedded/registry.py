@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import shown
 
 __modules__: dict[str, type] = {}
 
@@ -44,7 +45,7 @@ def lookup(modules: Mapping[str, type], name: str, key: str = "") -> type:
     parts = [*(sub for sub in subs.split(",") if sub), main]
     for part in parts:
         if part not in modules:
-            known = ", ".join(sorted(modules)) or "none"
+            known = shown(", ".join(sorted(modules)) or "none", 150)
             raise OptionError.because(
                 f"{where}unknown type {part!r}{nearest(part, modules)} (registered types: {known})"
             )

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.base import Container
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from latent_prior import OptionError
@@ -46,24 +47,64 @@ def read_config(path: str | os.PathLike) -> DictConfig:
 
 def parse_config(text: str, name: str = "the text") -> DictConfig:
     """A config from YAML, its interpolations unresolved; `name` is what errors call it."""
-    try:
+    with _in_our_words(name):
         require_bounded(text, name)
         found = OmegaConf.load(io.StringIO(text))
+    if not isinstance(found, DictConfig):
+        raise OptionError.because(f"a config is a mapping of keys, got a {type(found).__name__} from {name}")
+    _require_small_integers(found, name)
+    return found
+
+
+def parse_override(argument: str) -> DictConfig:
+    """`key=value` as a config; the value is YAML."""
+    key, _, value = argument.partition("=")
+    if len(key) > LONGEST or key.count(".") + key.count("[") > DEEPEST:
+        raise OptionError.because(f"an override has a key of at most {DEEPEST} parts, got '{shown(argument)}'")
+    with _in_our_words(f"'{shown(argument)}'"):
+        require_bounded(value, f"'{shown(argument)}'", mapping=False)
+        found = OmegaConf.from_dotlist([argument])
+    _require_small_integers(found, f"'{shown(argument)}'")
+    return found
+
+
+def _require_small_integers(value: Any, name: str) -> None:
+    """OptionError for an integer of more than 64 bits: Python refuses to print some of those that YAML can write."""
+    content = getattr(value, "_content", getattr(value, "_val", value))
+    if isinstance(content, dict | list):
+        for entry in content.values() if isinstance(content, dict) else content:
+            _require_small_integers(entry, name)
+    elif isinstance(content, int) and content.bit_length() > 64:
+        raise _bad(name, f"it has an integer of {content.bit_length()} bits; expected at most 64")
+
+
+def first_line(error: Exception) -> str:
+    """What is wrong, without what OmegaConf says about its nodes in further lines."""
+    text = getattr(error, "msg", None) or str(error)
+    if isinstance(error, RecursionError) or text.startswith("RecursionError"):
+        return "its interpolations refer to one another too deeply"
+    return shown(text.splitlines()[0] if text else type(error).__name__, 120)
+
+
+@contextmanager
+def _in_our_words(name: str) -> Iterator[None]:
+    """What PyYAML and OmegaConf raise for text that is no config, as an OptionError."""
+    try:
+        yield
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         mark = getattr(error, "problem_mark", None)
         raise _bad(name, shown(problem, 120) + (f", line {mark.line + 1}" if mark else "")) from error
-    # what PyYAML and OmegaConf raise for values that are not what their tags say
-    except (OmegaConfBaseException, ValueError, TypeError, LookupError, AttributeError) as error:
-        if isinstance(error, OptionError):
-            raise
-        raise _bad(name, f"{type(error).__name__}: {shown(str(error).partition(chr(10))[0], 120)}") from error
-    if not isinstance(found, DictConfig):
-        raise OptionError.because(f"a config is a mapping of keys, got a {type(found).__name__} from {name}")
-    return found
+    except OmegaConfBaseException as error:
+        raise _bad(name, first_line(error)) from error
+    except OptionError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # of PyYAML's constructors
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise _bad(name, f"a value is not what its tag or its form says ({reason})") from error
 
 
-def require_bounded(text: str, name: str) -> None:
+def require_bounded(text: str, name: str, mapping: bool = True) -> None:
     """OptionError for YAML that is too large, nests too deeply or expands to too much; other errors are PyYAML's."""
     if len(text) > LARGEST:
         raise _bad(name, f"it is larger than {LARGEST // 1000} kB")
@@ -86,7 +127,7 @@ def require_bounded(text: str, name: str) -> None:
                 )
             size = sizes[anchor]
         elif isinstance(event, yaml.ScalarEvent):
-            if not opened and event.value:
+            if mapping and not opened and event.value:
                 raise OptionError.because(f"a config is a mapping of keys, got a text from {name}")
             references += require_bounded_interpolations(event.value, name)
         if anchor is not None:
@@ -108,8 +149,8 @@ def require_bounded_interpolations(value: str, name: str) -> int:
         depth += (character in "{[(") - (character in "}])")
         deepest = max(deepest, depth)
     if len(value) > LONGEST or deepest > DEEPEST:
-        most = f"up to {LONGEST} characters and {DEEPEST} levels of brackets"
-        raise _bad(name, f"an interpolation has {most}; '{shown(value, 40)}' has more")
+        limits = f"{LONGEST} characters and {DEEPEST} levels of brackets"
+        raise _bad(name, f"interpolations have up to {limits}, got '{shown(value, 40)}'")
     return count
 
 
@@ -117,9 +158,10 @@ def require_bounded_interpolations(value: str, name: str) -> int:
 def bounded_resolution() -> Iterator[None]:
     """Meanwhile OmegaConf resolves a limited number of interpolations, of limited size, and then raises its own error.
 
-    It remembers no results, so that forty keys of `${a}${a}` take 2^40 steps.
+    It remembers no results, so that forty keys of `${a}${a}` take 2^40 steps, and forty of `{x: ${a}, y: ${a}}` as well.
     """
     resolve, evaluate = Container.resolve_parse_tree, Container._evaluate_custom_resolver
+    to_content = BaseContainer._to_content
     spent = 0
 
     def spend(cost: int) -> None:
@@ -134,19 +176,26 @@ def bounded_resolution() -> Iterator[None]:
         spend(_size(result, RESOLVED))
         return result
 
+    def counted_content(conf: Container, *args: Any, **kwargs: Any) -> Any:
+        content = conf._content
+        spend(1 + len(content) if isinstance(content, dict | list) else 1)
+        return to_content(conf, *args, **kwargs)
+
     def limited(self: Container, *args: Any, inter_type: str, inter_args: tuple[Any, ...], **kwargs: Any) -> Any:
-        """A product of a text and a number, and a text put into another many times, are not counted in time."""
-        if any(_size(arg, RESOLVED) > LONGEST / UNIT for arg in inter_args) or (
-            inter_type == "mul" and not all(isinstance(arg, int | float) for arg in inter_args)
-        ):
-            raise InterpolationResolutionError(f"${{{inter_type}:...}} takes numbers and short texts")
+        """The size of a result is known too late for a text times a number, and for a text put into another."""
+        long = any(_size(arg, RESOLVED) > LONGEST / UNIT for arg in inter_args)
+        if long or (inter_type in ("add", "mul") and not all(isinstance(arg, int | float) for arg in inter_args)):
+            kind = "numbers" if inter_type in ("add", "mul") else "short values"
+            raise InterpolationResolutionError(f"${{{inter_type}:...}} takes {kind}")
         return evaluate(self, *args, inter_type=inter_type, inter_args=inter_args, **kwargs)
 
     Container.resolve_parse_tree, Container._evaluate_custom_resolver = counted, limited
+    BaseContainer._to_content = staticmethod(counted_content)
     try:
         yield
     finally:
         Container.resolve_parse_tree, Container._evaluate_custom_resolver = resolve, evaluate
+        BaseContainer._to_content = staticmethod(to_content)
 
 
 def _size(value: Any, most: int) -> int:
