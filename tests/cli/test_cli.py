@@ -357,3 +357,24 @@ def test_a_run_without_a_number_of_steps_is_refused(tmp_path, capsys, steps):
     assert cli.main(["generate", "a red mug", f"trainer.max_steps={steps}", f"exp_root_dir={tmp_path}"]) == 2
     assert re.search("trainer.max_steps is .*; expected a whole number of at least 1", errors(capsys)[0])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_on_a_full_disk_says_what_is_kept(tmp_path, capsys, monkeypatch):
+    from latent_prior.pocket.training import everything
+
+    def full(work, *_):
+        (work / "state.pt").touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(everything, "train_everything", full)
+    work = tmp_path / "work"
+    assert cli.main(["train-pocket", "--work", str(work), "--out", str(tmp_path / "out")]) == 1
+    assert re.match(f"error: cannot write {work}: no space left .*is kept in {work}", errors(capsys)[0])
+
+
+def test_an_export_goes_where_it_is_told(asked, run_of_the_main_job, tmp_path):
+    elsewhere = f"exp_root_dir={tmp_path / 'elsewhere'}"
+    assert cli.main(["export", str(run_of_the_main_job), elsewhere]) == 0
+    assert Path(asked["cfg"].trial_dir) == tmp_path / "elsewhere" / "name" / "tag"
+    assert cli.main(["export", str(run_of_the_main_job)]) == 0
+    assert Path(asked["cfg"].trial_dir) == run_of_the_main_job

@@ -1,5 +1,6 @@
 """`latent-prior link`: in, again, out; only what is ours is touched."""
 
+import shutil
 import subprocess
 import sys
 
@@ -49,6 +50,20 @@ def test_a_copy_stands_alone_and_is_made_anew(checkout):
     assert copied.is_symlink()
     link(checkout, copy=True)
     assert len(unlink(checkout)) == 2 and contents(checkout) == []
+
+
+def test_an_interrupted_copy_is_made_anew(checkout, monkeypatch):
+    copy = shutil.copytree
+
+    def interrupted(*args, **options):
+        copy(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copytree", interrupted)
+        link(checkout, copy=True)
+    assert len(link(checkout, copy=True)) == 2
+    assert (checkout / "custom" / "latent_prior" / "__init__.py").is_file()
 
 
 def test_what_is_not_ours_is_left_alone(checkout):

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from latent_prior.files import atomic_folder, atomic_write, user_path
+from latent_prior.files.refusals import NotWritten
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 
@@ -83,7 +85,16 @@ def test_a_name_as_long_as_names_can_be(tmp_path):
     assert path.read_text() == "cat"
 
 
-def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path):
+def refused_once(rename, name):
+    def refused(self, target):
+        if self.name == name:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    return refused
+
+
+def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path, monkeypatch):
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old").touch()
@@ -92,6 +103,13 @@ def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path):
     with pytest.raises(RuntimeError), atomic_folder(path) as beside:
         (beside / "new").touch()
         raise RuntimeError
+    with pytest.raises(NotWritten, match="folder: no space left"), atomic_folder(path) as beside:
+        (beside / "new").touch()
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with monkeypatch.context() as patch:  # between the two renames
+        patch.setattr(Path, "rename", refused_once(Path.rename, ".folder.partial"))
+        with pytest.raises(NotWritten, match="folder: input/output error"), atomic_folder(path) as beside:
+            (beside / "new").touch()
     assert [p.name for p in tmp_path.rglob("*")] == ["folder", "old"]
     with atomic_folder(path) as beside:
         (beside / "new").touch()

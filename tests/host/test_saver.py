@@ -1,5 +1,7 @@
 """Pictures, videos and files: written, read back, compared."""
 
+from pathlib import Path
+
 import imageio.v2 as imageio
 import numpy as np
 import pytest
@@ -62,7 +64,7 @@ def test_bad_calls_are_errors_but_not_the_users(call):
 
 
 def test_a_picture_that_is_not_finite_says_what_to_do():
-    with pytest.raises(OptionError, match="12 non-finite values: training has diverged"):
+    with pytest.raises(OptionError, match="12 of 12 numbers that are not finite; lower the learning rate"):
         rgb_picture(torch.full((2, 2, 3), float("nan")))
 
 
@@ -88,3 +90,15 @@ def test_a_video_of_nothing_is_an_error(saver, tmp_path):
 def test_files_are_copied(saver, tmp_path):
     (tmp_path / "note.txt").write_text("hello")
     assert open(saver.save_file("deep/note.txt", str(tmp_path / "note.txt"))).read() == "hello"
+
+
+def test_a_video_that_is_cut_short_is_not_kept(saver, monkeypatch):
+    """ffmpeg's failure, on a full disk for example, is not raised by imageio."""
+    for index in range(3):
+        saver.save_rgb_image(f"a/{index}.png", torch.rand(16, 16, 3))
+    path = Path(saver.save_img_sequence("a", "a", r"(\d+)\.png"))
+    before = path.read_bytes()
+    monkeypatch.setattr(imageio, "mimsave", lambda beside, *_, **__: beside.write_bytes(before[:500]))
+    with pytest.raises(RuntimeError, match="FFMPEG call failed|number of frames"):
+        saver.save_img_sequence("a", "a", r"(\d+)\.png")
+    assert path.read_bytes() == before and not list(path.parent.glob(".*"))

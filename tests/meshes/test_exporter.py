@@ -52,7 +52,7 @@ def save(outputs, folder):
 
 def test_all_formats_with_true_colours(scene, tmp_path):
     exporter = VertexColorMeshExporter({"fmt": ["glb", "obj", "ply"], "save_name": "ball"}, **scene())
-    assert save(exporter(), tmp_path) == ["ball.glb", "ball.obj", "ball.mtl", "ball.ply"]
+    assert save(exporter(), tmp_path) == ["ball.glb", "ball.mtl", "ball.obj", "ball.ply"]
     color = torch.sigmoid(torch.tensor([2.0, -2.0, 0.0])).numpy()
     for name in ("ball.glb", "ball.obj", "ball.ply"):
         mesh = load_mesh(tmp_path / name)
@@ -150,15 +150,15 @@ def test_texture_and_its_time_limit(scene, tmp_path, monkeypatch):
     pytest.importorskip("xatlas")
     config = {"fmt": ["obj", "ply"], "texture": True, "texture_size": 64, "max_faces": 200, "texture_timeout": 120.0}
     assert save(VertexColorMeshExporter(config, **scene())(), tmp_path) == [
-        "model.obj",
-        "model.mtl",
         "model.png",
+        "model.mtl",
+        "model.obj",
         "model.ply",
     ]
     warnings = []
     monkeypatch.setattr(host, "warn", warnings.append)
     exporter = VertexColorMeshExporter({**config, "texture_timeout": 1e-3}, **scene())
-    assert save(exporter(), tmp_path) == ["model.obj", "model.mtl", "model.ply"]
+    assert save(exporter(), tmp_path) == ["model.mtl", "model.obj", "model.ply"]
     assert "texture_timeout" in warnings[0]
 
 

@@ -176,6 +176,21 @@ def test_unreachable_hub(monkeypatch):
     assert_one_line(error)
 
 
+def test_a_full_disk_under_a_download(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def full(*_, **__):
+        raise RuntimeError("download failed") from OSError(28, "No space left on device", str(tmp_path / "blob"))
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(
+        ValueError, match=f"{tmp_path}/blob: no space left .*make room.*HF_HOME names the cache"
+    ) as error:
+        loading.load_unet(resolve("nobody/nothing"), torch.float32)
+    assert_one_line(error)
+
+
 def test_hub_fetches_only_the_part_asked_for(monkeypatch, pocket_like):
     import fnmatch
 

@@ -154,9 +154,10 @@ def test_a_file_in_the_place_of_the_cache_is_done_without(pocket_like, tmp_path,
     assert len(caplog.records) == 1
 
 
-def test_entries_that_cannot_be_written_are_done_without(pocket_like, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [SafetensorError("I/O error: read-only"), OSError(28, "No space left on device")])
+def test_entries_that_cannot_be_written_are_done_without(pocket_like, tmp_path, monkeypatch, caplog, error):
     def refused(*_):
-        raise SafetensorError("I/O error: read-only file system")
+        raise error
 
     monkeypatch.setattr(module, "save_file", refused)
     with caplog.at_level(logging.WARNING, module.__name__):

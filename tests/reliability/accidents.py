@@ -109,10 +109,10 @@ class Running:
         return self.process.exitcode
 
 
-def start(argv: list[str], said: Path, *moments: Moment, program: str = MAIN) -> Running:
-    """Start a command; `said` is where its output goes, with the suffixes .out and .err."""
+def start(argv: list[str], said: Path, *moments: Moment, program: str = MAIN, terminal: str = "") -> Running:
+    """Start a command; `said` is where its output goes, with the suffixes .out and .err, if not to a terminal."""
     said.parent.mkdir(parents=True, exist_ok=True)
-    process = _context().Process(target=_work, args=(argv, said, moments, program), daemon=True)
+    process = _context().Process(target=_work, args=(argv, said, moments, program, terminal), daemon=True)
     process.start()
     return Running(process, said)
 
@@ -129,10 +129,10 @@ def _context() -> Any:
     return context
 
 
-def _work(argv: list[str], said: Path, moments: tuple[Moment, ...], program: str) -> None:
-    os.setsid()  # a group of its own: a signal to the tests' group is not meant for it
+def _work(argv: list[str], said: Path, moments: tuple[Moment, ...], program: str, terminal: str) -> None:
+    os.setsid()  # a group of its own: a signal to the tests' group is not meant for it; and the terminal becomes its own
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
-        file = os.open(said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        file = os.open(terminal or said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, descriptor)
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)

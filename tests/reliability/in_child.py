@@ -5,6 +5,7 @@ imported. One child works through the cases until one of them kills it or takes 
 """
 
 import multiprocessing
+import platform
 import resource
 import sys
 import time
@@ -83,6 +84,7 @@ def _one_child(context: Any, cases: Sequence[Case], patience: float) -> Iterator
 def _work(results: Connection, cases: Sequence[Case]) -> None:
     from latent_prior import OptionError
 
+    platform.platform()  # which starts uname, and remembers its answer
     started: list[str] = []
     sys.addaudithook(lambda event, args: started.append(f"{event} {args[0]!r}") if event in STARTS else None)
     results.send("ready")

@@ -1,6 +1,8 @@
 """The whole job at small size: what it writes, how it resumes, and what it says to bad input."""
 
+import copy
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -8,14 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from latent_prior import OptionError
 from latent_prior.cli import launch, main
+from latent_prior.cli.errors import guarded
+from latent_prior.files import lock
 from latent_prior.meshes.files import load_mesh
 from latent_prior.runs import experiment, gpus
+from latent_prior.runs import folder as run_folder
 from latent_prior.runs.folder import config_path, last_checkpoint
 from omegaconf import OmegaConf
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
@@ -153,6 +160,86 @@ def test_either_signal_saves_the_step_it_falls_into(tiny_prior, tmp_path, capsys
     assert main(["resume", str(folder), "trainer.max_steps=4", "checkpoint.every_n_train_steps=1"]) == 0
     assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 4
     assert not list(folder.glob("ckpts/last-v*"))
+
+
+def strike(number: int):
+    """A function that sends the signal to this process."""
+    return lambda *args, **options: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_an_export_stops_it_and_names_the_way_to_export(tiny_prior, tmp_path, capsys, monkeypatch, number):
+    from latent_prior.meshes.exporter import VertexColorMeshExporter
+
+    folder, before = tmp_path / "latent_prior" / "run", signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(VertexColorMeshExporter, "extract", strike(number))
+        arguments = [CONFIG], small(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), ("train", "export")
+        assert guarded(lambda: experiment.run(*arguments)) == 130
+    assert signal.getsignal(number) is before
+    assert f"latent-prior export {folder}\n" in capsys.readouterr().err
+    assert not list(folder.rglob("*.glb"))
+    assert main(["export", str(folder)]) == 0 and len(list(folder.rglob("*.glb"))) == 1
+
+
+def test_a_resumed_run_stopped_before_its_first_step_is_resumed_again(tiny_prior, tmp_path, capsys, monkeypatch):
+    from latent_prior.systems.text_to_3d import LatentPriorSystem
+
+    steps = {"trainer.max_steps": 2, "checkpoint.every_n_train_steps": 1}
+    folder = experiment.run([CONFIG], small(tiny_prior, tmp_path, **steps), ("train",)).folder
+    last = (folder / "ckpts" / "last.ckpt").read_bytes()
+    for place in ("on_fit_start", "training_step"):
+        with monkeypatch.context() as patch:
+            patch.setattr(LatentPriorSystem, place, twice(strike(signal.SIGINT)))
+            assert main(["resume", str(folder), "trainer.max_steps=3"]) == 130
+        assert f"Continue with: latent-prior resume {folder}\n" in capsys.readouterr().err
+        assert (folder / "ckpts" / "last.ckpt").read_bytes() == last
+
+
+def twice(action):
+    return lambda *args, **options: (action(), action())
+
+
+def test_in_a_thread_a_run_needs_no_handlers(tiny_prior, tmp_path, monkeypatch):
+    before = [signal.getsignal(number) for number in signal.valid_signals()]
+    with ThreadPoolExecutor(1) as pool:
+        overrides = small(tiny_prior, tmp_path, **{"trainer.max_steps": 1})
+        run = pool.submit(experiment.run, [CONFIG], overrides, ("train",)).result()
+    assert torch.load(run.folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 1
+    assert [signal.getsignal(number) for number in signal.valid_signals()] == before
+
+
+@pytest.mark.slow
+def test_a_signal_at_any_line_before_the_first_step_leaves_nothing(tiny_prior, tmp_path, monkeypatch):
+    """One run for every line of ours between the config and the model."""
+    out, own = tmp_path / "out", [module.__file__ for module in (experiment, run_folder, lock)]
+    out.mkdir()
+    read = experiment._read([CONFIG], small(tiny_prior, out / "new"), ("train",), 1, {})
+    monkeypatch.setattr(experiment, "_read", lambda *_: replace(read, cfg=copy.deepcopy(read.cfg)))
+    monkeypatch.setattr(experiment, "_build", strike(signal.SIGTERM))
+    for line in itertools.count(1):
+        left = line
+
+        def trace(frame, event, argument):
+            nonlocal left
+            if frame.f_code.co_filename not in own:
+                return None
+            left -= event == "line"
+            if not left:
+                left = -1
+                os.kill(os.getpid(), signal.SIGINT)
+            return trace
+
+        sys.settrace(trace)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                experiment.run([CONFIG])
+        finally:
+            sys.settrace(None)
+        assert not list(out.iterdir()), line
+        if left > 0:
+            break
+    assert line > 50
 
 
 def test_ctrl_c_before_the_first_step_leaves_nothing(tiny_prior, tmp_path, capsys, monkeypatch):
@@ -355,7 +442,7 @@ def test_another_number_of_threads_is_said(finished, tmp_path, caplog):
     origin = copied / "configs" / "origin.json"
     record = json.loads(origin.read_text())
     assert record["threads"] == torch.get_num_threads()
-    assert main(["resume", str(copied), "trainer.max_steps=7"]) == 0 and "threads" not in caplog.text
+    assert main(["resume", str(copied), "trainer.max_steps=7"]) == 0 and "continues with" not in caplog.text
     origin.write_text(json.dumps(record | {"threads": 99}))
     assert main(["resume", str(copied), "trainer.max_steps=8"]) == 0
     assert f"was trained with 99 threads and continues with {torch.get_num_threads()}" in caplog.text
@@ -467,32 +554,32 @@ def test_shipped_configs_are_found_by_name():
         config_path("no_such_config")
 
 
-def test_training_loop_of_the_pocket_models_resumes(tmp_path):
-    """Stopped after 6 of 12 steps and called again, it ends where an uninterrupted run does."""
+@pytest.mark.parametrize("every", [0.0, 1e9])
+def test_training_loop_of_the_pocket_models_resumes(tmp_path, monkeypatch, every):
+    """Interrupted in the seventh of 12 steps and called again, it ends where an uninterrupted run does."""
     from latent_prior.pocket.training import loop
 
-    def go(folder: Path, stop: int) -> torch.Tensor:
+    def go(folder: Path, stop: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        model = torch.nn.Linear(3, 2)
+        model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2))
         calls = 0
 
         def loss(g):
             nonlocal calls
             calls += 1
+            value = model(torch.randn(4, 3, generator=g)).square().mean()
             if calls > stop:
                 raise KeyboardInterrupt
-            return model(torch.randn(4, 3, generator=g)).square().mean(), {}
+            return value, {}
 
         try:
             loop.train(folder, model, loss, 12, 1e-2, seed=5)
         except KeyboardInterrupt:
             pass
-        return model.weight.detach().clone()
+        return {name: value.clone() for name, value in model.state_dict().items()}
 
-    loop_every, loop.SAVE_EVERY = loop.SAVE_EVERY, 0.0
-    try:
-        whole = go(tmp_path / "a", 99)
-        go(tmp_path / "b", 6)
-        torch.testing.assert_close(go(tmp_path / "b", 99), whole, atol=0, rtol=0)
-    finally:
-        loop.SAVE_EVERY = loop_every
+    monkeypatch.setattr(loop, "SAVE_EVERY", every)
+    whole = go(tmp_path / "a", 99)
+    go(tmp_path / "b", 6)
+    assert torch.load(tmp_path / "b" / "state.pt", weights_only=True)["step"] == 6
+    torch.testing.assert_close(go(tmp_path / "b", 99), whole, atol=0, rtol=0)

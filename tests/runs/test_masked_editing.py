@@ -5,9 +5,9 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from latent_prior.cli import main
+from latent_prior.files import lock
 from latent_prior.files.pictures import read_picture, to_picture, to_tensor
 from latent_prior.runs import masked_editing
 from latent_prior.runs.masked_editing import background_psnr, composited, masked_part, touched
@@ -102,8 +103,11 @@ def test_clip_looks_at_the_masks_box_with_a_margin():
         (["--checkpoint", "nowhere.safetensors"], "--checkpoint: 'nowhere.safetensors' does not exist"),
         (["--mask", "black.png"], "--mask: .*black all over"),
         (["--mask", "small.png"], "--mask: .*is 10x10, but the picture is 80x64"),
-        (["--out", "photo.png"], "--out: cannot write to the folder photo.png: File exists"),
-        (["--out", "photo.png/new/folder"], "--out: cannot write to the folder photo.png/new/folder: Not a directory"),
+        (["--out", "photo.png"], "--out: cannot write to the folder photo.png: .*photo.png is not a folder"),
+        (
+            ["--out", "photo.png/new/folder"],
+            "--out: cannot write to .*photo.png/new/folder: .*photo.png is not a folder",
+        ),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_flag(files, tiny_prior, flags, message, capsys, monkeypatch):
@@ -190,31 +194,57 @@ def test_cut_out_pictures_are_edited_where_they_are_opaque(files, tiny_prior):
         assert np.abs(made[edited].astype(int) - pixels[edited])[:, :3].mean() > 20
 
 
-def test_samples_made_so_far_stay_where_a_later_one_fails(files, tiny_prior, monkeypatch):
-    edit, seeds = masked_editing.BlendedDiffusion.edit, []
+@pytest.mark.parametrize(("number", "made"), [(signal.SIGINT, 0), (signal.SIGTERM, 2), (signal.SIGHUP, 3)])
+def test_an_interrupted_edit_leaves_what_was_made(files, tiny_prior, monkeypatch, capsys, made, number):
+    """Its samples, their table and overview, and the best one as decoded; nothing, without a sample.
 
-    def interrupted(self, *args, seed, **options):
-        seeds.append(seed)
-        if len(seeds) == 3:
-            raise KeyboardInterrupt
-        return edit(self, *args, seed=seed, **options)
+    Of three samples; after that the background is being fitted.
+    """
+    steps = []
 
-    monkeypatch.setattr(masked_editing.BlendedDiffusion, "edit", interrupted)
-    assert main(command(files, tiny_prior, "--samples", "3")) == 130
-    assert {path.name for path in (files / "out" / "samples").iterdir()} == {"seed0.png", "seed1.png"}
+    class Struck(masked_editing.tqdm):
+        def update(self, n=1):
+            steps.append(n)
+            if len(steps) == 3 * made + 2:  # of each sample's three steps, or of the background's
+                os.kill(os.getpid(), number)
+            super().update(n)
+
+    monkeypatch.setattr(masked_editing, "tqdm", Struck)
+    assert main(command(files, tiny_prior, "--samples", "3", "--clip", "none")) == 130
+    out, said = files / "out", capsys.readouterr().err
+    assert said.endswith("Interrupted\n") and "Traceback" not in said
+    if not made:
+        assert not out.exists()
+        return
+    assert f"{out} holds {made} of 3 samples" in said
+    assert {path.name for path in (out / "samples").iterdir()} == {f"seed{seed}.png" for seed in range(made)}
+    assert read_picture(out / "samples.png").size == (made * 320, 256)
+    assert (out / "composite.png").read_bytes() == (out / "samples" / "seed0.png").read_bytes()
+    with (out / "samples.csv").open(newline="") as file:
+        assert [row["background_psnr_reconstructed"] for row in csv.DictReader(file)] == [""] * made
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_edit_interrupted_while_it_loads_leaves_no_folder(files, tiny_prior, monkeypatch, number):
+    def struck(*args):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(masked_editing.BlendedDiffusion, "from_pretrained", struck)
+    assert main(command(files, tiny_prior, "--out", str(files / "new" / "out"))) == 130
+    assert not (files / "new").exists()
 
 
 def test_where_nothing_can_be_written_is_known_before_anything_is_made(files, tiny_prior, monkeypatch, capsys):
-    def full(**options):
+    def full(self):
         raise OSError(28, "No space left on device")
 
     def never(*args, **options):
         raise AssertionError("sampled")
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(lock.FolderLock, "acquire", full)
     monkeypatch.setattr(masked_editing.BlendedDiffusion, "edit", never)
     assert main(command(files, tiny_prior)) == 2
-    assert f"--out: cannot write to the folder {files / 'out'}: No space left" in capsys.readouterr().err
+    assert f"--out: cannot write to the folder {files / 'out'}: no space left" in capsys.readouterr().err
     assert not (files / "out").exists()
 
 
@@ -223,7 +253,7 @@ def test_results_that_are_not_finite_are_refused(files, tiny_prior, monkeypatch,
         masked_editing.BlendedDiffusion, "edit", lambda self, picture, *a, **o: torch.full((1, 4, 16, 20), math.nan)
     )
     assert main(command(files, tiny_prior)) == 2
-    assert "the sample of seed 0 is not finite; lower --guidance-scale" in capsys.readouterr().err
+    assert "are not finite in the sample of seed 0; lower --guidance-scale" in capsys.readouterr().err
 
 
 def test_every_run_has_a_folder_of_its_own_whatever_the_prompt(files, tiny_prior, monkeypatch):
@@ -235,7 +265,7 @@ def test_every_run_has_a_folder_of_its_own_whatever_the_prompt(files, tiny_prior
         assert main(command(files, tiny_prior, *flags)) == 0
     folders = sorted((files / "outputs" / "edit_masked").iterdir())
     assert len(folders) == 3 and all((folder / "composite.png").is_file() for folder in folders)
-    assert all(re.fullmatch(r"[\w-]{1,60}@20260101-000000(~\d)?", folder.name) for folder in folders)
+    assert all(re.fullmatch(r"[\w-]{1,60}@20260101-000000(-\d)?", folder.name) for folder in folders)
     assert json.loads((folders[0] / "origin.json").read_text())["arguments"]["prompt"] == prompt
     assert {path.name for path in files.iterdir()} == {"photo.png", "mask.png", "outputs"}
 

@@ -1,11 +1,14 @@
 """`latent-prior train-pocket`: train the pocket prior from scratch."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from latent_prior.files import lock, remove_partial
+from latent_prior.files.refusals import NotWritten, naming
+from latent_prior.runs.folder import Stopped
 
 QUICK = "a few steps of everything: checks that it runs, trains nothing useful"
 
@@ -43,9 +46,17 @@ def train_pocket(args: argparse.Namespace) -> None:
 
 @contextmanager
 def trained_in(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
-    """The folders of a training, `--work` and `--out`, which nothing else uses meanwhile."""
+    """The folders of a training, `--work` and `--out`, which nothing else uses meanwhile; what to do if it stops."""
     with lock.owned(Path(args.work), "--work") as work:
         remove_partial(work)
         with lock.owned(Path(args.out), "--out") as out:
             remove_partial(out)
-            yield work, out
+            try:
+                with naming(work):
+                    yield work, out
+            except NotWritten as error:
+                kept = f"what is trained is kept in {work}, and the same command continues from here"
+                raise Stopped.because(f"{error}; {kept}") from error
+            except KeyboardInterrupt:
+                print("\nThe same command continues from here.", file=sys.stderr)
+                raise

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from latent_prior.files.refusals import denial
+from latent_prior.files.refusals import denial, naming
 
 __all__ = ["atomic_folder", "atomic_write", "remove_partial", "slug", "user_path", "write_text"]
 
@@ -55,23 +55,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """An empty folder next to `path` that replaces it, with all that is in it, once the block has ended without errors.
 
     Only one process at a time may do this for a path. Between the two renames a kill leaves the old folder, and the
-    new one, under their hidden names.
+    new one, under their hidden names. NotWritten if the disk refuses.
     """
     beside, old = (path.with_name(f".{path.name}.{part}") for part in ("partial", "replaced"))
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     try:
-        yield beside
-        for file in beside.rglob("*"):
-            if file.is_file():
-                with file.open("rb+") as written:
-                    os.fsync(written.fileno())
-        shutil.rmtree(old, ignore_errors=True)
-        with suppress(FileNotFoundError):
-            path.rename(old)
-        beside.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        with naming(path):
+            beside.mkdir(parents=True)
+            yield beside
+            for file in beside.rglob("*"):
+                if file.is_file():
+                    with file.open("rb+") as written:
+                        os.fsync(written.fileno())
+            shutil.rmtree(old, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                path.rename(old)
+            beside.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
+        with suppress(OSError):
+            if not path.exists():
+                old.rename(path)
         shutil.rmtree(beside, ignore_errors=True)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from latent_prior import OptionError
+from latent_prior.files.refusals import reason
 
 NAME = ".lock"  # in the folder while it is locked; it says who holds it
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # of some network file systems
@@ -88,8 +89,12 @@ def locked(folder: Path, key: str = "") -> FolderLock:
         if lock.acquire():
             return lock
     except OSError as error:
-        raise OptionError.because(f"cannot write to the folder {folder}: {error.strerror}", key) from error
+        raise _unwritable(folder, key, error) from error
     raise OptionError.because(f"{folder} is in use by {lock.owner()}: wait until that has ended, or stop it", key)
+
+
+def _unwritable(folder: Path, key: str, error: OSError) -> OptionError:
+    return OptionError.because(f"cannot write to the folder {folder}: {reason(error, folder)}", key)
 
 
 @contextlib.contextmanager
@@ -110,7 +115,7 @@ def owned(folder: Path, key: str, numbered: bool = False) -> Iterator[Path]:
                 folder = folder.with_name(f"{name}-{number}")
                 make(folder, made)
         except OSError as error:
-            raise OptionError.because(f"cannot write to the folder {folder}: {error.strerror}", key) from error
+            raise _unwritable(folder, key, error) from error
         held = locked(folder, key)
         try:
             yield folder
@@ -130,9 +135,11 @@ def make(folder: Path, made: list[Path]) -> None:
         except OSError as error:
             if folder.is_dir():
                 return
-            # else it is a file, or another process has removed the folder meanwhile
-            if not isinstance(error, FileExistsError) or folder.is_symlink() or folder.is_file():
+            if not isinstance(error, FileExistsError):
                 raise
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+            # else another process has removed it meanwhile
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

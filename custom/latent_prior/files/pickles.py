@@ -59,7 +59,7 @@ def read_pickle(
         OptionError: a truncated pickle, one that asks for anything else, or one beyond the bounds above.
     """
     try:
-        value = _run(_Limited(file), allowed, persistent, refusal)
+        value = _run(file if isinstance(file, io.BytesIO) else _Limited(file), allowed, persistent, refusal)
         check_size(value)
     except OptionError:
         raise
@@ -93,15 +93,10 @@ PLAIN = {  # what pickles of plain containers name
 
 
 class _Limited:
-    """The file as pickletools reads it, without unlimited lines and items.
-
-    Its functions have no annotations: they run for every opcode, and the tests check annotations at each call.
-    """
+    """The file as pickletools reads it, without unlimited lines and items."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self._file = file
-        if isinstance(file, io.BytesIO):  # limited by what is there already
-            self.read = file.read
 
     def read(self, count):
         if count > MAX_ITEM:
@@ -112,17 +107,10 @@ class _Limited:
         return self._file.readline(2 * MAX_NAME)
 
 
-def _run(file: _Limited, allowed: Mapping[str, Any], persistent: Any, refusal: Callable[[str], str]) -> Any:
+def _run(file: Any, allowed: Mapping[str, Any], persistent: Any, refusal: Callable[[str], str]) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
-
-    def popped(count):
-        if not 0 <= count <= len(stack):
-            raise IndexError
-        items = stack[len(stack) - count :]
-        del stack[len(stack) - count :]
-        return items
 
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         name = opcode.name
@@ -153,33 +141,33 @@ def _run(file: _Limited, allowed: Mapping[str, Any], persistent: Any, refusal: C
         elif name == "MARK":
             marks.append(len(stack))
         elif name == "TUPLE":
-            stack.append(tuple(popped(len(stack) - marks.pop())))
+            stack.append(tuple(_popped(stack, len(stack) - marks.pop())))
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            stack.append(tuple(popped(int(name[-1]))))
+            stack.append(tuple(_popped(stack, int(name[-1]))))
         elif name in ("APPEND", "APPENDS"):
-            items = popped(len(stack) - marks.pop() if name == "APPENDS" else 1)
+            items = _popped(stack, len(stack) - marks.pop() if name == "APPENDS" else 1)
             _target(stack, list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
-            items = popped(len(stack) - marks.pop() if name == "SETITEMS" else 2)
+            items = _popped(stack, len(stack) - marks.pop() if name == "SETITEMS" else 2)
             keyed(zip(items[::2], items[1::2], strict=True), _target(stack, dict))
         elif name == "ADDITEMS":
-            items = popped(len(stack) - marks.pop())
+            items = _popped(stack, len(stack) - marks.pop())
             _target(stack, set).update(members(items))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            stack.append(_found(argument.split(" ") if argument else popped(2), allowed, refusal))
+            stack.append(_found(argument.split(" ") if argument else _popped(stack, 2), allowed, refusal))
         elif name in ("REDUCE", "NEWOBJ"):
-            function, arguments = popped(2)
+            function, arguments = _popped(stack, 2)
             if not (isinstance(function, Function) and isinstance(arguments, tuple)):
                 raise _refused(f"a call of a {type(function).__name__}")
             stack.append(function.call(*arguments))
         elif name == "BUILD":
-            (state,) = popped(1)
+            (state,) = _popped(stack, 1)
             if type(stack[-1]) is Record:
                 stack[-1].state = state
             else:  # attributes of a container, such as the _metadata of a state dict
                 _target(stack, dict)
         elif name == "BINPERSID" and persistent is not None:
-            stack.append(persistent(*popped(1)))
+            stack.append(persistent(*_popped(stack, 1)))
         elif name == "STOP":
             return stack.pop()
         else:
@@ -188,14 +176,23 @@ def _run(file: _Limited, allowed: Mapping[str, Any], persistent: Any, refusal: C
     raise AssertionError("genops ends with STOP")
 
 
-def _target(stack: list[Any], kind: type) -> Any:
+def _popped(stack, count):
+    """The topmost values of the stack, taken from it."""
+    if not 0 <= count <= len(stack):
+        raise IndexError
+    items = stack[len(stack) - count :]
+    del stack[len(stack) - count :]
+    return items
+
+
+def _target(stack, kind):
     """The container on top, of that kind."""
     if not isinstance(stack[-1], kind):
         raise _refused(f"changes to a {type(stack[-1]).__name__}")
     return stack[-1]
 
 
-def _found(parts: list[str], allowed: Mapping[str, Any], refusal: Callable[[str], str]) -> Any:
+def _found(parts, allowed, refusal):
     """What a global stands for."""
     module, attribute = parts
     if not (isinstance(module, str) and isinstance(attribute, str)):

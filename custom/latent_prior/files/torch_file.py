@@ -32,6 +32,13 @@ STORAGES = {
     }.items()
 } | {"torch.storage.UntypedStorage": torch.uint8}
 DTYPES = {f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+VALUES = {  # what does not depend on the file
+    **(PLAIN | STORAGES | DTYPES),
+    "torch._utils._rebuild_parameter": Function(lambda tensor, *_: tensor),
+    "torch.Size": Function(lambda sizes=(): tuple(sizes)),
+    "collections.Counter": Function(lambda counts=None: Counter(keyed((counts or {}).items()))),
+    "argparse.Namespace": Function(lambda: Record()),  # training files keep `args` in one
+}
 
 
 def read_torch(file: Path | io.BytesIO, *, data: bool = True) -> Any:
@@ -70,23 +77,18 @@ class _Storages:
         self.visible = 2 * self.size + EXPANDED  # and tensors, several of which may share one
         self.found: dict[Any, Tensor] = {}
         file.seek(0)
-
-    def pickle(self, file: io.BufferedIOBase) -> Any:
-        """The next pickle of the file."""
-        allowed = PLAIN | STORAGES | DTYPES
-        allowed |= {
+        self.allowed = VALUES | {
             "torch._utils._rebuild_tensor_v2": Function(self.view),
             "torch._utils._rebuild_tensor_v3": Function(
                 lambda values, offset, size, stride, grad, hooks, dtype, *_: self.view(
                     values.view(dtype), offset, size, stride
                 )
             ),
-            "torch._utils._rebuild_parameter": Function(lambda tensor, *_: tensor),
-            "torch.Size": Function(lambda sizes=(): tuple(sizes)),
-            "collections.Counter": Function(lambda counts=None: Counter(keyed((counts or {}).items()))),
-            "argparse.Namespace": Function(lambda: Record()),  # training files keep `args` in one
         }
-        return read_pickle(file, allowed, self.storage)
+
+    def pickle(self, file: io.BufferedIOBase) -> Any:
+        """The next pickle of the file."""
+        return read_pickle(file, self.allowed, self.storage)
 
     def storage(self, identity: Any) -> Tensor:
         """The storage of a persistent id."""

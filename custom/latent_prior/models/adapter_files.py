@@ -70,7 +70,9 @@ class AdapterFile:
         if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
             raise OptionError.because("expected tensors by name")
         for name, tensor in tensors.items():
-            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+            if isinstance(tensor, Tensor) and tensor.ndim and not tensor.is_floating_point():  # a scale may be whole
+                raise OptionError.because(f"{shown(name)} has the type {tensor.dtype}, expected floating point")
+            if isinstance(tensor, Tensor) and not tensor.float().isfinite().all():
                 raise OptionError.because(f"{shown(name)} has numbers that are not finite")
         return tensors
 

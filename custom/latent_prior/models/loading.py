@@ -33,7 +33,7 @@ def check_fit(checkpoint: Checkpoint) -> None:
 
 def _check_fit(checkpoint: Checkpoint) -> None:
     unet, vae = checkpoint.config("unet"), checkpoint.config("vae")
-    (taken,), (given,) = (numbers(unet, key, 4) for key in ("in_channels", "out_channels"))
+    taken, given = (numbers(unet, key, 4)[0] for key in ("in_channels", "out_channels"))
     check_channels(checkpoint.source, taken, given)
     if unet.get("addition_embed_type") not in (None, "text_time"):
         raise _refusal(
@@ -52,7 +52,8 @@ def _check_fit(checkpoint: Checkpoint) -> None:
             f"the autoencoder of {checkpoint.source!r} normalises its latents by latents_mean and latents_std; "
             "expected only a scaling_factor"
         )
-    numbers(vae, "block_out_channels", 64)
+    if not isinstance(vae.get("block_out_channels", []), list):
+        raise _refusal(f"the autoencoder of {checkpoint.source!r} has a block_out_channels that is not a list")
     if not _is_scale(vae.get("scaling_factor", 1.0)) or not _is_scale(vae.get("shift_factor") or 1.0):
         raise _refusal(f"the autoencoder of {checkpoint.source!r} has a scaling_factor or shift_factor of no use")
     channels = {"UNet in": taken, "UNet out": given, "autoencoder": numbers(vae, "latent_channels", 4)[0]}

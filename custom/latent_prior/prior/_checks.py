@@ -27,11 +27,11 @@ def require_finite(values: Mapping[str, Tensor], mend: str = "lower the learning
     finite = torch.stack([value.detach().isfinite().all().to(device) for value in values.values()]).tolist()
     bad = {name: value for (name, value), good in zip(values.items(), finite, strict=True) if not good}
     if bad:
-        said = ", ".join(f"{name} {_not_finite(value)}" for name, value in bad.items())
+        said = ", ".join(_not_finite(name, value) for name, value in bad.items())
         raise Diverged(f"the numbers have diverged: {said}", tuple(bad), mend)
 
 
-def _not_finite(value: Tensor) -> str:
+def _not_finite(name: str, value: Tensor) -> str:
     if value.ndim == 0:
-        return f"= {value.item()}"
-    return f"has {int((~value.isfinite()).sum())} of {value.numel()} entries that are not finite"
+        return f"{name} = {value.item()}"
+    return f"{int((~value.isfinite()).sum())} of {value.numel()} are not finite in {name}"

@@ -27,7 +27,7 @@ class Progress(TQDMProgressBar):
             dynamic_ncols=True,
             mininterval=0.5,
             disable=self.is_disabled,
-            file=_Stderr(),
+            file=streams.Stderr(),
         )
 
     def init_train_tqdm(self) -> Tqdm:
@@ -65,25 +65,6 @@ class Progress(TQDMProgressBar):
         for bar in (self._train_progress_bar, self._test_progress_bar):
             if bar is not None:
                 bar.close()
-
-
-class _Stderr:
-    """stderr for a bar. A reader that has gone stops no training: tqdm raises for a pipe, though not for a terminal."""
-
-    def write(self, text: str) -> None:
-        self._try(lambda: sys.stderr.write(text))
-
-    def flush(self) -> None:
-        self._try(sys.stderr.flush)
-
-    def _try(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except BrokenPipeError:
-            streams.let_go()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
 
 
 class AfterFirstStep(pl.Callback):

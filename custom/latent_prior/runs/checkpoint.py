@@ -11,6 +11,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from latent_prior import Diverged, OptionError, host
 from latent_prior.files import atomic_write
+from latent_prior.files.pickles import shown
 from latent_prior.files.torch_file import read_torch
 from latent_prior.runs import folder as run_folder
 from latent_prior.runs.finite import require_finite_checkpoint
@@ -51,7 +52,7 @@ def check_fit(saved: Saved, system: Any) -> None:
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise OptionError.because(
-                f"resume: {str(saved.path)!r} was written under another config: its {name} has shape "
+                f"resume: {str(saved.path)!r} was written under another config: its {shown(name)} has shape "
                 f"{there.get(name, 'none')}, this config's {here.get(name, 'none')}"
             )
 
@@ -86,6 +87,12 @@ class WholeCheckpoints(TorchCheckpointIO):
         except Diverged as error:
             raise OptionError.because(f"resume: {path} is of a run that diverged: take an earlier one") from error
         return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove one file: which older checkpoints to remove is what the one says that a run resumed from."""
+        path = Path(path)
+        if path.suffix == ".ckpt" and path.is_file() and ".." not in path.parts:
+            path.unlink()
 
 
 def _make_plain(value: dict | list) -> None:

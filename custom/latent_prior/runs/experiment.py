@@ -2,7 +2,9 @@
 
 import gc
 import importlib
+import shutil
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any
 import latent_prior
 from latent_prior import OptionError
 from latent_prior.files import user_path
+from latent_prior.files.pickles import shown
 from latent_prior.files.refusals import NotWritten, denial
 from latent_prior.runs import curves, signals
 from latent_prior.runs.folder import Interrupted, Stopped
@@ -230,7 +233,7 @@ def _in_our_words(experiment: _Experiment) -> Iterator[None]:
         if not experiment.began:
             experiment.release(remove=True)
         if trains and experiment.claim is not None and not experiment.claim.fresh:  # resumed, but no step was done
-            raise Interrupted(experiment.saved.path) from None
+            raise Interrupted(Path(experiment.cfg.resume)) from None
         raise KeyboardInterrupt from None
     except Exception as error:
         refusal = _refusal(error, experiment)
@@ -284,7 +287,7 @@ def _build(experiment: _Experiment) -> None:
     import pytorch_lightning as pl
 
     from latent_prior import host
-    from latent_prior.runs import checkpoint, room, trainer
+    from latent_prior.runs import checkpoint, resumable, room, trainer
 
     cfg, saved = experiment.cfg, experiment.saved
     pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
@@ -296,6 +299,8 @@ def _build(experiment: _Experiment) -> None:
         checkpoint.check_fit(saved, system)
     trains = "train" in experiment.modes
     experiment.trainer = trainer.build(experiment.folder, cfg, system, experiment.begin, trains, experiment.on_gpu)
+    if saved is not None:
+        resumable.check(saved, system, experiment.trainer, trains)
     if trains:
         room.check(experiment.folder, cfg, system, 0 if saved is None else saved.step)
 
@@ -303,11 +308,42 @@ def _build(experiment: _Experiment) -> None:
 def _train(experiment: _Experiment) -> None:
     """Train to the last step, where `SaveOnInterrupt` saves."""
     trainer, checkpoint = experiment.trainer, experiment.cfg.resume
-    trainer.fit(experiment.system, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=checkpoint and True)
+    with _restoring(experiment), _without_new_logs(experiment):
+        trainer.fit(
+            experiment.system, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=checkpoint and True
+        )
     if not experiment.began:  # resumed from the end of a finished run
         experiment.begin()
         trainer.save_checkpoint(experiment.last)
     experiment.trained = True
+
+
+@contextmanager
+def _restoring(experiment: _Experiment) -> Iterator[None]:
+    """An error while Lightning restores the checkpoint, which `resumable.check` did not foresee, as an OptionError."""
+    try:
+        yield
+    except Exception as error:
+        passed = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        if _refusal(error, experiment) or not passed & {"_restore_modules_and_callbacks", "restore_training_state"}:
+            raise
+        reason = f"{type(error).__name__}: {shown(' '.join(str(error).split()), 100)}"
+        raise OptionError.because(
+            f"{str(experiment.saved.path)!r} cannot be resumed from: {reason}", "resume"
+        ) from error
+
+
+@contextmanager
+def _without_new_logs(experiment: _Experiment) -> Iterator[None]:
+    """Loggers begin a log before training does: an error before the first step takes it back."""
+    before = set(experiment.folder.glob("*_logs/*"))
+    try:
+        yield
+    except BaseException:
+        if not experiment.began:
+            for log in set(experiment.folder.glob("*_logs/*")) - before:
+                shutil.rmtree(log, ignore_errors=True)
+        raise
 
 
 def _evaluate(experiment: _Experiment, mode: str) -> None:
@@ -320,13 +356,14 @@ def _evaluate(experiment: _Experiment, mode: str) -> None:
     step = {"validate": trainer.validate, "test": trainer.test, "export": trainer.predict}[mode]
     quiet = {"return_predictions": False} if mode == "export" else {"verbose": False}
     try:
-        step(
-            experiment.system,
-            datamodule=experiment.data,
-            ckpt_path=checkpoint,
-            weights_only=checkpoint and True,
-            **quiet,
-        )
+        with _restoring(experiment):
+            step(
+                experiment.system,
+                datamodule=experiment.data,
+                ckpt_path=checkpoint,
+                weights_only=checkpoint and True,
+                **quiet,
+            )
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if not experiment.trained:
             raise

@@ -18,6 +18,7 @@ from latent_prior import Diverged, OptionError
 from latent_prior.runs.resume import rng_state, set_rng_state
 
 LARGEST_RATE = 1e6  # of learning; far above any in use, and its product with a gradient is still far from overflowing
+TOO_LARGE = "too large to be squared in float32"
 # An option of an optimiser: its smallest value, whether that itself is allowed, and where it has to stay below.
 RANGES = {
     "lr": (0.0, False, math.nextafter(LARGEST_RATE, math.inf)),
@@ -105,11 +106,8 @@ class FiniteNumbers(pl.Callback):
         if guilty:
             return guilty, f"from {' and '.join(guilty)}"
         several = trainer.accumulate_grad_batches
-        which = f"in the last of the {several} batches accumulated (trainer.accumulate_grad_batches)"
-        return (
-            [],
-            f"not from one term alone{f' {which}' if several > 1 else ''} ({', '.join(terms) or 'none is logged'})",
-        )
+        last = f" of the last of {several} batches (trainer.accumulate_grad_batches)" if several > 1 else ""
+        return [], f"but no single term{last} has such a gradient ({', '.join(terms) or 'none is logged'})"
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Diverged):
@@ -122,7 +120,7 @@ def require_finite_checkpoint(checkpoint: Mapping[str, Any]) -> None:
 
     What else it stores may be infinite, such as the best value so far of a schedule.
     """
-    stored = {"": checkpoint["state_dict"], "the optimiser's ": checkpoint.get("optimizer_states", [])}
+    stored = {"": checkpoint.get("state_dict", {}), "the optimiser's ": checkpoint.get("optimizer_states", [])}
     for whose, state in stored.items():
         for name, tensor in _tensors(state):
             if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -166,7 +164,7 @@ def _usable(tensors: list[Tensor]) -> bool:
 def _unusable(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Those that are not `_usable`, each with what is wrong."""
     bad = {name: tensor for name, tensor in tensors.items() if not _usable([tensor.detach()])}
-    return {name: "too large" if tensor.isfinite().all() else "not finite" for name, tensor in bad.items()}
+    return {name: TOO_LARGE if tensor.isfinite().all() else "not finite" for name, tensor in bad.items()}
 
 
 def _gradients(term: Tensor, parameters: list[Tensor]) -> list[Tensor]:
@@ -176,10 +174,10 @@ def _gradients(term: Tensor, parameters: list[Tensor]) -> list[Tensor]:
 
 
 def _listed(bad: Mapping[str, str], verb: str = "") -> str:
-    """Such as "geometry.grid and 2 more not finite"; all of them together may be too large where none is alone."""
+    """Such as "geometry.grid (and 2 more) not finite"; all of them together may be too large where none is alone."""
     first = next(iter(bad), "all parameters")
-    more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-    return f"{first}{more} {verb}{bad.get(first, 'too large')}"
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    return f"{first}{more} {verb}{bad.get(first, TOO_LARGE)}"
 
 
 def _loss(system: pl.LightningModule) -> Mapping[str, Any]:
@@ -194,7 +192,8 @@ def _weight_of(term: str) -> str:
 
 def _mend(system: pl.LightningModule, terms: list[str] | tuple[str, ...]) -> str:
     """What to change in the config."""
-    keys = [f"system.loss.{_weight_of(term)}" for term in terms if _weight_of(term) in _loss(system)]
+    weights = dict.fromkeys(_weight_of(term) for term in terms)
+    keys = [f"system.loss.{weight}" for weight in weights if weight in _loss(system)]
     if terms and "guidance_scale" in (system.cfg.get("guidance") or {}):
         keys.append("system.guidance.guidance_scale")
     keys.append("lr in system.optimizer")

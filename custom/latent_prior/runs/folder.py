@@ -114,8 +114,8 @@ def claim(folder: Path, resume: Path | None = None, numbered: bool = False, trie
         candidate, number = folder, 0
         while (held := _locked_if_empty(candidate, candidate in made, numbered)) is None:
             if not numbered:
-                if not _content(folder):
-                    lock.locked(folder).release()  # says who is there
+                if (folder / lock.NAME).exists() or not _content(folder):
+                    lock.locked(folder).release()  # says who is there, if anybody is
                 raise OptionError.because(
                     f"the run folder {folder} is taken: resume that run (latent-prior resume {folder}), or set "
                     "another tag, or use_timestamp=true"

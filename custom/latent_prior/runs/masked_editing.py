@@ -80,14 +80,21 @@ def edit(args: argparse.Namespace, out: Path) -> None:
 
     task = Task(original, soft_mask, picture, touched(soft_mask, *picture.shape[-2:]))
     require_room(out, (args.samples + 5) * BLOCK, f"an edit of {args.samples} samples")
+    samples: list[Sample] = []
     try:
         with naming(out):
-            samples, fitted = _run(args, editor, clip, task, out)
+            fitted = _run(args, editor, clip, task, out, samples)
             _write(args, out, task, samples, fitted)
+    except KeyboardInterrupt:
+        if samples:
+            _write(args, out, task, samples, None)
+            made = f"{len(samples)} of {args.samples} samples"
+            print(f"\n{out} holds {made}; the best of them is not fitted to its background", file=sys.stderr)
+        raise
     except NotWritten as error:
-        if not (made := len(list((out / "samples").glob("seed*.png")))):
+        if not (saved := len(list((out / "samples").glob("seed*.png")))):
             raise
-        raise run_folder.Stopped.because(f"{error}; the samples so far ({made}) stay in {out / 'samples'}") from error
+        raise run_folder.Stopped.because(f"{error}; the samples so far ({saved}) stay in {out / 'samples'}") from error
     print(f"\nFolder: {out}")
     for name in ("composite.png", "before_after.png", "samples.png", "samples.csv"):
         print(f"  {out / name}")
@@ -116,14 +123,20 @@ def composited(original: Image.Image, mask: Image.Image, made: Image.Image) -> I
 
 
 def _run(
-    args: argparse.Namespace, editor: BlendedDiffusion, clip: Clip | None, task: Task, out: Path
-) -> tuple[list[Sample], Float[Tensor, "1 3 H W"] | None]:
-    """Samples, best first, and the best one under the fitted decoder (None: no steps). Each is written immediately."""
+    args: argparse.Namespace,
+    editor: BlendedDiffusion,
+    clip: Clip | None,
+    task: Task,
+    out: Path,
+    samples: list[Sample],
+) -> Float[Tensor, "1 3 H W"] | None:
+    """Add the samples, best first, and return the best one under the fitted decoder (None: no steps).
+
+    Each is written as soon as it is made, so that an interruption leaves those made before.
+    """
     options = SamplerOptions(args.steps, args.strength, args.guidance_scale, not args.no_shrinking)
     text = None if clip is None else clip.embed_texts([args.prompt])
     total = args.samples * steps_run(options) + args.reconstruction_steps
-    samples = []
-    (out / "samples").mkdir(exist_ok=True)
     for folder in (out, out / "samples"):
         remove_partial(folder, below=False)
     with tqdm(total=total, desc="edit", unit="step", dynamic_ncols=True, file=sys.stderr) as bar:
@@ -146,11 +159,12 @@ def _run(
                     require_finite({f"the CLIP similarity of seed {seed}": similarity}, "use another --clip, or none")
                     distance = 1 - similarity.item()
             samples.append(Sample(seed, latents, made, distance))
+            if clip is not None:
+                samples.sort(key=lambda sample: sample.distance)
+            (out / "samples").mkdir(exist_ok=True)
             _save(task.composite(made), out / "samples" / f"seed{seed}.png")
-        if clip is not None:
-            samples.sort(key=lambda sample: sample.distance)
         if not args.reconstruction_steps:
-            return samples, None
+            return None
         bar.set_description("background")
         fitted = background_reconstruction.reconstructed(
             editor.autoencoder,
@@ -160,7 +174,7 @@ def _run(
             steps=args.reconstruction_steps,
             on_step=bar.update,
         )
-    return samples, fitted.cpu()
+    return fitted.cpu()
 
 
 def masked_part(picture: Float[Tensor, "1 3 H W"], mask: Float[Tensor, "1 1 H W"]) -> Float[Tensor, "1 3 h w"]:
@@ -197,7 +211,7 @@ def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample
     small = _panel(task.original), _panel(task.soft_mask)
     made = (picture_files.to_picture(sample.picture[0]) for sample in samples)
     _save(_side_by_side([composited(*small, picture) for picture in made]), out / "samples.png")
-    # last, so that it exists only in complete folders
+    # last, so that where it exists everything else does
     origin = {**run_folder.made_with(), "command": sys.argv, "arguments": _arguments(args)}
     write_text(out / "origin.json", json.dumps(origin, indent=2) + "\n")
     _save(composite, out / "composite.png")

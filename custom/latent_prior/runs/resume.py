@@ -11,6 +11,9 @@ Lightning restores the learning rate and its schedule, but they should come from
 with this config would have at this step. With the same config that changes nothing; with another `trainer.max_steps`
 the schedule is the one for that many steps, and another learning rate applies from here on.
 
+The trajectory is the same to the bit on the same machine with the same number of threads; with another number, sums
+round differently, and a resumed run says so (runs/experiment.py).
+
 Validation may run between a checkpoint and the next step, and a resumed run skips it. So the random states are restored
 after validation: the trajectory does not depend on how often validation runs.
 
@@ -27,6 +30,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from latent_prior import OptionError
 
 KEY = "latent_prior_resume"
 
@@ -55,6 +60,30 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(cuda_state.cpu(), device)
+
+
+def require_rng_state(state: dict[str, Any]) -> None:
+    """Raise whatever `set_rng_state` does for a state that cannot be set; the generators stay as they are."""
+    if not 0 <= state["numpy"][2] <= 624:  # NumPy would read elsewhere
+        raise ValueError(f"NumPy's generator has 624 numbers, expected a place among them, got {state['numpy'][2]}")
+    before = rng_state()
+    try:
+        set_rng_state(state)
+    finally:
+        set_rng_state(before)
+
+
+def alike(batch: Any, drawn: Any) -> bool:
+    """Whether a batch from a checkpoint is made like one that was just drawn, of whatever size."""
+    if isinstance(drawn, Tensor):
+        return isinstance(batch, Tensor) and (batch.dtype, batch.ndim) == (drawn.dtype, drawn.ndim)
+    if isinstance(drawn, dict):
+        return (
+            isinstance(batch, dict) and batch.keys() == drawn.keys() and all(alike(batch[k], drawn[k]) for k in drawn)
+        )
+    if isinstance(drawn, list | tuple):
+        return isinstance(batch, list | tuple) and len(batch) == len(drawn) and all(map(alike, batch, drawn))
+    return isinstance(batch, type(drawn))
 
 
 def renew_schedules(trainer: pl.Trainer, system: pl.LightningModule) -> None:
@@ -123,7 +152,15 @@ class ExactResume(pl.Callback):
         if self._saved is None:
             return
         if self._saved["waiting"]:
-            trainer.fit_loop._data_fetcher.batches = list(self._saved["waiting"])
+            fetcher = trainer.fit_loop._data_fetcher
+            for batch, drawn in zip(self._saved["waiting"], fetcher.batches, strict=False):
+                if not alike(batch, drawn):
+                    raise OptionError.because(
+                        f"{str(trainer.ckpt_path)!r} cannot be resumed from: the batch in its {KEY} is not one of this "
+                        "config's data",
+                        "resume",
+                    )
+            fetcher.batches = list(self._saved["waiting"])
         dataset = trainer.train_dataloader.dataset
         if self._saved["updated_at"] is not None and hasattr(dataset, "do_update_step"):
             dataset.do_update_step(*self._saved["updated_at"])

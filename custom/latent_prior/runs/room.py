@@ -36,5 +36,4 @@ def _files(options: Any, max_steps: int) -> int:
     due = max_steps // (options.get("every_n_train_steps") or max_steps + 1)
     kept = options.get("save_top_k", 1)
     numbered = min(due, 2 if kept == -1 else kept)  # -1 keeps all, but the user may remove some meanwhile
-    replaced = due > numbered > 0 or (due > 0 and bool(options.get("save_last")))
-    return numbered + 1 + replaced
+    return numbered + 1 + (due > 0 and bool(options.get("save_last")))  # last.ckpt, and a newer one beside it

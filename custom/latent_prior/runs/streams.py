@@ -3,6 +3,8 @@
 import os
 import select
 import sys
+from collections.abc import Callable
+from typing import Any
 
 STREAMS = {1: "stdout", 2: "stderr"}
 
@@ -30,3 +32,22 @@ def _is_gone(number: int) -> bool:
     poll = select.poll()
     poll.register(number, 0)
     return any(event & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, event in poll.poll(0))
+
+
+class Stderr:
+    """stderr for a bar. A reader that has gone stops no training: tqdm raises for a pipe, though not for a terminal."""
+
+    def write(self, text: str) -> None:
+        self._try(lambda: sys.stderr.write(text))
+
+    def flush(self) -> None:
+        self._try(sys.stderr.flush)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except BrokenPipeError:
+            let_go()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)

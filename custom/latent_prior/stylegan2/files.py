@@ -111,6 +111,9 @@ def generator_of(state: Mapping[str, Tensor]) -> StyleGAN2:
                 f"{name} has shape {list(value.shape)[:5]}, expected {list(expected[name].shape)}"
             )
     copies = {name: torch.empty(value.shape).copy_(value) for name, value in state.items()}
+    for name, value in copies.items():
+        if not value.isfinite().all():
+            raise OptionError.because(f"{name} has numbers that are not finite")
     generator.load_state_dict(copies, assign=True)
     if not has_average:
         generator.mapping.estimate_average()
@@ -143,8 +146,6 @@ def _refuse_others(state: Mapping[str, Tensor]) -> None:
             raise OptionError.because(
                 f"{name} is {value.dtype} of shape {list(value.shape)[:5]}; expected a generator's weights"
             )
-        if not value.isfinite().all():
-            raise OptionError.because(f"{name} has numbers that are not finite")
         block = name.removesuffix(".conv1.weight")
         if block != name and f"{block}.torgb.weight" not in state:
             raise OptionError.because(f"this is a StyleGAN2 of architecture 'orig' (no {block}.torgb), expected 'skip'")

@@ -34,7 +34,7 @@ class Writes:
         return [sys.executable, "-S", "-c", code]
 
 
-def toy(out, asked, refused=()):
+def toy(out, asked, refused=(), broken=()):
     tasks = [Task("one", about=1), Task("ten", about=10)]
     found = jobs.planned([Writes("plain", 0), Writes("more", 5)], tasks, [0, 1], out)
     found = jobs.with_references(found, {"truth": out / "truth"}, out)
@@ -44,6 +44,8 @@ def toy(out, asked, refused=()):
         if (job.label, job.seed) in refused:
             raise OptionError.because("it cannot be read")
         number = job.task.about if job.label == "truth" else int((job.run / "n").read_text())
+        if (job.label, job.seed) in broken:
+            return Measured({"number": float("nan")}, torch.zeros(2, 3, 8, 8))
         return Measured({"number": number, "even": number % 2 == 0}, torch.full((2, 3, 8, 8), number / 20))
 
     return Evaluation(
@@ -93,6 +95,12 @@ def test_what_cannot_be_measured_is_a_failure_but_a_reference_stops_it(tmp_path)
     assert "- plain, ten, seed 0: it cannot be read" in text
     with pytest.raises(OptionError, match="cannot be read"):
         loop.run(toy(tmp_path, [], refused=[("truth", None)]), tmp_path, 1, again=True)
+
+
+def test_a_figure_that_is_not_a_number_is_a_failure(tmp_path):
+    loop.run(toy(tmp_path, [], broken=[("plain", 0)]), tmp_path, 1, again=False)
+    assert "- plain, ten, seed 0: number is nan; it is not counted" in (tmp_path / "table.md").read_text()
+    assert "NaN" not in "".join(path.read_text() for path in tmp_path.rglob("*.json"))
 
 
 def test_a_variant_may_not_take_the_name_of_a_reference(tmp_path):

@@ -39,7 +39,7 @@ def is_alive(pid):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks into /proc")
-@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGINT, "orphan"])
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, "orphan"])
 def test_the_command_dies_with_the_stopwatch_and_with_the_evaluation(tmp_path, blow):
     pid_file = tmp_path / "pid"
     sleeper = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
@@ -59,6 +59,24 @@ def test_the_command_dies_with_the_stopwatch_and_with_the_evaluation(tmp_path, b
     finally:
         process.kill()
     assert not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks into /proc")
+def test_two_signals_at_once_leave_no_command_behind(tmp_path):
+    """Ctrl-C reaches the stopwatch from the terminal, and from the evaluation as SIGTERM."""
+    code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+    pids = []
+    for number in range(8):
+        pid_file = tmp_path / str(number)
+        command = [sys.executable, "-S", "-c", code, str(pid_file)]
+        process = subprocess.Popen([sys.executable, STOPWATCH, tmp_path / "r.json", *command])
+        wait_until(lambda file=pid_file: file.exists() and file.read_text())
+        pids.append(int(pid_file.read_text()))
+        for blow in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            process.send_signal(blow)
+            time.sleep(number * 2e-4)
+        process.wait(30)
+    wait_until(lambda: not any(map(is_alive, pids)))
 
 
 def wait_until(condition, seconds=60):

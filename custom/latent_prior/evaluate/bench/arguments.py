@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latent_prior import OptionError
-from latent_prior.files import lock
+from latent_prior.files import lock, remove_partial
 
 OUTPUTS = (
     "table.md, runs.csv, summary.csv, summary.json, contact_sheet-seed0.png (one per seed); runs/ launches/ results/"
@@ -98,6 +98,9 @@ class Command:
         from latent_prior.evaluate.bench import loop
 
         with lock.owned(out, "--out"):
+            remove_partial(out, below=False)
+            for part in ("results", "launches"):  # the runs are others'
+                remove_partial(out / part)
             loop.run(importlib.import_module(self.plan).plan(args, out), out, args.jobs, args.measure_again)
 
 

@@ -91,6 +91,7 @@ class Launcher:
                 finally:
                     if process.poll() is None:
                         process.terminate()
+                        process.wait()  # then its run is gone too
                     self._running.discard(process)
         if not job.launch.is_file():
             return Launch(error="stopped before its end")

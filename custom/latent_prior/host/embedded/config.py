@@ -165,8 +165,8 @@ def merge_config(
 def resolve_config(merged: DictConfig) -> Any:
     """An ExperimentConfig as a DictConfig with interpolations resolved; any remaining `${` is text, and escaped.
 
-    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for an unknown key, for
-    a number that is not finite in float32 or takes more than 64 bits, and for a name or tag that would lead out of its
+    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for an unknown key, for a
+    number that is not finite in float32 or takes more than 64 bits, and for a name or tag that would lead out of its
     folder.
     """
     try:

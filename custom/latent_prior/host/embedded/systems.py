@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import shown
 from latent_prior.host.embedded.base import Updateable, update_end_if_possible, update_if_possible
 from latent_prior.host.embedded.config import full_key, parse_structured
 from latent_prior.host.embedded.misc import load_module_weights
@@ -50,11 +51,15 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         key = full_key(self.cfg, "weights")
         try:
             state, epoch, global_step = load_module_weights(weights, list(ignore_modules or ()))
+            for name, mine in self.state_dict().items():
+                if name in state and state[name].is_floating_point() != mine.is_floating_point():
+                    raise OptionError.because(f"{weights!r}: its {name} is {state[name].dtype}, expected {mine.dtype}")
             self.load_state_dict(state, strict=False)
         except OptionError as error:
             raise OptionError.because(str(error), key) from error
         except RuntimeError as error:  # shapes of another config
-            raise OptionError.because(f"{weights!r} does not fit: {' '.join(str(error).split())}", key) from error
+            reason = shown(" ".join(str(error).split()), 150)
+            raise OptionError.because(f"{weights!r} does not fit: {reason}", key) from error
         self.do_update_step(epoch, global_step, on_load_weights=True)
 
     def set_resume_status(self, current_epoch: int, global_step: int) -> None:

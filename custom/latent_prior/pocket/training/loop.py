@@ -1,7 +1,7 @@
 """The training loop shared by all pocket models: resumable, seeded, logged to CSV, with time left.
 
 A run has one folder: `state.pt` (weights, optimiser, step, RNG), `log.csv`, and `done` when it has finished. Called
-again after a crash, it continues from the last state; called when done, it only loads the weights.
+again after a crash or an interruption, it continues from the last state; called when done, it only loads the weights.
 """
 
 import contextlib
@@ -89,9 +89,17 @@ def train(
     for step in tqdm(range(first, steps), initial=first, total=steps, desc=label, unit="step", mininterval=5.0):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak_lr)
-        value, figures = loss(generator)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        before = generator.get_state(), [buffer.clone() for buffer in model.buffers()]
+        try:
+            value, figures = loss(generator)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+        except KeyboardInterrupt:  # nearly always here; elsewhere the last state stays
+            generator.set_state(before[0])
+            for buffer, value in zip(model.buffers(), before[1], strict=True):
+                buffer.copy_(value)
+            save(step)
+            raise
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         require_finite({f"{label}: the loss": value, "the norm of its gradient": norm}, f"step {step} is not applied")
         optimizer.step()

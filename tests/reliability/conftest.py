@@ -1,0 +1,1 @@
+from toys import toy_types  # noqa: F401

@@ -1,0 +1,68 @@
+"""A hostile or broken file of weights costs neither time nor memory, runs nothing, and gives one short line.
+
+The bars stand in corpus.py: 5 s, 1 GB, 300 characters.
+"""
+
+import os
+import pickle
+import random
+
+import pytest
+from reliability.corpus import Case, outcomes
+from reliability.corpus_weights import CANARY, CASES, whole
+from reliability.pickle_attacks import calls
+
+MODULE = "reliability.corpus_weights"
+KINDS = sorted({case.name.split("-")[0] for case in CASES})
+
+
+def assert_as_promised(cases: list[Case], folder) -> None:
+    found = outcomes(cases, folder, MODULE)
+    assert len(found) == len(cases) and not CANARY.exists()
+    faulty = [f"{one.case.name}: {', '.join(one.faults)}: {one.message[:120]!r}" for one in found if one.faults]
+    assert not faulty, "\n".join(faulty)
+
+
+def test_a_sample_of_all_kinds(tmp_path):
+    assert_as_promised(random.Random(0).sample(CASES, 48), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file(kind, tmp_path):
+    assert_as_promised([case for case in CASES if case.name.split("-")[0] == kind], tmp_path)
+
+
+def test_the_corpus_is_as_large_as_promised():
+    names = [case.name for case in CASES]
+    random_ones = [name for name in names if "-cut" in name or "-flip" in name]
+    assert len(set(names)) == len(names) and len(names) - len(random_ones) > 300 and len(random_ones) > 60
+
+
+def test_the_payloads_run_where_pickles_are_trusted():
+    """An attack that does nothing anywhere could not show that it is refused."""
+    ran = set()
+    for name, stream in calls(CANARY).items():
+        CANARY.unlink(missing_ok=True)
+        child = os.fork()
+        if not child:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            try:
+                pickle.loads(whole(stream))
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        ran |= {name} if CANARY.exists() else set()
+    CANARY.unlink(missing_ok=True)
+    assert ran >= {
+        "system",
+        "eval",
+        "exec",
+        "open",
+        "loads",
+        "storage",
+        "map",
+        "stack_global",
+        "inst",
+        "obj",
+    }
