@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from latent_prior import OptionError
 from latent_prior.host import threestudio as threestudio_host
+from latent_prior.host.embedded.environment import hidden_values, with_references
 from latent_prior.host.embedded.memory import require_memory, shortage
 from latent_prior.host.embedded.yaml_files import read_config, select
 from latent_prior.host.threestudio import refusal
@@ -34,6 +35,7 @@ __all__ = [
     "find_last_path",
     "get_device",
     "get_rank",
+    "hidden_values",
     "info",
     "load_config",
     "load_module_weights",
@@ -47,6 +49,7 @@ __all__ = [
     "select",
     "shortage",
     "warn",
+    "with_references",
 ]
 
 

@@ -52,10 +52,12 @@ def run(
             raise OptionError.because(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
     n_gpus = choose_gpus(gpu)  # before anything looks for GPUs
     load()
+    from latent_prior import host
+
     with quiet():
         experiment = _read(configs, overrides, modes, n_gpus, settings)
         try:
-            with _in_our_words(experiment):
+            with host.hidden_values(experiment.unresolved), _in_our_words(experiment):
                 _claim(experiment)
                 _build(experiment)
                 if "train" in modes:
@@ -142,8 +144,9 @@ def _read(
     unresolved = host.merge_config(*configs, cli_args=list(overrides), **settings)
     if "train" in modes:
         _check_max_steps(unresolved)
-    cfg = host.resolve_config(unresolved)
-    cfg.resume = host.find_last_path(cfg.resume)
+    with host.hidden_values(unresolved):
+        cfg = host.resolve_config(unresolved)
+        cfg.resume = host.find_last_path(cfg.resume)
     if "train" not in modes and cfg.resume is None:
         raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
     return _Experiment(configs, unresolved, cfg, modes, on_gpu)

@@ -161,7 +161,7 @@ def write_origin(folder: Path, cfg: Any, unresolved: Any, sources: Sequence[str]
     """Write the configs, versions, seed and command into `folder`.
 
     unresolved: the merged config with its interpolations, so that a run resumed with another `trainer.max_steps` has
-    schedules for that many steps. `parsed.yaml` holds the resolved values.
+    schedules for that many steps. `parsed.yaml` holds the resolved values, but for those from the environment.
     """
     from omegaconf import OmegaConf
 
@@ -169,9 +169,10 @@ def write_origin(folder: Path, cfg: Any, unresolved: Any, sources: Sequence[str]
 
     configs = folder / "configs"
     configs.mkdir(parents=True, exist_ok=True)
-    identity = {key: cfg[key] for key in ("exp_root_dir", "name", "tag", "timestamp")}
+    parsed = host.with_references(cfg, unresolved)
+    identity = {key: parsed._get_node(key) for key in ("exp_root_dir", "name", "tag", "timestamp")}
     host.dump_config(configs / UNRESOLVED, OmegaConf.merge(unresolved, identity))
-    host.dump_config(configs / PARSED, cfg)
+    host.dump_config(configs / PARSED, parsed)
     for source in map(user_path, sources):
         if source.resolve().parent != configs.resolve():
             with atomic_write(configs / f"raw-{source.name}") as beside:
