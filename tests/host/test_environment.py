@@ -62,7 +62,8 @@ def test_a_folders_name_is_computed_again(tmp_path, monkeypatch):
 
 def test_without_the_environment_nothing_changes():
     merged = merge_config("tag: ${name}\ndata: {a: '${tag}', b: [1, '${seed}']}\nseed: 3", from_string=True, name="n")
-    assert with_references(resolve_config(merged), merged) == resolve_config(merged)
+    cfg = resolve_config(merged)
+    assert with_references(cfg, merged) == cfg
 
 
 def test_errors_show_the_reference():

@@ -81,7 +81,7 @@ def resume(folder: Path) -> None:
             [f"trainer.max_steps={STEPS + 2}"],
             ("train",),
             resume=str(folder / "ckpts" / "last.ckpt"),
-            **in_place(folder),
+            **in_place(folder, []),
         )
     except ValueError:
         assert _content(folder) == before, f"changed: {before.keys() ^ _content(folder).keys()}"
@@ -92,7 +92,7 @@ def export(folder: Path) -> None:
     """As `latent-prior export`, which needs the weights alone."""
     _ready()
     checkpoint = str(folder / "ckpts" / "last.ckpt")
-    experiment.run([str(config_of(folder))], [], ("export",), resume=checkpoint, **in_place(folder))
+    experiment.run([str(config_of(folder))], [], ("export",), resume=checkpoint, **in_place(folder, []))
 
 
 def weights(folder: Path) -> None:
