@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.files.pickles import shown
 from latent_prior.host.embedded.registry import nearest
 
 _WORDS = {bool: "true or false", int: "a number", float: "a number", str: "text", type(None): "null", dict: "a mapping"}
@@ -57,7 +58,7 @@ def check_arguments(call: Callable, given: Mapping[str, Any], key: str, ours: It
     for name, value in given.items():
         if name not in known:
             raise OptionError.because(
-                f"{call.__name__} has no such argument{nearest(str(name), known)} (known: {', '.join(known)})",
+                f"{call.__name__} has no such argument{nearest(str(name), known)} (known: {shown(', '.join(known), 150)})",
                 f"{key}.{name}",
             )
         if name in hints and not _fits(value, hints[name]):

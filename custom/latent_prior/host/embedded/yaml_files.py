@@ -157,7 +157,7 @@ def require_bounded_interpolations(value: str, name: str) -> int:
 
 
 @contextmanager
-def bounded_resolution() -> Iterator[None]:
+def bounded_resolution(most: int = RESOLVED) -> Iterator[None]:
     """Meanwhile OmegaConf resolves a limited number of interpolations, of limited size, and then raises its own error.
 
     It remembers no results, so that forty keys of `${a}${a}` take 2^40 steps, and forty of `{x: ${a}, y: ${a}}` as well.
@@ -169,8 +169,8 @@ def bounded_resolution() -> Iterator[None]:
     def spend(cost: int) -> None:
         nonlocal spent
         spent += cost
-        if spent > RESOLVED:
-            raise InterpolationResolutionError(f"its interpolations expand to more than {RESOLVED} values")
+        if spent > most:
+            raise InterpolationResolutionError(f"its interpolations expand to more than {most} values")
 
     def counted(self: Container, *args: Any, **kwargs: Any) -> Any:
         spend(1)
