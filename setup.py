@@ -58,6 +58,7 @@ setup(
         "jaxtyping>=0.2.34",
         "tensorboard>=2.16",
         "filelock>=4.0",
+        "psutil>=5.9",
         "tqdm>=4.66",
     ],
     extras_require={

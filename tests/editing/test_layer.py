@@ -96,3 +96,7 @@ def test_bad_sizes_and_settings_name_their_key():
         generator_of(code="top")
     with pytest.raises(OptionError, match="^channels is 0"):
         generator_of(channels=0)
+    with pytest.raises(OptionError, match="^scales is 10+; expected at most 16"):
+        LayerGenerator(LayerGeneratorConfig(scales=10**9))
+    with pytest.raises(OptionError, match="^channels=10+, skip_channels=4, code_channels=16: needs .* of memory"):
+        LayerGenerator(LayerGeneratorConfig(scales=5, channels=10**9))

@@ -50,6 +50,11 @@ def test_without_params_everything_is_optimised(model):
             "no 'encodin' in 'geometry.encodin'; did you mean 'encoding'",
         ),
         ({"args": {}}, "optimizer.name"),
+        ({"name": "Adam", "args": {"betas": [0.9]}}, "args.betas is .0.9.; expected a list of 2"),
+        ({"name": "Adam", "args": {"lr": -1.0}}, "args.lr is -1.0; expected a number above 0"),
+        ({"name": "Adam", "params": {"geometry": {"lr": "x"}}}, "params.geometry.lr is 'x'; expected a number"),
+        ({"name": "Adam", "params": {"geometry": {"lrr": 0.1}}}, "params.geometry.lrr: Adam has no such argument"),
+        ({"name": "SparseAdam"}, "args: SparseAdam does not support dense gradients"),  # found by a step
     ],
 )
 def test_bad_optimizers_name_the_key(model, config, message):
@@ -88,6 +93,18 @@ def test_warm_up_then_decay():
     [
         ({"name": "ExponentialLRR", "args": {}}, "did you mean 'ExponentialLR'"),
         ({"name": "StepLR", "interval": "day"}, "interval is 'day'; expected 'step' or 'epoch'"),
+        ({"name": "ExponentialLR", "args": {"gamma": [0.1]}}, "args.gamma is .0.1.; expected a number"),
+        ({"name": "StepLR", "args": {"step_size": 0}}, "args: .*by zero"),  # found by a step
+        ({"name": "SequentialLR", "schedulers": 5}, "schedulers is 5; expected a list of schedules"),
+        ({"name": "SequentialLR", "schedulers": [None]}, "schedulers is .None.; expected a list of schedules"),
+        (
+            {"name": "SequentialLR", "schedulers": [{"name": "ExponentialLR", "args": {"gamma": None}}]},
+            r"schedulers\[0\].args.gamma is None; expected a number",
+        ),
+        (
+            {"name": "SequentialLR", "schedulers": [{"name": "ConstantLR"}] * 2, "milestones": ["x"]},
+            "milestones is .'x'.; expected a list of steps",
+        ),
         ({"name": "SequentialLR"}, "schedulers is None; expected one schedule or more"),
         (
             {"name": "SequentialLR", "schedulers": [{"name": "ConstantLR"}], "milestones": [3]},
@@ -98,3 +115,14 @@ def test_warm_up_then_decay():
 def test_bad_schedules_name_the_key(config, message):
     with pytest.raises(ValueError, match=message):
         learning_rates(config, 1)
+
+
+def test_a_schedule_is_tried_on_a_stand_in():
+    """The learning rate of the optimiser itself is as the schedule begins."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    config = OmegaConf.create({"name": "ExponentialLR", "args": {"gamma": 0.5}})
+    schedule = parse_scheduler(config, optimizer)["scheduler"]
+    assert optimizer.param_groups[0]["lr"] == 1.0 and schedule.last_epoch == 0
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 0.5

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from flattened import flat
 from latent_prior.host.embedded.cameras import RandomCameraDataModule, RandomCameraIterableDataset
 from latent_prior.runs.callbacks import SaveOnInterrupt
 from latent_prior.runs.checkpoint import WholeCheckpoints
@@ -57,7 +58,7 @@ PLACES = {
     "in the forward pass": (ToySystem, "training_step", 5, 5, 4),
     "before the backward pass": (Harsh, "backward", 5, 5, 4),
     "after the backward pass": (Harsh, "on_after_backward", 5, 5, 4),
-    "in the optimiser": (torch.optim.Adam, "step", 5, 5, 4),
+    "in the optimiser": (Harsh, "optimizer_step", 5, 5, 4),
     "after the optimiser": (Harsh, "lr_scheduler_step", 5, 5, 5),
     "as a step ends": (SaveOnInterrupt, "on_train_batch_end", 5, 5, 5),
     "as a batch is fetched": (RandomCameraIterableDataset, "collate", 6, 4, 4),
@@ -123,16 +124,6 @@ def content(path: Path) -> dict:
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["callbacks"]  # ModelCheckpoint's paths
     return flat(checkpoint)
-
-
-def flat(value, path="") -> dict:
-    """Nested containers and tensors as {path: plain value}."""
-    if isinstance(value, torch.Tensor):
-        return {path: value.tolist()}
-    if not isinstance(value, dict | list | tuple):
-        return {path: value}
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    return {key: leaf for name, entry in pairs for key, leaf in flat(entry, f"{path}/{name}").items()}
 
 
 @pytest.fixture(scope="module")

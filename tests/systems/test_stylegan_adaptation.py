@@ -170,6 +170,7 @@ def test_adaptive_places_keep_the_rest_still(generator_file):
         ({"pretrained_generator": "cats.pkl"}, "system.pretrained_generator is 'cats.pkl'; expected pocket or"),
         ({"noise_mode": "some"}, "system.noise_mode is 'some'"),
         ({"trainable": ["convs.*"]}, "system.trainable: 'convs"),
+        ({"trainable": []}, "system.trainable is ..; expected patterns"),
         ({"adaptive_layers": 7, "trainable": ["synthesis.*"]}, "system.adaptive_layers is 7; expected 1 to 6"),
         ({"adaptive_layers": 2}, "leave them out, or set adaptive_layers=null"),
         ({"loss": {"lambda_grey": -1.0}}, "expected a weight >= 0"),

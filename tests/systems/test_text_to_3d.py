@@ -8,6 +8,7 @@ import pytest
 import torch
 from latent_prior import OptionError, host
 from latent_prior.guidance.latent_prior import LatentPriorGuidance
+from latent_prior.host.embedded import registry
 from latent_prior.meshes.files import load_mesh
 from latent_prior.systems import regularisers
 from latent_prior.systems.text_to_3d import LatentPriorSystem
@@ -107,7 +108,8 @@ def fit_start(system, guidance_type="other-guidance") -> None:
 @pytest.fixture(autouse=True)
 def stand_in_prompts(monkeypatch):
     find = host.find
-    monkeypatch.setattr(host, "find", lambda name, *key: (lambda cfg: "a thing") if name == "stand-in" else find(name))
+    stand_in = {"stand-in": lambda cfg: "a thing"}
+    monkeypatch.setattr(host, "find", lambda name, *key: stand_in.get(name) or find(name, *key))
 
 
 @pytest.mark.parametrize("weight", [0.3, [0.0, 1.0, 100], [0, 0.0, 0.0, 10, 0.5, 20]])
@@ -127,7 +129,7 @@ def test_a_weight_of_a_term_that_is_never_computed_is_refused(guidance_type, ter
     fit_start(system, guidance_type)
 
 
-def test_an_export_without_colours_is_refused_before_training():
+def test_an_export_without_colours_is_refused_before_training(monkeypatch):
     """A guidance of another's decodes latents, but has no autoencoder of ours to fit colours to."""
     system = system_of(space="latent")
     with pytest.raises(OptionError, match="system.exporter.latent_to_rgb is None; expected a matrix, .*other-guidance"):
@@ -135,6 +137,9 @@ def test_an_export_without_colours_is_refused_before_training():
     matrix = [[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
     fit_start(system_of(space="latent", exporter={"latent_to_rgb": matrix}), "other-guidance")
     fit_start(system_of(), "other-guidance")
+    with pytest.raises(OptionError, match="system.exporter_type: unknown type 'mesh-exporter'"):
+        fit_start(system_of(space="latent", exporter_type="mesh-exporter"), "other-guidance")
+    monkeypatch.setitem(registry.__modules__, "mesh-exporter", host.Exporter)  # threestudio's brings its own colours
     fit_start(system_of(space="latent", exporter_type="mesh-exporter"), "other-guidance")
 
 

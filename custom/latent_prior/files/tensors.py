@@ -27,7 +27,7 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
     for name in shapes:
         if len(name) > MAX_NAME or not name.isprintable():
             raise OptionError.because(
-                f"{path}: refused: it has a name of {len(name)} characters, or an unprintable one"
+                f"{_short(path)}: refused: it has a name of {len(name)} characters, or an unprintable one"
             )
     return shapes
 
@@ -41,5 +41,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise _broken(path, error) from error
 
 
+def _short(path: Path) -> str:
+    """The file and its folder, such as `unet/model.safetensors`; what the user wrote is the caller's to say."""
+    return shown("/".join(path.parts[-2:]), 80)
+
+
 def _broken(path: Path, error: Exception) -> OptionError:
-    return OptionError.because(f"{path}: truncated, or not a safetensors file: {shown(str(error), 120)}")
+    return OptionError.because(f"{_short(path)}: truncated, or not a safetensors file: {shown(str(error), 100)}")

@@ -77,7 +77,11 @@ class _Storages:
         self.visible = 2 * self.size + EXPANDED  # and tensors, several of which may share one
         self.found: dict[Any, Tensor] = {}
         file.seek(0)
-        self.allowed = VALUES | {
+
+    def pickle(self, file: io.BufferedIOBase) -> Any:
+        """The next pickle of the file."""
+        # not kept: a file that refers to itself would hold its storages until the next garbage collection
+        tensors = {
             "torch._utils._rebuild_tensor_v2": Function(self.view),
             "torch._utils._rebuild_tensor_v3": Function(
                 lambda values, offset, size, stride, grad, hooks, dtype, *_: self.view(
@@ -85,10 +89,7 @@ class _Storages:
                 )
             ),
         }
-
-    def pickle(self, file: io.BufferedIOBase) -> Any:
-        """The next pickle of the file."""
-        return read_pickle(file, self.allowed, self.storage)
+        return read_pickle(file, VALUES | tensors, self.storage)
 
     def storage(self, identity: Any) -> Tensor:
         """The storage of a persistent id."""

@@ -167,10 +167,9 @@ class DenseVolumeRenderer(host.BaseModule):
             everywhere = values.new_zeros(len(origins), values.shape[-1])
             out[key] = everywhere.index_copy(0, hit, values).view(*shape, -1)
         behind = background if bg_color is None else _per_pixel(bg_color, shape)
-        if behind.shape[-1] != out["comp_rgb_fg"].shape[-1]:
-            channels = out["comp_rgb_fg"].shape[-1]
+        if background.shape[-1] != (channels := out["comp_rgb_fg"].shape[-1]):
             expected = f"{channels}, the channels of the material's colours"
-            raise OptionError("system.background.n_output_dims", behind.shape[-1], expected)
+            raise OptionError("system.background.n_output_dims", background.shape[-1], expected)
         out["comp_rgb_bg"] = background
         out["comp_rgb"] = out["comp_rgb_fg"] + behind * (1 - out["opacity"])
         return out | extra

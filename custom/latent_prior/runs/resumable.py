@@ -170,8 +170,9 @@ def _check_schedule(state: Any, schedule: Any, where: str, most: int) -> None:
     if taken := state.keys() & OF_SCHEDULES - model.keys():
         raise OptionError.because(f"its {where} has an unknown entry {min(taken)}")
     _require_alike(state, {**model, "_schedulers": []} if parts else model, where, needed=tuple(own))
-    if "last_epoch" in model and not _is_count(state["last_epoch"], most):
-        raise _unlike(state["last_epoch"], f"{where}.last_epoch", f"a count up to {most}, the step")
+    last = state.get("last_epoch")
+    if "last_epoch" in model and last != model["last_epoch"] and not _is_count(last, most):  # -1: not begun
+        raise _unlike(last, f"{where}.last_epoch", f"a count up to {most}, the step")
     found = state.get("_schedulers", [])
     if len(found) != len(parts):
         raise _unlike(found, f"{where}._schedulers", f"a list of {len(parts)}")

@@ -49,7 +49,7 @@ def load_generator(path: Path | str) -> StyleGAN2:
             return generator_of(read_nvidia(path))
         return generator_of(read_tensors(path) if path.suffix == ".safetensors" else read_rosinality(path))
     except (ValueError, OSError) as error:
-        raise OptionError.because(f"{path}: {' '.join(str(error).removeprefix(f'{path}: ').split())}") from error
+        raise OptionError.because(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def save_generator(generator: StyleGAN2, path: Path | str) -> None:

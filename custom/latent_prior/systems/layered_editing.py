@@ -81,7 +81,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         super().on_fit_start()
         processor = host.find(self.cfg.prompt_processor_type, "system.prompt_processor_type")
         self.prompt_processor = processor(self.cfg.prompt_processor)
-        prompt = self.prompt_processor.cfg.prompt
+        prompt = str(self.cfg.prompt_processor.prompt)
         self._screen_prompt = self.cfg.screen_prompt or prompt
         self.screen_prompt_processor = self.prompt_processor
         if self._screen_prompt != prompt:
@@ -119,7 +119,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
         """The guidance's losses, weighted, for the composite or for the layer over a screen."""
         every = self.cfg.screen_every
         if not every or self.true_global_step % every != every - 1:
-            seen, before, prompt, prefix = composite, picture, self.prompt_processor.cfg.prompt, ""
+            seen, before, prompt, prefix = composite, picture, str(self.cfg.prompt_processor.prompt), ""
             processor = self.prompt_processor
         else:
             screen = self._screen(picture)

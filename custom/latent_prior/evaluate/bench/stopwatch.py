@@ -12,38 +12,42 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from latent_prior.files import write_text
 from latent_prior.runs import signals
 
-POLL_SECONDS = 0.5  # between two checks that the evaluation is alive
+POLL_SECONDS = 0.5  # between two checks whether to go on
 INTERRUPTED = 130
 
 
 def main(report: Path, command: list[str]) -> int:
     """Returns 0 once the command has ended and `report` is written, 130 if it was stopped earlier."""
-    process, stopped = None, False
+    stopped = False
 
-    def stop(*_: Any) -> None:  # not by an exception, which a second signal would interrupt
+    def stop(*_: Any) -> None:
         nonlocal stopped
         stopped = True
-        if process is not None:
-            _kill(process.pid)
 
     signals.install(stop)
     evaluation = os.getppid()
     begun = time.monotonic()
     process = subprocess.Popen(command, start_new_session=True)  # only we get Ctrl-C, and it can be killed as a group
-    if stopped:  # meanwhile
-        _kill(process.pid)
-    threading.Thread(target=_kill_when_orphaned, args=(process.pid, evaluation), daemon=True).start()
-    _, status, usage = os.wait4(process.pid, 0)
+    with ThreadPoolExecutor(1) as pool:
+        # in a thread, because a signal that comes just before such a call does not end it
+        ended = pool.submit(os.wait4, process.pid, 0)
+        while not ended.done():
+            stopped = stopped or os.getppid() != evaluation
+            if stopped:
+                _kill(process.pid)
+            futures.wait([ended], POLL_SECONDS)
     if stopped:
         return INTERRUPTED
+    _, status, usage = ended.result()
     figures = {
         "seconds": time.monotonic() - begun,
         "peak_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),  # bytes there, KiB elsewhere
@@ -51,13 +55,6 @@ def main(report: Path, command: list[str]) -> int:
     }
     write_text(report, json.dumps(figures))
     return 0
-
-
-def _kill_when_orphaned(pid: int, parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
-    _kill(pid)
-    os._exit(INTERRUPTED)  # before the main thread reports a regular end
 
 
 def _kill(group: int) -> None:

@@ -75,7 +75,8 @@ def _require_small_integers(value: Any, name: str) -> None:
         for entry in content.values() if isinstance(content, dict) else content:
             _require_small_integers(entry, name)
     elif isinstance(content, int) and content.bit_length() > 64:
-        raise _bad(name, f"it has an integer of {content.bit_length()} bits; expected at most 64")
+        key = shown(value._get_full_key(None), 80)
+        raise _bad(name, f"{key} is an integer of {content.bit_length()} bits; expected at most 64")
 
 
 def first_line(error: Exception) -> str:
@@ -96,7 +97,8 @@ def _in_our_words(name: str) -> Iterator[None]:
         mark = getattr(error, "problem_mark", None)
         raise _bad(name, shown(problem, 120) + (f", line {mark.line + 1}" if mark else "")) from error
     except OmegaConfBaseException as error:
-        raise _bad(name, first_line(error)) from error
+        key = shown(str(error.full_key or ""), 80)
+        raise _bad(name, f"{key}: {first_line(error)}" if key else first_line(error)) from error
     except OptionError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:  # of PyYAML's constructors
