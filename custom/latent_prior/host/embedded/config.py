@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import omegaconf
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +31,7 @@ from latent_prior.host.embedded.yaml_files import (
     parse_config,
     parse_override,
     read_config,
+    register_resolver,
 )
 
 _RESOLVERS = {
@@ -54,12 +54,9 @@ _RESOLVERS = {
 
 def register_resolvers() -> None:
     """Register threestudio's resolvers and `slug` with OmegaConf; existing ones (from threestudio itself) are kept."""
-    # OmegaConf 2.4 renamed the function; in older versions the new name means something else
-    renamed = tuple(int(part) for part in omegaconf.__version__.split(".")[:2]) >= (2, 4)
-    add = OmegaConf.register_resolver if renamed else OmegaConf.register_new_resolver
     for name, function in _RESOLVERS.items():
         if not OmegaConf.has_resolver(name):
-            add(name, function)
+            register_resolver(name, function)
 
 
 register_resolvers()

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from latent_prior import OptionError
-from latent_prior.host.embedded.yaml_files import bounded_resolution
+from latent_prior.host.embedded.yaml_files import bounded_resolution, register_resolver
 
 UNKNOWN = object()
 OTHER = "another value than any variable's"
@@ -104,9 +104,8 @@ def _texts(raw: Any) -> Iterator[str]:
 
 @contextmanager
 def _another_environment() -> Iterator[None]:
-    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
-    register("oc.env", lambda *_: OTHER, replace=True)
+    register_resolver("oc.env", lambda *_: OTHER, replace=True)
     try:
         yield
     finally:
-        register("oc.env", oc.env, replace=True)
+        register_resolver("oc.env", oc.env, replace=True)

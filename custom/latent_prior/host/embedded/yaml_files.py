@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import omegaconf
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.base import Container
@@ -26,6 +27,10 @@ REFERENCES = 2_000  # interpolations in a file
 LONGEST = 4_000  # characters of a value with interpolations
 RESOLVED = 20_000  # interpolations, and values that they refer to, while a config is resolved
 UNIT = 100  # characters that count as one value, 64 bits of an integer another
+
+# OmegaConf 2.4 renamed the function; in older versions the new name means something else
+_RENAMED = tuple(int(part) for part in omegaconf.__version__.split(".")[:2]) >= (2, 4)
+register_resolver = OmegaConf.register_resolver if _RENAMED else OmegaConf.register_new_resolver
 
 _EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
