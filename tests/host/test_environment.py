@@ -2,8 +2,10 @@
 
 import pytest
 from latent_prior import OptionError
+from latent_prior.host.embedded import environment
 from latent_prior.host.embedded.config import dump_config, load_config, merge_config, resolve_config
 from latent_prior.host.embedded.environment import hidden_values, with_references
+from omegaconf import OmegaConf
 
 SECRET = "hunter2-hunter2"
 TEXT = """
@@ -62,7 +64,8 @@ def test_a_folders_name_is_computed_again(tmp_path, monkeypatch):
 
 def test_without_the_environment_nothing_changes():
     merged = merge_config("tag: ${name}\ndata: {a: '${tag}', b: [1, '${seed}']}\nseed: 3", from_string=True, name="n")
-    assert with_references(resolve_config(merged), merged) == resolve_config(merged)
+    cfg = resolve_config(merged)
+    assert with_references(cfg, merged) == cfg
 
 
 def test_errors_show_the_reference():
@@ -70,3 +73,12 @@ def test_errors_show_the_reference():
     with pytest.raises(OptionError) as caught, hidden_values(merged):
         resolve_config(merged)
     assert SECRET not in str(caught.value) and "${oc.env:KEY}" in str(caught.value)
+
+
+def test_what_takes_too_long_to_look_into_stays_a_reference(monkeypatch):
+    chain = "\n".join(f"  c{i}: ${{data.c{i - 1}}}" for i in range(1, 20))
+    merged = merge_config(f"tag: t\ndata:\n  c0: ${{oc.env:KEY}}\n{chain}\n  d: ${{tag}}", from_string=True)
+    for steps in (2000, 30):
+        monkeypatch.setattr(environment, "STEPS", steps)
+        written = with_references(resolve_config(merged), merged)
+        assert SECRET not in OmegaConf.to_yaml(written)

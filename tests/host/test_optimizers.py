@@ -51,7 +51,7 @@ def test_without_params_everything_is_optimised(model):
         ),
         ({"args": {}}, "optimizer.name"),
         ({"name": "Adam", "args": {"betas": [0.9]}}, "args.betas is .0.9.; expected a list of 2"),
-        ({"name": "Adam", "args": {"lr": -1.0}}, "args: Invalid learning rate: -1.0"),
+        ({"name": "Adam", "args": {"lr": -1.0}}, "args.lr is -1.0; expected a number above 0"),
         ({"name": "Adam", "params": {"geometry": {"lr": "x"}}}, "params.geometry.lr is 'x'; expected a number"),
         ({"name": "Adam", "params": {"geometry": {"lrr": 0.1}}}, "params.geometry.lrr: Adam has no such argument"),
         ({"name": "SparseAdam"}, "args: SparseAdam does not support dense gradients"),  # found by a step

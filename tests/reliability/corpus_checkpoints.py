@@ -81,7 +81,7 @@ def resume(folder: Path) -> None:
             [f"trainer.max_steps={STEPS + 2}"],
             ("train",),
             resume=str(folder / "ckpts" / "last.ckpt"),
-            **in_place(folder),
+            **in_place(folder, []),
         )
     except ValueError:
         assert _content(folder) == before, f"changed: {before.keys() ^ _content(folder).keys()}"
@@ -92,7 +92,7 @@ def export(folder: Path) -> None:
     """As `latent-prior export`, which needs the weights alone."""
     _ready()
     checkpoint = str(folder / "ckpts" / "last.ckpt")
-    experiment.run([str(config_of(folder))], [], ("export",), resume=checkpoint, **in_place(folder))
+    experiment.run([str(config_of(folder))], [], ("export",), resume=checkpoint, **in_place(folder, []))
 
 
 def weights(folder: Path) -> None:
@@ -113,7 +113,6 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 def write(folder: Path) -> list[Case]:
     """A run folder for each case, whose last.ckpt is the odd one."""
-    register()
     config = folder / "toy.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
     run = experiment.run([str(config)], [], ("train",), exp_root_dir=str(folder / "out")).folder

@@ -22,6 +22,7 @@ MAY_READ = {
     "1000 references",
     "a timestamp",
     "interpolations of 900 levels",
+    "a secret 900 levels below",
 }
 
 
@@ -220,6 +221,7 @@ def _interpolations() -> Iterator[tuple[str, str]]:
     yield "a rate of zero steps", 'description: "${calc_exp_lr_decay_rate:0.1,0}"'
     yield "oc.create of a bomb", 'description: "${oc.create:{a:{a:{a:{a:1}}}}}"\nname: "${description}"'
     yield "oc.decode of a bomb", f"description: \"${{oc.decode:'{'[' * 300}{']' * 300}'}}\""
+    yield "a secret 900 levels below", loss(chain(900, "${@}", "${oc.env:HOME}"))
     yield "an unset variable", 'description: "${oc.env:LATENT_PRIOR_NOT_SET_ANYWHERE}"'
     yield "a missing value", 'description: "${trainer.nothing}"\ntrainer: {nothing: "???"}'
     yield "ten thousand keys", "system: {loss: {" + ", ".join(f"k{i}: '${{name}}'" for i in range(10_000)) + "}}"

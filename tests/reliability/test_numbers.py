@@ -27,7 +27,7 @@ from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import Mapping, StyleGAN2, StyleGAN2Config
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 NAN, INF = math.nan, math.inf
 STEPS, EVERY = 6, 2  # steps of a run, and between its checkpoints

@@ -58,7 +58,7 @@ PLACES = {
     "in the forward pass": (ToySystem, "training_step", 5, 5, 4),
     "before the backward pass": (Harsh, "backward", 5, 5, 4),
     "after the backward pass": (Harsh, "on_after_backward", 5, 5, 4),
-    "in the optimiser": (torch.optim.Adam, "step", 5, 5, 4),
+    "in the optimiser": (Harsh, "optimizer_step", 5, 5, 4),
     "after the optimiser": (Harsh, "lr_scheduler_step", 5, 5, 5),
     "as a step ends": (SaveOnInterrupt, "on_train_batch_end", 5, 5, 5),
     "as a batch is fetched": (RandomCameraIterableDataset, "collate", 6, 4, 4),

@@ -5,7 +5,6 @@ that is not finite is ever applied or saved, and the last checkpoint stays good.
 step is run once more, to find the loss terms that cause it.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,19 +13,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from latent_prior import Diverged, OptionError
+from latent_prior import Diverged
+from latent_prior.host.embedded.arguments import LARGEST_RATE, RANGES, check_range
 from latent_prior.runs.resume import rng_state, set_rng_state
 
-LARGEST_RATE = 1e6  # of learning; far above any in use, and its product with a gradient is still far from overflowing
 TOO_LARGE = "too large to be squared in float32"
-# An option of an optimiser: its smallest value, whether that itself is allowed, and where it has to stay below.
-RANGES = {
-    "lr": (0.0, False, math.nextafter(LARGEST_RATE, math.inf)),
-    "betas": (0.0, True, 1.0),
-    "eps": (0.0, False, math.inf),
-    "weight_decay": (0.0, True, math.inf),
-    "momentum": (0.0, True, math.inf),
-}
 
 
 class FiniteNumbers(pl.Callback):
@@ -144,15 +135,10 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def _check_options(group: dict[str, Any], cfg: Mapping[str, Any]) -> None:
     """OptionError, with its config key, for an option of a group of parameters that is out of range."""
     own = (cfg.get("params") or {}).get(group.get("name")) or {}
-    for option, (least, allowed, below) in RANGES.items():
+    for option in RANGES:
         value = group.get(f"initial_{option}", group.get(option))  # a schedule may begin at 0
-        numbers = value if isinstance(value, list | tuple) else [value]
-        for number in (float(n) for n in numbers if isinstance(n, int | float | Tensor)):
-            if not least <= number < below or (number == least and not allowed):
-                where = f"params.{group['name']}" if option in own else "args"
-                expected = f"{'at least' if allowed else 'above'} {least:g}"
-                bound = "" if below == math.inf else f" and {'below' if below == 1 else 'at most'} {below:g}"
-                raise OptionError(f"system.optimizer.{where}.{option}", value, f"a number {expected}{bound}")
+        where = f"params.{group['name']}" if option in own else "args"
+        check_range(option, value, f"system.optimizer.{where}.{option}")
 
 
 def _usable(tensors: list[Tensor]) -> bool:

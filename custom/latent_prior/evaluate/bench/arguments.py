@@ -139,7 +139,10 @@ def check_pocket_prompt(prompt: str, flag: str) -> None:
 def _read_prompts(path: Path) -> list[str]:
     if not path.is_file():
         raise OptionError.because(f"there is no file {path}", "--prompts-file")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise OptionError.because(f"{path} is not text in UTF-8", "--prompts-file") from error
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise OptionError.because(f"{path} holds no prompt", "--prompts-file")

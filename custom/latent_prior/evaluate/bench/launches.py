@@ -95,7 +95,11 @@ class Launcher:
                     self._running.discard(process)
         if not job.launch.is_file():
             return Launch(error="stopped before its end")
-        figures = json.loads(job.launch.read_text())
+        try:
+            figures = json.loads(job.launch.read_text())
+            figures = {name: figures[name] for name in ("exit_code", "seconds", "peak_bytes")}
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise OptionError.because(f"{job.launch} is broken: remove it, and the run is made again") from error
         if figures["exit_code"] == 0:
             return Launch(figures["seconds"], figures["peak_bytes"])
         error = f"exit code {figures['exit_code']}: {_last_line(log)}"

@@ -44,8 +44,12 @@ class Result:
 
     @staticmethod
     def read(path: Path) -> "Result | None":
-        """None if the file does not exist or has another version."""
+        """None if the file does not exist, is broken or has another version."""
         if not path.is_file():
             return None
-        values = json.loads(path.read_text())
-        return Result(**values) if set(values) == {part.name for part in dataclasses.fields(Result)} else None
+        try:
+            values = json.loads(path.read_text())
+        except (ValueError, RecursionError):  # what is not JSON, or not text
+            return None
+        known = isinstance(values, dict) and set(values) == {part.name for part in dataclasses.fields(Result)}
+        return Result(**values) if known and isinstance(values["figures"], dict) else None

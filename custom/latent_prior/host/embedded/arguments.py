@@ -4,15 +4,42 @@ torch and Lightning check few types themselves: a wrong one fails in the first s
 """
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from latent_prior import OptionError
+from latent_prior.files.pickles import shown
 from latent_prior.host.embedded.registry import nearest
 
 _WORDS = {bool: "true or false", int: "a number", float: "a number", str: "text", type(None): "null", dict: "a mapping"}
+
+LARGEST_RATE = 1e6  # of learning; far above any in use, and its product with a gradient is still far from overflowing
+# An option of an optimiser: its smallest value, whether that itself is allowed, and where it has to stay below.
+RANGES = {
+    "lr": (0.0, False, math.nextafter(LARGEST_RATE, math.inf)),
+    "betas": (0.0, True, 1.0),
+    "eps": (0.0, False, math.inf),
+    "weight_decay": (0.0, True, math.inf),
+    "momentum": (0.0, True, math.inf),
+}
+
+
+def check_range(option: str, value: Any, key: str) -> None:
+    """OptionError, under `key`, for an option of an optimiser in RANGES that is out of its range."""
+    if option not in RANGES:
+        return
+    least, allowed, below = RANGES[option]
+    numbers = value if isinstance(value, list | tuple) else [value]
+    for number in (float(n) for n in numbers if isinstance(n, int | float | Tensor)):
+        if not least <= number < below or (number == least and not allowed):
+            expected = f"{'at least' if allowed else 'above'} {least:g}"
+            bound = "" if below == math.inf else f" and {'below' if below == 1 else 'at most'} {below:g}"
+            raise OptionError(key, value, f"a number {expected}{bound}")
 
 
 def check_arguments(call: Callable, given: Mapping[str, Any], key: str, ours: Iterable[str] = ()) -> None:
@@ -31,7 +58,7 @@ def check_arguments(call: Callable, given: Mapping[str, Any], key: str, ours: It
     for name, value in given.items():
         if name not in known:
             raise OptionError.because(
-                f"{call.__name__} has no such argument{nearest(str(name), known)} (known: {', '.join(known)})",
+                f"{call.__name__} has no such argument{nearest(str(name), known)} (known: {shown(', '.join(known), 150)})",
                 f"{key}.{name}",
             )
         if name in hints and not _fits(value, hints[name]):

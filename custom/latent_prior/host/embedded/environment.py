@@ -16,7 +16,9 @@ from omegaconf.resolvers import oc
 from latent_prior import OptionError
 from latent_prior.host.embedded.yaml_files import bounded_resolution
 
+UNKNOWN = object()
 OTHER = "another value than any variable's"
+STEPS = 2_000  # interpolations resolved to find out; what takes more stays a reference
 SHORTEST = 4  # characters of a value that errors hide; a shorter one could be part of any word
 # what ExperimentConfig computes, as references to what it is computed from
 COMPUTED = {
@@ -58,14 +60,16 @@ def _from_environment(merged: DictConfig) -> dict[tuple[Any, ...], tuple[str, An
     """The values of `merged` that depend on the environment: {keys: (interpolation, value)}."""
     raw = OmegaConf.to_container(merged, resolve=False)
     places = list(_interpolations(merged, raw, ()))
-    with bounded_resolution():
+    if not any("env" in text for text in _texts(raw)):  # most configs, whose interpolations need no second look
+        return {}
+    with bounded_resolution(STEPS):
         values = [_value(container, keys[-1]) for keys, container, _ in places]
         with _another_environment():
             others = [_value(container, keys[-1]) for keys, container, _ in places]
     return {
         keys: (reference, value)
         for (keys, _, reference), value, other in zip(places, values, others, strict=True)
-        if value != other
+        if value != other or value is UNKNOWN
     }
 
 
@@ -81,12 +85,21 @@ def _interpolations(
 
 
 def _value(container: BaseContainer, key: Any) -> Any:
-    """A resolved value as plain data; what is wrong with one that cannot be resolved."""
+    """A resolved value as plain data; UNKNOWN for one that cannot be resolved."""
     try:
         value = container[key]
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except (OmegaConfBaseException, RecursionError) as error:
-        return f"{type(error).__name__}: {error}"
+    except (OmegaConfBaseException, RecursionError):
+        return UNKNOWN
+
+
+def _texts(raw: Any) -> Iterator[str]:
+    """All strings among the values of plain data."""
+    if isinstance(raw, str):
+        yield raw
+    elif isinstance(raw, dict | list):
+        for entry in raw.values() if isinstance(raw, dict) else raw:
+            yield from _texts(entry)
 
 
 @contextmanager

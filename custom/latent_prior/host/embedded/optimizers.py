@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from latent_prior import OptionError
-from latent_prior.host.embedded.arguments import check_arguments
+from latent_prior.host.embedded.arguments import check_arguments, check_range
 from latent_prior.host.embedded.config import full_key
 from latent_prior.host.embedded.registry import nearest
 
@@ -66,6 +66,8 @@ def _reported(key: str) -> Iterator[None]:
 def _try_steps(cls: type[torch.optim.Optimizer], args: dict[str, Any], key: str, device: torch.device) -> None:
     """Take two steps on one weight: torch looks at most arguments only when it uses them."""
     check_arguments(cls, args, key, ours=["params"])
+    for option, value in args.items():
+        check_range(option, value, f"{key}.{option}")
     weight = nn.Parameter(torch.zeros(1, 1, device=device))
     with _reported(key):
         optimizer = cls([weight], **args)

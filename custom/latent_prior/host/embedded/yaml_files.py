@@ -75,7 +75,8 @@ def _require_small_integers(value: Any, name: str) -> None:
         for entry in content.values() if isinstance(content, dict) else content:
             _require_small_integers(entry, name)
     elif isinstance(content, int) and content.bit_length() > 64:
-        raise _bad(name, f"it has an integer of {content.bit_length()} bits; expected at most 64")
+        key = shown(value._get_full_key(None), 80)
+        raise _bad(name, f"{key} is an integer of {content.bit_length()} bits; expected at most 64")
 
 
 def first_line(error: Exception) -> str:
@@ -96,7 +97,8 @@ def _in_our_words(name: str) -> Iterator[None]:
         mark = getattr(error, "problem_mark", None)
         raise _bad(name, shown(problem, 120) + (f", line {mark.line + 1}" if mark else "")) from error
     except OmegaConfBaseException as error:
-        raise _bad(name, first_line(error)) from error
+        key = shown(str(error.full_key or ""), 80)
+        raise _bad(name, f"{key}: {first_line(error)}" if key else first_line(error)) from error
     except OptionError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:  # of PyYAML's constructors
@@ -155,7 +157,7 @@ def require_bounded_interpolations(value: str, name: str) -> int:
 
 
 @contextmanager
-def bounded_resolution() -> Iterator[None]:
+def bounded_resolution(most: int = RESOLVED) -> Iterator[None]:
     """Meanwhile OmegaConf resolves a limited number of interpolations, of limited size, and then raises its own error.
 
     It remembers no results, so that forty keys of `${a}${a}` take 2^40 steps, and forty of `{x: ${a}, y: ${a}}` as well.
@@ -167,8 +169,8 @@ def bounded_resolution() -> Iterator[None]:
     def spend(cost: int) -> None:
         nonlocal spent
         spent += cost
-        if spent > RESOLVED:
-            raise InterpolationResolutionError(f"its interpolations expand to more than {RESOLVED} values")
+        if spent > most:
+            raise InterpolationResolutionError(f"its interpolations expand to more than {most} values")
 
     def counted(self: Container, *args: Any, **kwargs: Any) -> Any:
         spend(1)
