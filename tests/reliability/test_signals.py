@@ -15,6 +15,7 @@ import termios
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from flattened import flat
@@ -217,3 +218,33 @@ def test_other_commands_end_and_leave_nothing(tmp_path, argv, moment, number):
     run = start(filled, tmp_path / "said", Moment(moment, (number,)))
     assert run.end() == 130, run.err
     assert "Traceback" not in run.err and not list(out.iterdir())
+
+
+@pytest.mark.parametrize("signals", [(HUP,), (TERM, INT, HUP)], ids=["once", "thrice"])
+def test_an_evaluation_stops_its_runs_and_goes_on_later(tmp_path, signals):
+    out = tmp_path / "out"
+    small = [f"{key}={value}" for key, value in {**tiny_systems.FIELD, "trainer.max_steps": 1}.items()]
+    argv = ["evaluate", "text-to-3d", *small, "--prompts", "a red mug", "a golden duck", "--out", str(out)]
+    first = start(argv, tmp_path / "said")
+    first.until(lambda: len(list(out.glob("results/*/*.json"))) == 1 and len(list(out.glob("runs/*/*"))) == 2)
+    first.send(*signals)
+    assert first.end() == 130, first.err
+    assert "The same command continues from here" in first.err and "Traceback" not in first.err
+    assert not [process.pid for process in psutil.process_iter(["cmdline"]) if str(out) in str(process.info["cmdline"])]
+    (done,) = out.glob("launches/*/*.json")
+    before = done.stat().st_mtime_ns
+    again = start(argv, tmp_path / "again")
+    assert again.end() == 0, again.err
+    assert len(list(out.glob("results/*/*.json"))) == 2 and done.stat().st_mtime_ns == before
+
+
+def test_a_pocket_training_goes_on_where_it_was_interrupted(tmp_path):
+    argv = ["train-pocket-stylegan", "--quick", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "weights")]
+    loss = Moment("latent_prior.pocket.training.stylegan:regression_loss", (HUP, TERM), call=2)
+    first = start(argv, tmp_path / "said", loss)
+    assert first.end() == 130, first.err
+    assert first.err.endswith("The same command continues from here.\nInterrupted\n") and "Traceback" not in first.err
+    assert torch.load(tmp_path / "work" / "regression" / "state.pt", weights_only=True)["step"] == 1
+    again = start(argv, tmp_path / "again")
+    assert again.end() == 0, again.err
+    assert (tmp_path / "weights" / "generator.safetensors").is_file()
