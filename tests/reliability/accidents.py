@@ -132,7 +132,10 @@ def _context() -> Any:
 def _work(argv: list[str], said: Path, moments: tuple[Moment, ...], program: str, terminal: str) -> None:
     os.setsid()  # a group of its own: a signal to the tests' group is not meant for it; and the terminal becomes its own
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
-        file = os.open(terminal or said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        if terminal:
+            file = os.open(terminal, os.O_RDWR)  # only what may be read becomes one's own terminal
+        else:
+            file = os.open(said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, descriptor)
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,15 +3,19 @@
 A table. Where a run trains, continued it ends with the very state of one that was left alone.
 """
 
+import fcntl
 import os
 import pty
 import random
 import re
 import shlex
 import signal
+import struct
+import termios
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from flattened import flat
@@ -28,13 +32,13 @@ CLASSES = {
 LOADING = {
     "building": ("{system}.configure", 1),
     "loading": ("{system}.on_fit_start", 1),
-    "before a step is done": ("latent_prior.models.latent_prior:LatentPrior.__call__", 1),
+    "in the first step": ("{system}.training_step", 1),
 }
 TRAINING = {
     "step": ("{system}.training_step", 5),
     "backward": ("{system}.backward", 4),
     "batch": ("latent_prior.host.embedded.systems:BaseSystem.on_train_batch_start", 5),
-    "optimiser": ("torch.optim.adam:Adam.step", 3),
+    "optimiser": ("pytorch_lightning.plugins.precision.precision:Precision.clip_gradients", 3),
     "validation": ("{system}.validation_step", 1),
     "checkpoint": ("latent_prior.runs.checkpoint:WholeCheckpoints.save_checkpoint", 3),
 }
@@ -97,7 +101,7 @@ def continue_as_told(err: str, command: str, run: Path, *more: str) -> None:
 
 
 @pytest.mark.parametrize("number", [INT, TERM, HUP], ids=lambda number: signal.Signals(number).name)
-@pytest.mark.parametrize("stage", ["building", "loading", "before a step is done"])
+@pytest.mark.parametrize("stage", ["building", "loading", "in the first step"])
 def test_before_the_first_step_nothing_is_left(systems, tmp_path, stage, number):
     out = tmp_path / "out"
     run = struck(systems["text_to_3d"], "text_to_3d", out / "new", LOADING[stage], (number, number))
@@ -161,6 +165,7 @@ def test_a_storm_of_signals_leaves_a_whole_step(systems, whole, tmp_path, seed):
 
 def test_a_run_whose_terminal_is_closed_saves_and_ends(systems, whole, tmp_path):
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # rows and columns, for the bar
     out = tmp_path / "out"
     run = start(
         tiny_systems.launched(systems["text_to_3d"], out, "--train", "trainer.enable_progress_bar=true"),
@@ -169,7 +174,7 @@ def test_a_run_whose_terminal_is_closed_saves_and_ends(systems, whole, tmp_path)
         terminal=os.ttyname(slave),
     )
     shown = b""
-    while b"3/6" not in shown:
+    while not re.search(rb"[1-4]/6", shown):
         shown += os.read(master, 1000)
     os.close(slave)
     os.close(master)
@@ -213,3 +218,33 @@ def test_other_commands_end_and_leave_nothing(tmp_path, argv, moment, number):
     run = start(filled, tmp_path / "said", Moment(moment, (number,)))
     assert run.end() == 130, run.err
     assert "Traceback" not in run.err and not list(out.iterdir())
+
+
+@pytest.mark.parametrize("signals", [(HUP,), (TERM, INT, HUP)], ids=["once", "thrice"])
+def test_an_evaluation_stops_its_runs_and_goes_on_later(tmp_path, signals):
+    out = tmp_path / "out"
+    small = [f"{key}={value}" for key, value in {**tiny_systems.FIELD, "trainer.max_steps": 1}.items()]
+    argv = ["evaluate", "text-to-3d", *small, "--prompts", "a red mug", "a golden duck", "--out", str(out)]
+    first = start(argv, tmp_path / "said")
+    first.until(lambda: len(list(out.glob("results/*/*.json"))) == 1 and len(list(out.glob("runs/*/*"))) == 2)
+    first.send(*signals)
+    assert first.end() == 130, first.err
+    assert "The same command continues from here" in first.err and "Traceback" not in first.err
+    assert not [process.pid for process in psutil.process_iter(["cmdline"]) if str(out) in str(process.info["cmdline"])]
+    (done,) = out.glob("launches/*/*.json")
+    before = done.stat().st_mtime_ns
+    again = start(argv, tmp_path / "again")
+    assert again.end() == 0, again.err
+    assert len(list(out.glob("results/*/*.json"))) == 2 and done.stat().st_mtime_ns == before
+
+
+def test_a_pocket_training_goes_on_where_it_was_interrupted(tmp_path):
+    argv = ["train-pocket-stylegan", "--quick", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "weights")]
+    loss = Moment("latent_prior.pocket.training.stylegan:regression_loss", (HUP, TERM), call=2)
+    first = start(argv, tmp_path / "said", loss)
+    assert first.end() == 130, first.err
+    assert first.err.endswith("The same command continues from here.\nInterrupted\n") and "Traceback" not in first.err
+    assert torch.load(tmp_path / "work" / "regression" / "state.pt", weights_only=True)["step"] == 1
+    again = start(argv, tmp_path / "again")
+    assert again.end() == 0, again.err
+    assert (tmp_path / "weights" / "generator.safetensors").is_file()
