@@ -12,7 +12,7 @@ from small_configs import CONFIGS, write_inputs
 
 SEED = 17
 OF_EACH = 46  # mutations of each config
-QUICK = 2  # of each config where the slow tests are left out
+QUICK = 1  # of each config where the slow tests are left out
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tiny_prior, tmp_path)
         assert resumed[step] == pytest.approx(whole[step], abs=1e-5), step
 
 
+@pytest.mark.slow  # test_interruption.py is quicker
 def test_interrupt_saves_before_it_leaves(tiny_prior, tmp_path):
     command = [sys.executable, str(ROOT / "launch.py"), "--config", CONFIG, "--train"]
     process = subprocess.Popen(
