@@ -23,6 +23,8 @@ from reliability.in_child import Case
 STEPS = 4
 # odd, but whole in what counts
 MAY_READ = {
+    "no schedule",  # a config may add its schedule, or drop it
+    "two schedules",
     "unchanged",
     "weights in float64",
     "no entry for a parameter",

@@ -42,7 +42,7 @@ def read(resume: str) -> Saved:
 def _instead(checkpoint: Path) -> str:
     """The newest readable checkpoint next to an unreadable one, in words."""
     newest = run_folder.newest(checkpoint.parent)
-    return "" if newest is None else f"; {newest[0]} of step {newest[1]} is readable"
+    return "" if newest is None else f"; next to it, {newest[0].name} of step {newest[1]} is readable"
 
 
 def check_fit(saved: Saved, system: Any) -> None:
@@ -85,7 +85,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         try:
             require_finite_checkpoint(checkpoint)
         except Diverged as error:
-            raise OptionError.because(f"resume: {path} is of a run that diverged: take an earlier one") from error
+            bad = f"its {error.quantities[0]} is not finite"
+            raise OptionError.because(
+                f"{path} is of a run that diverged: {bad}; take an earlier one", "resume"
+            ) from error
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:

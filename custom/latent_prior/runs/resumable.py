@@ -105,12 +105,13 @@ def _require_straight_paths(value: Any, where: str) -> None:
 def _check_optimizers(states: Any, rates: Any, system: Any, most: int) -> None:
     """most: the number of steps that a schedule may have gone."""
     optimizers, schedules = _configured(system)
-    for name, found, mine in (("optimizer_states", states, optimizers), ("lr_schedulers", rates, schedules)):
-        if not isinstance(found, list) or len(found) != len(mine):
-            raise _unlike(found, name, f"a list of {len(mine)}")
+    if not isinstance(states, list) or len(states) != len(optimizers):
+        raise _unlike(states, "optimizer_states", f"a list of {len(optimizers)}")
+    if not isinstance(rates, list):
+        raise _unlike(rates, "lr_schedulers", "a list")
     for i, (state, optimizer) in enumerate(zip(states, optimizers, strict=True)):
         _check_optimizer(state, optimizer, f"optimizer_states[{i}]")
-    for i, (state, schedule) in enumerate(zip(rates, schedules, strict=True)):
+    for i, (state, schedule) in enumerate(zip(rates, schedules, strict=False)):  # a config may drop its schedule
         _check_schedule(state, schedule, f"lr_schedulers[{i}]", most)
 
 
