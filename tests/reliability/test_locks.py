@@ -170,7 +170,7 @@ def test_two_edits_into_one_folder(tiny_prior, tmp_path):
     first, second = ([*argv, "--prompt", prompt] for prompt in ("a cat", "a dog"))
     meet(
         out,
-        start(first, tmp_path / "a", Moment("latent_prior.runs.masked_editing:masked_part", STOP, call=2)),
+        start(first, tmp_path / "a", Moment("latent_prior.runs.masked_editing:_save", STOP, call=2)),
         lambda: start(second, tmp_path / "b"),
     )
     assert json.loads((out / "origin.json").read_text())["arguments"]["prompt"] == "a cat"
