@@ -42,3 +42,28 @@ def small(name: str, inputs: dict[str, Path]) -> dict:
             system["pretrained_generator"] = str(inputs["generator"])
         return {"data": {"batch_size": 1}, "system": system}
     return {"data": {"height": 8, "width": 8}, "system": system | {"renderer": {"num_samples_per_ray": 4}}}
+
+
+def small_job(prior: Path, out: Path, **changes) -> list[str]:
+    """Overrides that make the main job take seconds."""
+    values = {
+        "exp_root_dir": out,
+        "use_timestamp": "false",
+        "tag": "run",
+        "system.prompt_processor.pretrained_model_name_or_path": prior,
+        "system.prompt_processor.use_cache": "false",
+        "system.guidance.pretrained_model_name_or_path": prior,
+        "trainer.max_steps": 6,
+        "trainer.val_check_interval": 4,
+        "trainer.log_every_n_steps": 1,
+        "checkpoint.every_n_train_steps": 2,
+        "data.height": 16,
+        "data.width": 16,
+        "data.eval_height": 24,
+        "data.eval_width": 24,
+        "data.n_test_views": 2,
+        "system.renderer.num_samples_per_ray": 12,
+        "system.geometry.grid_size": "[16,16,16]",
+        "system.geometry.isosurface_resolution": 24,
+    }
+    return [f"{k}={v}" for k, v in (values | changes).items()]

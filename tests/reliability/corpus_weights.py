@@ -20,16 +20,6 @@ from reliability.pickle_attacks import bombs, called, calls, integer, mapping, n
 from safetensors.torch import save
 from tiny_checkpoints import GEOMETRIES, write_checkpoint, write_clip
 
-PRELOAD = [
-    "reliability.corpus_weights",
-    "latent_prior.models.latent_prior",
-    "latent_prior.models.clip",
-    "latent_prior.stylegan2.files",
-    "latent_prior.host",
-    "latent_prior.runs.checkpoint",
-    "peft",
-]
-
 # Readers: what a user's flag or config key reaches. --------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ imported. One child works through the cases until one of them kills it or takes 
 """
 
 import multiprocessing
+import os
 import platform
 import resource
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 Case = tuple[str, Callable[[Path], Any], Path]
 
-PRELOADED = ["torch", "numpy", "PIL.Image", "omegaconf"]
+PRELOADED = ["torch", "numpy", "PIL.Image", "omegaconf", "peft", "latent_prior.models.latent_prior"]
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty")
 ROOM = 4 << 30  # bytes of address space that a child may add, so that a bomb ends it and not the machine
 PATIENCE = 20.0  # seconds after which a case counts as hung
@@ -29,7 +30,9 @@ class Outcome:
 
     name: str
     how: str
-    text: str = ""  # the message, with the exception's type unless refused; the exit code of a child that died
+    # The message without the path of the file's folder, which may be of any length; with the exception's type unless
+    # refused. The exit code of a child that died.
+    text: str = ""
     seconds: float = 0.0  # of the processor, which does not depend on what else is running
     growth: int = 0  # bytes of resident memory at the peak, above those at the start
     started: list[str] = field(default_factory=list)  # programs, as audit events
@@ -52,6 +55,7 @@ def outcomes(cases: Sequence[Case], patience: float = PATIENCE) -> list[Outcome]
     """The outcome of every case, in order."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # which the server does not get otherwise
     found: list[Outcome] = []
     while len(found) < len(cases):
         found += _one_child(context, cases[len(found) :], patience)
@@ -97,7 +101,7 @@ def _work(results: Connection, cases: Sequence[Case]) -> None:
             reader(path)
             how, text = "read", ""
         except OptionError as error:
-            how, text = "refused", str(error)
+            how, text = "refused", str(error).replace(f"{path.parent}{os.sep}", "")
         except BaseException as error:
             how, text = "raised", f"{type(error).__name__}: {str(error)[:1000]}"
         seconds, growth = time.process_time() - start, _memory("VmHWM") - before

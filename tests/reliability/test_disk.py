@@ -22,6 +22,7 @@ from PIL import Image
 from reliability import disks
 from reliability.accidents import LAUNCH, MAIN, start
 from reliability.disks import Befalls, FilesUpTo, Refuses, TemporaryFilesIn, WithoutPrivileges, at, small_disk
+from small_configs import small_job
 
 pytestmark = pytest.mark.slow
 
@@ -155,34 +156,20 @@ def commands(tiny_prior, inputs):
     names = ("system.guidance", "system.prompt_processor")
     prior = [f"{name}.pretrained_model_name_or_path={tiny_prior}" for name in names]
     common = [*prior, "system.prompt_processor.use_cache=false", "use_timestamp=false", "tag=run"]
-    small = {
-        "trainer.max_steps": 6,
-        "trainer.val_check_interval": 4,
-        "trainer.log_every_n_steps": 1,
-        "checkpoint.every_n_train_steps": 2,
-        "data.height": 16,
-        "data.width": 16,
-        "data.eval_height": 24,
-        "data.eval_width": 24,
-        "data.n_test_views": 2,
-        "system.renderer.num_samples_per_ray": 12,
-        "system.geometry.grid_size": "[16,16,16]",
-        "system.geometry.isosurface_resolution": 24,
-    }
     two = ["trainer.max_steps=2", "trainer.val_check_interval=2"]
     generator, photo = inputs / "generator.safetensors", inputs / "photo.png"
 
     def made(command: str, disk: Path, changes: dict[str, Any]) -> tuple[str, list[str]]:
         root = f"exp_root_dir={disk / 'out'}"
-        values = [f"{key}={value}" for key, value in (small | changes).items()]
+        job = ["--config", CONFIG, *small_job(tiny_prior, disk / "out", **changes)]
         prompt = ["generate", "a golden mug", *common, *two, root, "--config"]
         edit = ["--mask", inputs / "mask.png", "--prompt", "a golden mug", "--checkpoint", tiny_prior, "--clip", "none"]
         edit += ["--samples", 3, "--steps", 4, "--reconstruction-steps", 2, "--out", disk / "edit"]
         toy = [f"system.pretrained_generator={generator}", "data.z_dim=8", "data.batch_size=2", "data.n_grid=4"]
         layer = [f"data.image={photo}", "data.short_side=16", "system.generator.channels=8"]
         program, argv = {
-            "train": (LAUNCH, ["--config", CONFIG, "--train", *common, root, *values]),
-            "job": (LAUNCH, ["--config", CONFIG, *common, root, *values]),
+            "train": (LAUNCH, [*job, "--train"]),
+            "job": (LAUNCH, job),
             "stylegan": (MAIN, [*prompt, "pocket_stylegan", *toy]),
             "layered": (MAIN, [*prompt, "pocket_layered_editing", *layer]),
             "edit": (MAIN, ["edit-masked", photo, *edit]),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reliability import accidents, tiny_systems
+from reliability import accidents, disks, tiny_systems
 from reliability.accidents import LAUNCH, Moment, start
 
 SEED = 0
@@ -44,16 +44,6 @@ class Half:
             flush(descriptor)
 
         os.fsync = killed
-
-
-@dataclass(frozen=True)
-class Temporary:
-    """Another folder for temporary files."""
-
-    folder: Path
-
-    def arm(self) -> None:
-        os.environ["TMPDIR"] = tempfile.tempdir = str(self.folder)
 
 
 def kills(name: str) -> list[Moment | Half | float]:
@@ -97,7 +87,7 @@ def partial(folder: Path) -> list[Path]:
 
 def one(system, out: Path, kill: Moment | Half | float, temporary: Path, whole: dict, seconds: float) -> str:
     """Kill a run and resume it; what came of it, or an AssertionError."""
-    moments = [Temporary(temporary), *([] if isinstance(kill, float) else [kill])]
+    moments = [disks.TemporaryFilesIn(temporary), *([] if isinstance(kill, float) else [kill])]
     run = start(tiny_systems.launched(system, out, "--train"), out / "killed", *moments, program=LAUNCH)
     if isinstance(kill, float):
         time.sleep(kill * seconds)
@@ -106,7 +96,7 @@ def one(system, out: Path, kill: Moment | Half | float, temporary: Path, whole: 
     assert code == -signal.SIGKILL or (isinstance(kill, float) and code == 0), run.err
     folder = out / "name" / "run"
     checkpoints = sorted((folder / "ckpts").glob("[!.]*.ckpt"))
-    resumed = start(["resume", str(folder)], out / "resumed", Temporary(temporary))
+    resumed = start(["resume", str(folder)], out / "resumed", disks.TemporaryFilesIn(temporary))
     code = resumed.end()
     if not checkpoints:
         assert code == 2 and resumed.err.count("error:") == 1 and "Traceback" not in resumed.err, resumed.err

@@ -25,35 +25,11 @@ from latent_prior.runs import experiment, gpus
 from latent_prior.runs import folder as run_folder
 from latent_prior.runs.folder import config_path, last_checkpoint
 from omegaconf import OmegaConf
+from small_configs import small_job
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "custom" / "latent_prior.yaml")
-
-
-def small(prior: Path, out: Path, **changes) -> list[str]:
-    """Overrides that make the main job take seconds."""
-    values = {
-        "exp_root_dir": out,
-        "use_timestamp": "false",
-        "tag": "run",
-        "system.prompt_processor.pretrained_model_name_or_path": prior,
-        "system.prompt_processor.use_cache": "false",
-        "system.guidance.pretrained_model_name_or_path": prior,
-        "trainer.max_steps": 6,
-        "trainer.val_check_interval": 4,
-        "trainer.log_every_n_steps": 1,
-        "checkpoint.every_n_train_steps": 2,
-        "data.height": 16,
-        "data.width": 16,
-        "data.eval_height": 24,
-        "data.eval_width": 24,
-        "data.n_test_views": 2,
-        "system.renderer.num_samples_per_ray": 12,
-        "system.geometry.grid_size": "[16,16,16]",
-        "system.geometry.isosurface_resolution": 24,
-    }
-    return [f"{k}={v}" for k, v in (values | changes).items()]
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -76,7 +52,7 @@ def python(*arguments: str) -> None:
 def finished(tiny_prior, tmp_path_factory) -> Path:
     """A run of the whole job."""
     out = tmp_path_factory.mktemp("out")
-    python(str(ROOT / "launch.py"), "--config", CONFIG, *small(tiny_prior, out))
+    python(str(ROOT / "launch.py"), "--config", CONFIG, *small_job(tiny_prior, out))
     return out / "latent_prior" / "run"
 
 
@@ -93,7 +69,7 @@ def test_the_whole_job_writes_what_it_promises(finished):
 
 
 def test_same_seed_same_checkpoint_to_the_bit(finished, tiny_prior, tmp_path):
-    python(str(ROOT / "launch.py"), "--config", CONFIG, "--train", *small(tiny_prior, tmp_path))
+    python(str(ROOT / "launch.py"), "--config", CONFIG, "--train", *small_job(tiny_prior, tmp_path))
     again = tmp_path / "latent_prior" / "run"
     first, second = (torch.load(last_checkpoint(f), weights_only=True)["state_dict"] for f in (finished, again))
     assert first.keys() == second.keys()
@@ -105,7 +81,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tiny_prior, tmp_path)
     folder = tmp_path / "latent_prior" / "run"
     command = [sys.executable, str(ROOT / "launch.py"), "--config", CONFIG, "--train"]
     process = subprocess.Popen(
-        [*command, *small(tiny_prior, tmp_path, **{"trainer.max_steps": 6})], stderr=subprocess.DEVNULL
+        [*command, *small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 6})], stderr=subprocess.DEVNULL
     )
     while process.poll() is None and not (folder / "ckpts" / "epoch=0-step=4.ckpt").exists():
         time.sleep(0.01)
@@ -125,7 +101,10 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tiny_prior, tmp_path)
 def test_interrupt_saves_before_it_leaves(tiny_prior, tmp_path):
     command = [sys.executable, str(ROOT / "launch.py"), "--config", CONFIG, "--train"]
     process = subprocess.Popen(
-        [*command, *small(tiny_prior, tmp_path, **{"trainer.max_steps": 5000, "checkpoint.every_n_train_steps": 4})],
+        [
+            *command,
+            *small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 5000, "checkpoint.every_n_train_steps": 4}),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -152,7 +131,7 @@ def test_either_signal_saves_the_step_it_falls_into(tiny_prior, tmp_path, capsys
         return step(self, batch, batch_idx)
 
     folder, before = tmp_path / "latent_prior" / "run", signal.getsignal(number)
-    overrides = small(tiny_prior, tmp_path, **{"checkpoint.every_n_train_steps": 50})
+    overrides = small_job(tiny_prior, tmp_path, **{"checkpoint.every_n_train_steps": 50})
     with monkeypatch.context() as patch:
         patch.setattr(LatentPriorSystem, "training_step", stopped)
         assert launch.main(["--config", CONFIG, "--train", *overrides]) == 130
@@ -175,7 +154,7 @@ def test_a_signal_in_an_export_stops_it_and_names_the_way_to_export(tiny_prior, 
     folder, before = tmp_path / "latent_prior" / "run", signal.getsignal(number)
     with monkeypatch.context() as patch:
         patch.setattr(VertexColorMeshExporter, "extract", strike(number))
-        arguments = [CONFIG], small(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), ("train", "export")
+        arguments = [CONFIG], small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), ("train", "export")
         assert guarded(lambda: experiment.run(*arguments)) == 130
     assert signal.getsignal(number) is before
     assert f"latent-prior export {folder}\n" in capsys.readouterr().err
@@ -187,7 +166,7 @@ def test_a_resumed_run_stopped_before_its_first_step_is_resumed_again(tiny_prior
     from latent_prior.systems.text_to_3d import LatentPriorSystem
 
     steps = {"trainer.max_steps": 2, "checkpoint.every_n_train_steps": 1}
-    folder = experiment.run([CONFIG], small(tiny_prior, tmp_path, **steps), ("train",)).folder
+    folder = experiment.run([CONFIG], small_job(tiny_prior, tmp_path, **steps), ("train",)).folder
     last = (folder / "ckpts" / "last.ckpt").read_bytes()
     for place in ("on_fit_start", "training_step"):
         with monkeypatch.context() as patch:
@@ -204,7 +183,7 @@ def twice(action):
 def test_in_a_thread_a_run_needs_no_handlers(tiny_prior, tmp_path, monkeypatch):
     before = [signal.getsignal(number) for number in signal.valid_signals()]
     with ThreadPoolExecutor(1) as pool:
-        overrides = small(tiny_prior, tmp_path, **{"trainer.max_steps": 1})
+        overrides = small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 1})
         run = pool.submit(experiment.run, [CONFIG], overrides, ("train",)).result()
     assert torch.load(run.folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 1
     assert [signal.getsignal(number) for number in signal.valid_signals()] == before
@@ -215,7 +194,7 @@ def test_a_signal_at_any_line_before_the_first_step_leaves_nothing(tiny_prior, t
     """One run for every line of ours between the config and the model."""
     out, own = tmp_path / "out", [module.__file__ for module in (experiment, run_folder, lock)]
     out.mkdir()
-    read = experiment._read([CONFIG], small(tiny_prior, out / "new"), ("train",), 1, {})
+    read = experiment._read([CONFIG], small_job(tiny_prior, out / "new"), ("train",), 1, {})
     monkeypatch.setattr(experiment, "_read", lambda *_: replace(read, cfg=copy.deepcopy(read.cfg)))
     monkeypatch.setattr(experiment, "_build", strike(signal.SIGTERM))
     for line in itertools.count(1):
@@ -250,7 +229,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(tiny_prior, tmp_path, capsy
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LatentPriorSystem, "on_fit_start", press)
-    assert launch.main(["--config", CONFIG, *small(tiny_prior, tmp_path / "out")]) == 130
+    assert launch.main(["--config", CONFIG, *small_job(tiny_prior, tmp_path / "out")]) == 130
     assert "Traceback" not in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
@@ -262,14 +241,14 @@ def test_ctrl_c_after_training_names_the_way_back(tiny_prior, tmp_path, capsys, 
 
     monkeypatch.setattr(LatentPriorSystem, "test_step", press)
     folder = tmp_path / "latent_prior" / "run"
-    assert launch.main(["--config", CONFIG, *small(tiny_prior, tmp_path, **{"trainer.max_steps": 1})]) == 130
+    assert launch.main(["--config", CONFIG, *small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 1})]) == 130
     assert f"latent-prior resume {folder}" in capsys.readouterr().err
     assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 1
 
 
 def test_a_finished_run_resumed_in_a_new_folder_is_a_run(finished, tiny_prior, tmp_path):
     overrides = [f"resume={last_checkpoint(finished)}", "trainer.enable_progress_bar=true"]
-    folder = experiment.run([CONFIG], [*small(tiny_prior, tmp_path), *overrides], ("train",)).folder
+    folder = experiment.run([CONFIG], [*small_job(tiny_prior, tmp_path), *overrides], ("train",)).folder
     assert torch.load(last_checkpoint(folder), weights_only=True)["global_step"] == 6
 
 
@@ -341,21 +320,21 @@ def test_export_again_in_other_formats(finished, tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tiny_prior, tmp_path, capsys, override, message):
-    assert launch.main(["--config", CONFIG, *small(tiny_prior, tmp_path / "out"), override]) == 2
+    assert launch.main(["--config", CONFIG, *small_job(tiny_prior, tmp_path / "out"), override]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and message in errors[0]
     assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_of_another_config_is_refused(finished, tiny_prior, tmp_path, capsys):
-    overrides = small(tiny_prior, tmp_path / "out", **{"system.geometry.grid_size": "[8,8,8]"})
+    overrides = small_job(tiny_prior, tmp_path / "out", **{"system.geometry.grid_size": "[8,8,8]"})
     assert launch.main(["--config", CONFIG, *overrides, f"resume={last_checkpoint(finished)}"]) == 2
     assert "its geometry.grid has shape (1, 4, 16, 16, 16), this config's (1, 4, 8, 8, 8)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_image_size_the_encoder_cannot_take(tiny_prior, tmp_path, capsys):
-    overrides = small(tiny_prior, tmp_path / "out", **{"data.height": 18, "system.guidance.resize_input": "false"})
+    overrides = small_job(tiny_prior, tmp_path / "out", **{"data.height": 18, "system.guidance.resize_input": "false"})
     assert launch.main(["--config", CONFIG, *overrides]) == 2
     assert "data.height" in capsys.readouterr().err
 
@@ -364,12 +343,12 @@ def test_corrupt_weights_and_unfitting_text_encoder(tmp_path, capsys):
     prior = write_checkpoint(tmp_path / "prior", GEOMETRIES["pocket"])
     config = json.loads((prior / "unet" / "config.json").read_text())
     (prior / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 48}))
-    assert launch.main(["--config", CONFIG, *small(prior, tmp_path / "out")]) == 2
+    assert launch.main(["--config", CONFIG, *small_job(prior, tmp_path / "out")]) == 2
     assert "cross_attention_dim 48" in capsys.readouterr().err
     (prior / "unet" / "config.json").write_text(json.dumps(config))
     weights = prior / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    assert launch.main(["--config", CONFIG, *small(prior, tmp_path / "out")]) == 2
+    assert launch.main(["--config", CONFIG, *small_job(prior, tmp_path / "out")]) == 2
     assert "safetensors" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -377,7 +356,7 @@ def test_corrupt_weights_and_unfitting_text_encoder(tmp_path, capsys):
 @pytest.mark.parametrize("steps", [0, -1, 2.5, "many", "true"])
 def test_a_number_of_steps_that_cannot_be_trained(tiny_prior, tmp_path, steps):
     with pytest.raises(OptionError, match="^trainer.max_steps is .*at least 1"):
-        experiment.run([CONFIG], small(tiny_prior, tmp_path / "out", **{"trainer.max_steps": steps}))
+        experiment.run([CONFIG], small_job(tiny_prior, tmp_path / "out", **{"trainer.max_steps": steps}))
     assert not (tmp_path / "out").exists()
 
 
@@ -385,12 +364,12 @@ def test_a_taken_folder_is_refused_and_left_alone(finished, tiny_prior):
     last = last_checkpoint(finished).read_bytes()
     files = sorted(finished.rglob("*"))
     with pytest.raises(OptionError, match=f"{finished} is taken.*latent-prior resume.*tag"):
-        experiment.run([CONFIG], small(tiny_prior, finished.parents[1]))
+        experiment.run([CONFIG], small_job(tiny_prior, finished.parents[1]))
     assert last_checkpoint(finished).read_bytes() == last and sorted(finished.rglob("*")) == files
 
 
 def test_two_runs_of_the_same_second_have_a_folder_each(tiny_prior, tmp_path):
-    overrides = [*small(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), "timestamp='@20260101-120000'"]
+    overrides = [*small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), "timestamp='@20260101-120000'"]
     folders = [experiment.run([CONFIG], overrides, ("train",)).folder for _ in range(2)]
     assert [folder.name for folder in folders] == ["run@20260101-120000", "run@20260101-120000-1"]
     parsed = OmegaConf.load(folders[1] / "configs" / "parsed.yaml")
@@ -461,7 +440,7 @@ def learning_rates(run: Path) -> dict[int, float]:
 
 def test_a_longer_run_has_the_schedules_of_its_length(finished, tiny_prior, tmp_path):
     """Three steps, resumed up to six, against six at once."""
-    folder = experiment.run([CONFIG], small(tiny_prior, tmp_path, **{"trainer.max_steps": 3}), ("train",)).folder
+    folder = experiment.run([CONFIG], small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 3}), ("train",)).folder
     assert main(["resume", str(folder), "trainer.max_steps=6"]) == 0
     whole, longer = learning_rates(finished), learning_rates(folder)
     assert whole.keys() == longer.keys() == set(range(6))
@@ -487,7 +466,7 @@ def test_a_failed_export_names_the_run_and_the_way_to_export_it(tiny_prior, tmp_
     monkeypatch.setattr(VertexColorMeshExporter, "__call__", refused)
     folder = tmp_path / "latent_prior" / "run"
     with pytest.raises(OptionError, match=f"no surface .*trained.*export failed.*latent-prior export {folder}"):
-        experiment.run([CONFIG], small(tiny_prior, tmp_path, **{"trainer.max_steps": 1}))
+        experiment.run([CONFIG], small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 1}))
     assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 1
     assert (folder / "save" / "it1-test.mp4").is_file()
 
@@ -497,7 +476,7 @@ def test_a_bug_in_an_export_stays_a_bug_but_names_the_run(tiny_prior, tmp_path, 
 
     monkeypatch.setattr(VertexColorMeshExporter, "__call__", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        experiment.run([CONFIG], small(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), ("train", "export"))
+        experiment.run([CONFIG], small_job(tiny_prior, tmp_path, **{"trainer.max_steps": 1}), ("train", "export"))
     assert f"latent-prior export {tmp_path / 'latent_prior' / 'run'}" in caplog.text
 
 
@@ -510,7 +489,7 @@ def test_an_error_in_the_first_step_leaves_no_folder(tiny_prior, tmp_path, monke
 
     monkeypatch.setattr(LatentPriorSystem, "training_step", failing)
     with pytest.raises(type(error)):
-        experiment.run([CONFIG], small(tiny_prior, tmp_path / "out"))
+        experiment.run([CONFIG], small_job(tiny_prior, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -520,7 +499,7 @@ def test_a_plain_value_error_is_a_bug(tiny_prior, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LatentPriorSystem, "on_fit_start", lambda self: list(zip([1], [], strict=True)))
     with pytest.raises(ValueError, match="zip") as raised:
-        experiment.run([CONFIG], small(tiny_prior, tmp_path / "out"))
+        experiment.run([CONFIG], small_job(tiny_prior, tmp_path / "out"))
     assert not isinstance(raised.value, OptionError)
 
 
@@ -528,14 +507,14 @@ def test_a_users_own_empty_folder_survives_a_refusal(tiny_prior, tmp_path):
     own = tmp_path / "latent_prior" / "run"
     own.mkdir(parents=True)
     with pytest.raises(OptionError):
-        experiment.run([CONFIG], [*small(tiny_prior, tmp_path), "system.guidance.use_fm=perhaps"])
+        experiment.run([CONFIG], [*small_job(tiny_prior, tmp_path), "system.guidance.use_fm=perhaps"])
     assert own.is_dir() and not list(own.iterdir())
 
 
 def test_home_is_expanded(tiny_prior, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "config.yaml").write_text(Path(CONFIG).read_text())
-    overrides = small(tiny_prior, "~/out", **{"trainer.max_steps": 1})
+    overrides = small_job(tiny_prior, "~/out", **{"trainer.max_steps": 1})
     folder = experiment.run(["~/config.yaml"], overrides, ("train",)).folder
     assert folder == tmp_path / "out" / "latent_prior" / "run"
     again = [f"resume=~/{folder.relative_to(tmp_path)}/ckpts/last.ckpt", "tag=other", "trainer.max_steps=2"]

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 
 from latent_prior import OptionError
+from latent_prior.files import shown
 from latent_prior.files.refusals import denial
 from latent_prior.runs import signals, streams
 from latent_prior.runs.folder import Interrupted, Stopped
@@ -52,12 +53,6 @@ def _exit_code(action: Callable[[], None], verbose: bool) -> int:
 def _refused(error: OptionError, verbose: bool) -> int:
     if verbose or os.environ.get("LATENT_PRIOR_DEBUG", "0") not in ("", "0"):
         traceback.print_exc()
-    print(f"error: {one_line(str(error))}", file=sys.stderr)
+    # one line, without control characters, which could rewrite the terminal
+    print(f"error: {shown(' '.join(str(error).split()), LONGEST)}", file=sys.stderr)
     return 1 if isinstance(error, Stopped) else 2
-
-
-def one_line(message: str) -> str:
-    """A message on one line, with control characters escaped (they could rewrite the terminal)."""
-    text = " ".join(message.split())
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

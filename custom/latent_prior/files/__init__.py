@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, paths as users write them, and names for files. Standard library only."""
+"""Writing files and folders whole; paths as users write them, names of files, texts in messages. Standard library only."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from latent_prior.files.refusals import denial, naming
 
-__all__ = ["atomic_folder", "atomic_write", "remove_partial", "slug", "user_path", "write_text"]
+__all__ = ["atomic_folder", "atomic_write", "remove_partial", "shown", "slug", "user_path", "write_text"]
 
 
 @contextmanager
@@ -119,3 +119,9 @@ def slug(text: str) -> str:
     while len(short) > 60 or len(short.encode()) > 180:
         short = short.rpartition("_")[0] or short[:-1]
     return short or "prompt"
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A text of a foreign file, for a message: at most `most` characters and an ellipsis, unprintable ones escaped."""
+    cut = text if len(text) <= most else f"{text[:most]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)

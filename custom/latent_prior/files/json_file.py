@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import check_size, shown
+from latent_prior.files import shown
+from latent_prior.files.pickles import check_size
 
 MOST = 1 << 20  # bytes of a config; a tokenizer's vocabulary has a few MB
 MAX_NUMBER = 1_000_000  # of a whole number in a config: widths, counts, ids of tokens

@@ -7,7 +7,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -97,35 +98,62 @@ def _unwritable(folder: Path, key: str, error: OSError) -> OptionError:
     return OptionError.because(f"cannot write to the folder {folder}: {reason(error, folder)}", key)
 
 
-@contextlib.contextmanager
-def owned(folder: Path, key: str, numbered: bool = False) -> Iterator[Path]:
-    """The folder, created if it does not exist, locked in the block; what was created and stays empty is removed.
+@dataclass(frozen=True)
+class Taken:
+    """A folder, its lock, and the folders created for it, innermost first."""
 
-    numbered: append `-1`, `-2`, ... to the name of a folder that exists. OptionError, under `key`, if another process
-    holds it or it cannot be written.
+    folder: Path
+    lock: FolderLock
+    made: tuple[Path, ...]
+
+
+def take(
+    folder: Path, key: str = "", numbered: bool = False, check: Callable[[Path], None] = lambda folder: None
+) -> Taken:
+    """Lock a folder, created if it does not exist.
+
+    numbered: append `-1`, `-2`, ... to the name of a folder that exists. check: called for one that exists, and again
+    under its lock; raises what refuses it. OptionError, under `key`, if another process holds it; OSError if it cannot be
+    created. After an error, nothing that was created is left.
     """
     made: list[Path] = []
     try:
-        try:
-            for part in [*reversed(folder.parents), folder]:
-                make(part, made)
-            name, number = folder.name, 0
-            while numbered and folder not in made:
-                number += 1
-                folder = folder.with_name(f"{name}-{number}")
-                make(folder, made)
-        except OSError as error:
-            raise _unwritable(folder, key, error) from error
+        for part in [*reversed(folder.parents), folder]:
+            _make(part, made)
+        name, number = folder.name, 0
+        while numbered and folder not in made:
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
+            _make(folder, made)
+        if not (folder / NAME).exists():  # else the lock says who is there
+            check(folder)
         held = locked(folder, key)
         try:
-            yield folder
-        finally:
+            check(folder)
+        except BaseException:
             held.release()
-    finally:
+            raise
+        return Taken(folder, held, tuple(reversed(made)))
+    except BaseException:
         remove_empty(reversed(made))
+        raise
 
 
-def make(folder: Path, made: list[Path]) -> None:
+@contextlib.contextmanager
+def owned(folder: Path, key: str, numbered: bool = False) -> Iterator[Path]:
+    """The folder of `take` in the block; afterwards, what was created and stayed empty is removed."""
+    try:
+        taken = take(folder, key, numbered)
+    except OSError as error:
+        raise _unwritable(folder, key, error) from error
+    try:
+        yield taken.folder
+    finally:
+        taken.lock.release()
+        remove_empty(taken.made)
+
+
+def _make(folder: Path, made: list[Path]) -> None:
     """Create a folder whose parent exists; added to `made` if it is new."""
     while True:
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latent_prior import OptionError
+from latent_prior.files import shown
 
 MAX_OPCODES = 400_000  # the checkpoint of a network with a thousand tensors and its optimiser has 80,000
 MAX_ITEM = 1 << 28  # bytes of one value, such as a storage
@@ -226,12 +227,6 @@ def _parts(value):
 
 def _refused(what: str) -> OptionError:
     return OptionError.because(f"refused: it has {what}")
-
-
-def shown(text: str, most: int = 60) -> str:
-    """A text of a foreign file, for a message: at most `most` characters and an ellipsis, unprintable ones escaped."""
-    cut = text if len(text) <= most else f"{text[:most]}..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
 def first_few(names: Iterable[Any]) -> str:

@@ -135,7 +135,7 @@ def require_room(folder: Path, needed: int, what: str) -> None:
 
 def shown_size(size: float) -> str:
     """Bytes in words."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, scale in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}"
     return f"{size:.0f} bytes"

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import MAX_NAME, shown
+from latent_prior.files import shown
+from latent_prior.files.pickles import MAX_NAME
 
 MAX_HEADER = 1 << 24  # bytes; a file of 2,500 tensors has 400,000
 

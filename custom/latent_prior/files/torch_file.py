@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import PLAIN, Function, Record, keyed, members, read_pickle, shown
+from latent_prior.files import shown
+from latent_prior.files.pickles import PLAIN, Function, Record, keyed, members, read_pickle
 
 MAX_PICKLE = 1 << 25  # bytes of the pickle in an archive; that of a thousand tensors has 250,000
 MAX_DIRECTORY = 1 << 24  # bytes of an archive's directory, 100 for each storage

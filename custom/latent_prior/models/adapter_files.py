@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import shown
+from latent_prior.files import shown
 from latent_prior.files.tensors import read_tensors
 from latent_prior.files.torch_file import read_torch
 from latent_prior.models import hub

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import first_few, shown
+from latent_prior.files import shown
+from latent_prior.files.pickles import first_few
 from latent_prior.models.adapter_files import AdapterFile
 from latent_prior.models.hub import one_line
 

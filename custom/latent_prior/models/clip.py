@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from latent_prior import OptionError
+from latent_prior.files import shown
 from latent_prior.files.json_file import read_config, read_json
-from latent_prior.files.pickles import shown
 from latent_prior.files.tensors import read_tensors
 from latent_prior.files.torch_file import read_torch
 from latent_prior.models import hub

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import shown
+from latent_prior.files import shown
 from latent_prior.files.refusals import denial
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import shown
+from latent_prior.files import shown
 from latent_prior.models.adapters import add_words, merge_loras
 from latent_prior.models.checkpoint import Checkpoint, check_channels
 from latent_prior.models.configs import check_layers, check_tokenizer, numbers

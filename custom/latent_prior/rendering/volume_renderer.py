@@ -101,7 +101,6 @@ class DenseVolumeRenderer(host.BaseModule):
                 raise OptionError(f"system.renderer.{key}", getattr(self.cfg, key), "a positive number")
         cells = {"system.renderer.prune_resolution": self.cfg.prune_resolution}
         host.require_memory(POINT * (2 * self.cfg.prune_resolution) ** 3 if self.cfg.grid_prune else 0, cells)
-        self._largest = 0  # rays whose samples are known to fit in memory
         self.sub_modules = SubModules(geometry, material, background)
         radius = float(self.cfg.radius)
         self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3]))
@@ -176,16 +175,11 @@ class DenseVolumeRenderer(host.BaseModule):
 
     def _require_memory(self, shape: tuple[int, int, int]) -> None:
         """OptionError for more samples at once than fit in memory."""
-        rays, samples = math.prod(shape), self.cfg.num_samples_per_ray
+        rays, samples, prefix = math.prod(shape), self.cfg.num_samples_per_ray, "data."
         if not self.training:
-            rays = min(rays, max(1, self.cfg.eval_chunk_size // samples))
-        if rays > self._largest:
-            names = (
-                ("batch_size", "height", "width") if self.training else ("eval_batch_size", "eval_height", "eval_width")
-            )
-            sizes = {f"data.{name}": size for name, size in zip(names, shape, strict=True)}
-            host.require_memory(SAMPLE * rays * samples, {"system.renderer.num_samples_per_ray": samples} | sizes)
-            self._largest = rays
+            rays, prefix = min(rays, max(1, self.cfg.eval_chunk_size // samples)), "data.eval_"
+        sizes = {f"{prefix}{name}": size for name, size in zip(("batch_size", "height", "width"), shape, strict=True)}
+        host.require_memory(SAMPLE * rays * samples, {"system.renderer.num_samples_per_ray": samples} | sizes)
 
     def ray_bounds(
         self, origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"]

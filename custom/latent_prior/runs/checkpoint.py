@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from latent_prior import Diverged, OptionError, host
-from latent_prior.files import atomic_write
-from latent_prior.files.pickles import shown
+from latent_prior.files import atomic_write, shown
 from latent_prior.files.torch_file import read_torch
 from latent_prior.runs import folder as run_folder
 from latent_prior.runs.finite import require_finite_checkpoint

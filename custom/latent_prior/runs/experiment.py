@@ -2,20 +2,16 @@
 
 import gc
 import importlib
-import shutil
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import latent_prior
 from latent_prior import OptionError
-from latent_prior.files.pickles import shown
-from latent_prior.files.refusals import NotWritten, denial
-from latent_prior.runs import curves, signals
+from latent_prior.files.refusals import NotWritten
+from latent_prior.runs import curves, endings, signals
 from latent_prior.runs.folder import Interrupted, Stopped
 from latent_prior.runs.gpus import choose_gpus
 from latent_prior.runs.quiet import quiet
@@ -57,7 +53,7 @@ def run(
     with quiet():
         experiment = _read(configs, overrides, modes, n_gpus, settings)
         try:
-            with host.hidden_values(experiment.unresolved), _in_our_words(experiment):
+            with host.hidden_values(experiment.unresolved), endings.in_our_words(experiment):
                 _claim(experiment)
                 _build(experiment)
                 if "train" in modes:
@@ -218,70 +214,6 @@ def _compare_threads(experiment: _Experiment) -> None:
         )
 
 
-@contextmanager
-def _in_our_words(experiment: _Experiment) -> Iterator[None]:
-    """Early ends of a run: user errors become OptionErrors, signals become Interrupted or KeyboardInterrupt.
-
-    A run that took no step leaves no folder behind.
-    """
-    trains = "train" in experiment.modes
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
-        if experiment.began and experiment.last.is_file():
-            raise Interrupted(experiment.last) from None
-        if not experiment.began:
-            experiment.release(remove=True)
-        if trains and experiment.claim is not None and not experiment.claim.fresh:  # resumed, but no step was done
-            raise Interrupted(Path(experiment.cfg.resume)) from None
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        refusal = _refusal(error, experiment)
-        if not experiment.began and (trains or refusal):
-            experiment.release(remove=True)
-        if refusal is None or isinstance(refusal, Stopped):
-            raise
-        if experiment.began:
-            raise Stopped.because(f"{refusal}; {_kept(experiment)}") from error
-        if refusal is error:
-            raise
-        raise refusal from error
-
-
-def _kept(experiment: _Experiment) -> str:
-    """What a run that stopped has saved, and how to continue."""
-    from latent_prior.runs import folder as run_folder
-
-    if not (experiment.folder / "configs" / run_folder.PARSED).is_file():
-        return "the run cannot be continued"
-    try:
-        step = run_folder.last_step(experiment.folder)
-    except OSError as error:
-        return f"its checkpoints cannot be read now ({error.strerror}); later: latent-prior resume {experiment.folder}"
-    if not step:
-        return f"it has no checkpoint yet, and {experiment.folder} holds what was written so far"
-    return f"its checkpoint of step {step} is kept; continue with: latent-prior resume {experiment.folder}"
-
-
-def _refusal(error: Exception, experiment: _Experiment) -> OptionError | None:
-    """A user error from our code, Lightning or threestudio, as an OptionError; None for any other error."""
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
-    from latent_prior import host
-
-    if experiment.began and not (experiment.folder / "configs").is_dir():
-        return NotWritten.because(f"the run folder {experiment.folder} was removed while the run wrote to it")
-    if isinstance(error, OptionError):
-        return error
-    if isinstance(error, MisconfigurationException):
-        return OptionError.because(str(error), "trainer")
-    if isinstance(error, OSError):
-        # of a file that the error does not name, as where the logs are written: it is in the run's folder
-        unnamed = experiment.claim is not None and not error.filename
-        return denial(error, experiment.folder if unnamed else None)
-    return host.shortage(error) or host.refusal(error)
-
-
 def _build(experiment: _Experiment) -> None:
     """The data, the system and the trainer."""
     import pytorch_lightning as pl
@@ -308,7 +240,7 @@ def _build(experiment: _Experiment) -> None:
 def _train(experiment: _Experiment) -> None:
     """Train to the last step, where `SaveOnInterrupt` saves."""
     trainer, checkpoint = experiment.trainer, experiment.cfg.resume
-    with _restoring(experiment), _without_new_logs(experiment):
+    with endings.without_new_logs(experiment):
         trainer.fit(
             experiment.system, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=checkpoint and True
         )
@@ -316,34 +248,6 @@ def _train(experiment: _Experiment) -> None:
         experiment.begin()
         trainer.save_checkpoint(experiment.last)
     experiment.trained = True
-
-
-@contextmanager
-def _restoring(experiment: _Experiment) -> Iterator[None]:
-    """An error while Lightning restores the checkpoint, which `resumable.check` did not foresee, as an OptionError."""
-    try:
-        yield
-    except Exception as error:
-        passed = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-        if _refusal(error, experiment) or not passed & {"_restore_modules_and_callbacks", "restore_training_state"}:
-            raise
-        reason = f"{type(error).__name__}: {shown(' '.join(str(error).split()), 100)}"
-        raise OptionError.because(
-            f"{str(experiment.saved.path)!r} cannot be resumed from: {reason}", "resume"
-        ) from error
-
-
-@contextmanager
-def _without_new_logs(experiment: _Experiment) -> Iterator[None]:
-    """Loggers begin a log before training does: an error before the first step takes it back."""
-    before = set(experiment.folder.glob("*_logs/*"))
-    try:
-        yield
-    except BaseException:
-        if not experiment.began:
-            for log in set(experiment.folder.glob("*_logs/*")) - before:
-                shutil.rmtree(log, ignore_errors=True)
-        raise
 
 
 def _evaluate(experiment: _Experiment, mode: str) -> None:
@@ -356,14 +260,13 @@ def _evaluate(experiment: _Experiment, mode: str) -> None:
     step = {"validate": trainer.validate, "test": trainer.test, "export": trainer.predict}[mode]
     quiet = {"return_predictions": False} if mode == "export" else {"verbose": False}
     try:
-        with _restoring(experiment):
-            step(
-                experiment.system,
-                datamodule=experiment.data,
-                ckpt_path=checkpoint,
-                weights_only=checkpoint and True,
-                **quiet,
-            )
+        step(
+            experiment.system,
+            datamodule=experiment.data,
+            ckpt_path=checkpoint,
+            weights_only=checkpoint and True,
+            **quiet,
+        )
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if not experiment.trained:
             raise
@@ -372,9 +275,9 @@ def _evaluate(experiment: _Experiment, mode: str) -> None:
             raise Interrupted(experiment.last, command) from None
         command = f"latent-prior {command} {experiment.folder}"
         kept = f"the run is trained and saved, only its {mode} failed; try again with: {command}"
-        if (refusal := _refusal(error, experiment)) is None:
+        if (refused := endings.refusal(error, experiment)) is None:
             host.warn(kept)
             raise
-        if mode == "export" and isinstance(refusal, NotWritten):
+        if mode == "export" and isinstance(refused, NotWritten):
             kept += ", or elsewhere with exp_root_dir=FOLDER after it"
-        raise Stopped.because(f"{refusal} ({kept})") from error
+        raise Stopped.because(f"{refused} ({kept})") from error

@@ -107,54 +107,23 @@ def claim(folder: Path, resume: Path | None = None, numbered: bool = False, trie
         held = lock.locked(folder)
         remove_partial(folder)
         return Claim(folder, held, fresh=False)
-    made: list[Path] = []  # outermost first
     try:
-        for part in [*reversed(folder.parents), folder]:
-            lock.make(part, made)
-        candidate, number = folder, 0
-        while (held := _locked_if_empty(candidate, candidate in made, numbered)) is None:
-            if not numbered:
-                if (folder / lock.NAME).exists() or not _content(folder):
-                    lock.locked(folder).release()  # says who is there, if anybody is
-                raise OptionError.because(
-                    f"the run folder {folder} is taken: resume that run (latent-prior resume {folder}), or set "
-                    "another tag, or use_timestamp=true"
-                )
-            number += 1
-            candidate = folder.with_name(f"{folder.name}-{number}")
-            lock.make(candidate, made)
-        return Claim(candidate, held, tuple(reversed(made)))
+        taken = lock.take(folder, numbered=numbered, check=_require_empty)
     except OSError as error:
-        lock.remove_empty(reversed(made))
         if isinstance(error, FileNotFoundError) and tries > 1:  # another run took its folders back in this moment
             return claim(folder, resume, numbered, tries - 1)
         raise OptionError.because(
             f"cannot make the run folder {str(folder)!r}: {reason(error, folder)} (it is exp_root_dir/name/tag@timestamp)"
         ) from error
-    except OptionError:
-        lock.remove_empty(reversed(made))
-        raise
+    return Claim(taken.folder, taken.lock, taken.made)
 
 
-def _locked_if_empty(folder: Path, new: bool, numbered: bool) -> FolderLock | None:
-    """The lock of a new folder, or of an empty one that the user named; None where it is another run's.
-
-    It is looked at again under the lock: another run may have come and gone since.
-    """
-    if (not new and numbered) or _content(folder):
-        return None
-    held = FolderLock(folder)
-    if not held.acquire():
-        return None
-    if _content(folder):
-        held.release()
-        return None
-    return held
-
-
-def _content(folder: Path) -> list[str]:
-    """What is in a folder, the lock aside."""
-    return [name for name in os.listdir(folder) if name != lock.NAME]
+def _require_empty(folder: Path) -> None:
+    if any(name != lock.NAME for name in os.listdir(folder)):
+        raise OptionError.because(
+            f"the run folder {folder} is taken: resume that run (latent-prior resume {folder}), or set another tag, or "
+            "use_timestamp=true"
+        )
 
 
 def write_origin(folder: Path, cfg: Any, unresolved: Any, sources: Sequence[str]) -> None:

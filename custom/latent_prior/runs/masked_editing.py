@@ -25,7 +25,7 @@ from latent_prior.editing import background_reconstruction
 from latent_prior.editing.blended_diffusion import BlendedDiffusion, SamplerOptions, steps_run
 from latent_prior.files import atomic_write, remove_partial, write_text
 from latent_prior.files import pictures as picture_files
-from latent_prior.files.refusals import NotWritten, naming, require_room
+from latent_prior.files.refusals import naming, require_room
 from latent_prior.models.checkpoint import KEY as CHECKPOINT_KEY
 from latent_prior.models.clip import KEY as CLIP_KEY
 from latent_prior.models.clip import Clip
@@ -91,7 +91,7 @@ def edit(args: argparse.Namespace, out: Path) -> None:
             made = f"{len(samples)} of {args.samples} samples"
             print(f"\n{out} holds {made}; the best of them is not fitted to its background", file=sys.stderr)
         raise
-    except NotWritten as error:
+    except OptionError as error:
         if not (saved := len(list((out / "samples").glob("seed*.png")))):
             raise
         raise run_folder.Stopped.because(f"{error}; the samples so far ({saved}) stay in {out / 'samples'}") from error

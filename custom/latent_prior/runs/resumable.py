@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import shown
+from latent_prior.files import shown
 from latent_prior.files.torch_file import read_torch
 from latent_prior.runs.checkpoint import Saved
 from latent_prior.runs.resume import KEY, require_rng_state

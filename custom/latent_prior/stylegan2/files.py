@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.files import atomic_write, user_path
-from latent_prior.files.pickles import first_few, shown
+from latent_prior.files import atomic_write, shown, user_path
+from latent_prior.files.pickles import first_few
 from latent_prior.files.refusals import NotWritten
 from latent_prior.files.tensors import read_tensors
 from latent_prior.prior import require_finite

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import PLAIN, Function, Record, first_few, read_pickle, shown
+from latent_prior.files import shown
+from latent_prior.files.pickles import PLAIN, Function, Record, first_few, read_pickle
 from latent_prior.files.torch_file import read_torch
 
 MAX_BYTES = 2 << 30  # limit for a file, and for the tensors in it; the largest published ones are below 400 MB

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import shown
+from latent_prior.files import shown
 from latent_prior.host.embedded.registry import nearest
 
 _WORDS = {bool: "true or false", int: "a number", float: "a number", str: "text", type(None): "null", dict: "a mapping"}

@@ -20,8 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
-from latent_prior.files import atomic_write, slug, user_path
-from latent_prior.files.pickles import shown
+from latent_prior.files import atomic_write, shown, slug, user_path
 from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import nearest
 from latent_prior.host.embedded.scalars import C_max

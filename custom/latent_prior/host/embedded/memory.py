@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from latent_prior import OptionError
+from latent_prior.files.refusals import shown_size
 from latent_prior.host.embedded.misc import get_device
 
 FLOAT = 4  # bytes
@@ -44,7 +45,7 @@ def require_memory(numbers: float, sizes: Mapping[str, Any], trained: bool = Fal
     if needed > there:
         given = ", ".join(f"{key}={value}" for key, value in sizes.items())
         error = OptionError.because(
-            f"{given}: needs {_shown(needed)} of memory or more, and {_shown(there)} are available"
+            f"{given}: needs {shown_size(needed)} of memory or more, and {shown_size(there)} are available"
         )
         error.field = next(iter(sizes))  # which takes a prefix
         raise error
@@ -61,12 +62,3 @@ def shortage(error: BaseException) -> OptionError | None:
         f"out of memory ({str(error).splitlines()[0] if str(error) else type(error).__name__}): lower the size of the "
         "pictures, the batch or the field in the config"
     )
-
-
-def _shown(size: float) -> str:
-    """1500000000: "1.5 GB"."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} PB"

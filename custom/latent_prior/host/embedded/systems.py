@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from latent_prior import OptionError
-from latent_prior.files.pickles import shown
+from latent_prior.files import shown
 from latent_prior.host.embedded.base import Updateable, update_end_if_possible, update_if_possible
 from latent_prior.host.embedded.config import full_key, parse_structured
 from latent_prior.host.embedded.misc import load_module_weights

@@ -17,8 +17,7 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from latent_prior import OptionError
-from latent_prior.files import user_path
-from latent_prior.files.pickles import shown
+from latent_prior.files import shown, user_path
 
 LARGEST = 256_000  # bytes; our configs have up to 6,000
 DEEPEST = 40  # levels of nesting, and of brackets in an interpolation
