@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 from latent_prior.meshes import texture
-from latent_prior.meshes.files import linear_to_srgb, load_mesh, save_mesh, srgb_to_linear
+from latent_prior.meshes.files import linear_to_srgb, load_mesh, newest_mesh, save_mesh, srgb_to_linear
 from latent_prior.meshes.texture import bake, unwrap
 from PIL import EpsImagePlugin, Image
 
@@ -195,3 +195,14 @@ def test_the_obj_comes_after_what_it_needs(colored, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", watched)
     save_mesh(colored, tmp_path / "m.obj")
     assert renamed == [".mtl", ".obj"]
+
+
+def test_the_mesh_of_the_latest_export_is_taken(tmp_path):
+    assert newest_mesh(tmp_path) is None
+    for moment, name in enumerate(["it90-export", "it100-export"]):
+        folder = tmp_path / "save" / name
+        folder.mkdir(parents=True)
+        for suffix in ("glb", "obj"):
+            (folder / f"model.{suffix}").touch()
+        os.utime(folder, (moment, moment))
+    assert newest_mesh(tmp_path) == tmp_path / "save" / "it100-export" / "model.glb"

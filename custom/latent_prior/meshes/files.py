@@ -15,6 +15,7 @@ For the last three `up` may select the other axis; a line in the file's header r
 it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,13 @@ def _save_obj(mesh: trimesh.Trimesh, path: Path, mark: str) -> list[Path]:
     rows += ["f " + " ".join(corner.format(index) for index in face) for face in mesh.faces + 1]
     write_text(path, "\n".join(rows) + "\n")  # last: it needs the others
     return [path, material, picture] if textured else [path, material]
+
+
+def newest_mesh(run: Path, suffixes: Sequence[str] = (".glb", ".ply", ".obj")) -> Path | None:
+    """The mesh of a run's latest export, of the first of the suffixes that is there; None if nothing was exported."""
+    exports = sorted((run / "save").glob("it*-export"), key=lambda path: path.stat().st_mtime)
+    for export in reversed(exports):
+        for suffix in suffixes:
+            if found := sorted(export.glob(f"[!.]*{suffix}")):
+                return found[0]
+    return None

@@ -1,0 +1,129 @@
+"""A mesh file of a user: read into parts, in a frame for training, and written back with nothing of it lost.
+
+Whatever the format, the file becomes a glTF document (gltf.py), whose parts (parts.py) are what is textured. The
+document keeps the file's units and axes; `to_world` maps its world to the frame of training (axes.py).
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from latent_prior import OptionError, options_under
+from latent_prior.files import shown, user_path
+from latent_prior.meshes import axes
+from latent_prior.meshes.files import UP_MARK, newest_mesh
+from latent_prior.meshes.foreign import formats, read_foreign
+from latent_prior.meshes.gltf import Document
+from latent_prior.meshes.parts import Part, cross_products, read_parts, used_vertices
+
+KEY = "system.geometry."
+RADIUS = 0.8  # of the farthest vertex in the frame of training
+
+
+@dataclass(frozen=True, eq=False)
+class Asset:
+    """A mesh file: its document, its parts in the document's world, and the map from there to the frame of training."""
+
+    path: Path
+    document: Document
+    parts: tuple[Part, ...]
+    to_world: Float[np.ndarray, "4 4"]
+
+    @classmethod
+    def read(
+        cls,
+        path: str | os.PathLike,
+        up: str | None = None,
+        front: str | None = None,
+        parts: Sequence[str] | None = None,
+        radius: float = RADIUS,
+    ) -> "Asset":
+        """Read a mesh file, or the newest export of a run's folder.
+
+        up, front: axes of the file, in its own coordinates: x, -x, y, -y, z or -z; None: the format's. parts: names of
+        the nodes or meshes to texture; None: all. radius: of the farthest vertex of these in the frame of training.
+
+        Raises OptionError, for system.geometry.mesh, up, front or parts.
+        """
+        with options_under(KEY):
+            file = _file(user_path(path))
+            given = axes.of_format(_format(file), _mark(file)).overridden(up, front)
+            try:
+                glb = _format(file) in ("glb", "gltf")
+                document = Document.read(file) if glb else read_foreign(file, given.to_asset)
+                found = read_parts(document, parts)
+                chosen = [part for part in found if part.selected]
+                _require_area(chosen)
+                points = np.concatenate([part.vertices[used_vertices(part)] for part in chosen])
+                matrix = axes.to_training(points, given.rotation(), radius)
+            except OptionError as error:
+                raise _of(file, error) from error
+            except MemoryError as error:
+                raise _of(file, OptionError.because("it needs more memory than there is")) from error
+            return cls(file, document, tuple(found), matrix)
+
+    @property
+    def selected(self) -> list[Part]:
+        """The parts that are to be textured."""
+        return [part for part in self.parts if part.selected]
+
+    def world(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+        """Points of the asset in the frame of training."""
+        return points @ self.to_world[:3, :3].T + self.to_world[:3, 3]
+
+    def world_directions(self, normals: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+        """Unit vectors of the asset in the frame of training."""
+        return normals @ (self.to_world[:3, :3] / np.linalg.norm(self.to_world[0, :3])).T
+
+
+def _of(file: Path, error: OptionError) -> OptionError:
+    """The error with the file's name, unless it is another option's."""
+    return error if error.field in ("up", "front", "parts", "mesh") else OptionError.because(f"{file}: {error}", "mesh")
+
+
+def _file(path: Path) -> Path:
+    """The mesh file at a path, or that of the newest export if it is a run's folder."""
+    if os.path.isdir(path):
+        if not (path / "configs" / "parsed.yaml").is_file():
+            raise OptionError("mesh", str(path), "a mesh file or the folder of a run, with configs/parsed.yaml")
+        found = newest_mesh(path, (".glb",))
+        if found is None:
+            raise OptionError.because(f"{path} has no exported GLB: latent-prior export {path}", "mesh")
+        return found
+    if not os.path.isfile(path):
+        raise OptionError.because(f"there is no file {path}", "mesh")
+    if _format(path) not in {"glb", "gltf", *formats()}:
+        raise OptionError("mesh", str(path), f"a file of {', '.join(sorted({'glb', 'gltf', *formats()}))}")
+    return path
+
+
+def _format(path: Path) -> str:
+    return path.suffix[1:].lower()
+
+
+def _mark(path: Path) -> str | None:
+    """The up axis that one of our own files names in its head (see files.UP_MARK)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(400)
+    except OSError as error:
+        raise OptionError.because(f"{path} cannot be read: {(error.strerror or str(error)).lower()}", "mesh") from error
+    found = re.search(re.escape(UP_MARK).replace(r"\{\}", "([yz])").encode(), head)
+    return found[1].decode() if found else None
+
+
+def _require_area(parts: Sequence[Part]) -> None:
+    """OptionError for parts without any area."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        areas = [np.linalg.norm(cross_products(part.vertices[part.faces]), axis=1).sum() for part in parts]
+        extent = max(float(np.ptp(part.vertices[part.faces].reshape(-1, 3), axis=0).max()) for part in parts)
+    if not np.isfinite(areas).all() or not np.isfinite(extent):
+        raise OptionError.because("its vertices are so far apart that its area is not finite")
+    if not sum(areas) > 1e-12 * extent**2:
+        names = ", ".join(shown(part.name) for part in parts[:3])
+        raise OptionError.because(f"the faces of {names} have no area; expected triangles")

@@ -1,0 +1,164 @@
+"""Meshes of formats other than glTF, read by trimesh into a glTF document.
+
+What such a file holds beyond geometry, texture coordinates, normals, colours and the base colour of its materials is
+lost: the document is all that is written back. Colours of these formats are display values (sRGB).
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+from jaxtyping import Float
+from trimesh.exchange.load import mesh_formats
+
+from latent_prior import OptionError, host
+from latent_prior.files import pictures, shown
+from latent_prior.meshes.files import srgb_to_linear
+from latent_prior.meshes.gltf import INDICES, Document
+
+BYTES_PER_BYTE = 20  # of memory for one of a text file
+MATTE = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+COLORED = 1 << 20  # bytes of an obj in which colours would show
+
+
+def formats() -> set[str]:
+    """Suffixes of the files that can be read here, without their dots. Archives are not among them."""
+    return mesh_formats() - {"glb", "gltf"}
+
+
+def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
+    """A document of the meshes in a file, each a node under its name, turned by `to_asset`."""
+    host.require_memory(BYTES_PER_BYTE * path.stat().st_size / 4, {"mesh": path.name})
+    fmt = path.suffix[1:].lower()
+    options: dict[str, Any] = {}
+    if fmt == "obj":
+        options = {"split_objects": True, "maintain_order": True}
+    try:
+        with pictures.only_known_formats():  # of textures
+            scene = trimesh.load_scene(path, process=False, **options)
+            colours = _obj_colours(path) if fmt == "obj" else {}
+            meshes = [_placed(scene, node) for node in scene.graph.nodes_geometry]
+    except MemoryError:
+        raise
+    except Exception as error:  # trimesh's readers raise all kinds for broken files
+        reason = " ".join(str(error).split())[:100]
+        raise OptionError.because(
+            f"it cannot be read as {fmt} ({type(error).__name__}: {shown(reason, 100)})"
+        ) from error
+    found = [(name, mesh) for name, mesh in meshes if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+    if not found:
+        raise OptionError.because(f"it has no faces{', only points or lines' if meshes else ''}; expected triangles")
+    document = Document.empty()
+    document.json["scenes"][0]["nodes"] = []
+    materials: dict[int, int] = {}
+    for name, mesh in found:
+        label = path.stem if name in (path.name, "geometry_0") or len(found) == 1 else str(name)
+        _add(document, label, mesh, to_asset, materials, colours.get(name))
+    return document
+
+
+def _placed(scene: trimesh.Scene, node: str) -> tuple[str, Any]:
+    """A geometry of the scene under its name, moved to where its node is."""
+    matrix, name = scene.graph[node]
+    mesh = scene.geometry[name]
+    if isinstance(mesh, trimesh.Trimesh) and not np.array_equal(matrix, np.eye(4)):
+        mesh = mesh.copy(include_cache=True)
+        mesh.apply_transform(matrix)
+    return name if name == node or len(scene.graph.geometry_nodes[name]) == 1 else node, mesh
+
+
+def _obj_colours(path: Path) -> dict[str, np.ndarray]:
+    """Vertex colours by mesh, which trimesh hides where the file names a material."""
+    with path.open("rb") as file:
+        lines = file.read(COLORED).splitlines()
+    vertex = next((line for line in lines if line.startswith(b"v ")), b"")
+    if len(vertex.split()) < 7:
+        return {}
+    scene = trimesh.load_scene(path, process=False, split_objects=True, maintain_order=True, skip_materials=True)
+    kinds = {name: mesh.visual for name, mesh in scene.geometry.items() if isinstance(mesh, trimesh.Trimesh)}
+    return {name: visual.vertex_colors for name, visual in kinds.items() if visual.kind == "vertex"}
+
+
+def _add(
+    document: Document,
+    name: str,
+    mesh: trimesh.Trimesh,
+    to_asset: Float[np.ndarray, "3 3"],
+    materials: dict[int, int],
+    colours: np.ndarray | None,
+) -> None:
+    """A node with the mesh."""
+    vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise OptionError.because(f"it has a face with vertex {faces.max()} of {len(vertices)}")
+    normals = mesh.vertex_normals if "vertex_normals" in mesh._cache else None  # those of the file alone
+    uv, visual = getattr(mesh.visual, "uv", None), mesh.visual
+    if visual.kind == "vertex":
+        colours = visual.vertex_colors
+    if visual.kind == "face":  # each face gets vertices of its own
+        colours = np.repeat(visual.face_colors, 3, axis=0)
+        vertices, normals = vertices[faces.ravel()], None if normals is None else normals[faces.ravel()]
+        faces = np.arange(3 * len(faces)).reshape(-1, 3)
+    attributes = {"POSITION": _attribute(document, vertices @ to_asset.T)}
+    document.set_limits(attributes["POSITION"])
+    if normals is not None and np.isfinite(normals).all():
+        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+        if lengths.min() > 1e-6:
+            attributes["NORMAL"] = _attribute(document, normals / lengths @ to_asset.T)
+    if uv is not None and np.shape(uv) == (len(vertices), 2) and np.isfinite(uv).all():
+        attributes["TEXCOORD_0"] = _attribute(document, np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1))
+    if colours is not None and len(colours) == len(vertices):
+        light = np.asarray(colours) / 255.0
+        light = np.concatenate([srgb_to_linear(light[:, :3]), light[:, 3:]], axis=1)
+        attributes["COLOR_0"] = document.add_accessor((light * 65535).round().astype("<u2"), normalized=True)
+    corners = faces.ravel().astype("<u2" if len(vertices) < 65535 else "<u4")
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": document.add_accessor(corners, INDICES)}
+    material = getattr(visual, "material", None)
+    key = id(material) if material is not None else 0
+    if key not in materials:
+        materials[key] = document.add("materials", _material(document, material))
+    primitive["material"] = materials[key]
+    index = document.add("meshes", {"name": name, "primitives": [primitive]})
+    document.json["scenes"][0]["nodes"].append(document.add("nodes", {"name": name, "mesh": index}))
+
+
+def _attribute(document: Document, values: Float[np.ndarray, "N k"]) -> int:
+    return document.add_accessor(values.astype("<f4"))
+
+
+def _material(document: Document, material: Any) -> dict[str, Any]:
+    """A material in glTF, with the base colour alone; matte."""
+    pbr: dict[str, Any] = dict(MATTE)
+    image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+    diffuse = getattr(material, "diffuse", None)
+    if diffuse is None:
+        diffuse = getattr(material, "baseColorFactor", None)
+    picture = None if image is None else _picture(image)
+    if picture is not None:
+        source = document.add("images", {"mimeType": picture[1], "bufferView": document.add_view(picture[0])})
+        pbr["baseColorTexture"] = {"index": document.add("textures", {"source": source})}
+    elif diffuse is not None and np.shape(diffuse) == (4,):
+        color = np.asarray(diffuse) / 255.0 if np.asarray(diffuse).dtype.kind == "u" else np.asarray(diffuse, float)
+        pbr["baseColorFactor"] = [*srgb_to_linear(color[:3].clip(0, 1)).round(6).tolist(), 1.0]
+    name = getattr(material, "name", None)
+    return ({"name": name} if isinstance(name, str) and name else {}) | {"pbrMetallicRoughness": pbr}
+
+
+def _picture(image: Any) -> tuple[bytes, str] | None:
+    """A texture that trimesh has opened, as it lies in its file if glTF knows its format, else as PNG."""
+    try:
+        data = getattr(image, "fp", None)
+        if isinstance(data, io.BytesIO):
+            read = pictures.from_bytes(data.getvalue(), "its texture")
+            if image.format in ("PNG", "JPEG"):
+                return data.getvalue(), f"image/{image.format.lower()}"
+        else:
+            read = image.convert("RGBA")
+        with io.BytesIO() as file:
+            read.save(file, "PNG")
+            return file.getvalue(), "image/png"
+    except (OptionError, OSError, ValueError, SyntaxError) as error:
+        host.warn(f"a texture is taken as white: {shown(str(error), 200)}")
+        return None
