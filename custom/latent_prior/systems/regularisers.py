@@ -1,9 +1,10 @@
-"""Regularisers of a radiance field, each a scalar of order one, so that weights mean the same at any picture size."""
+"""Regularisers of a field or of a mesh's colours, each a scalar of order one, so that weights mean the same at any picture size."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -59,14 +60,21 @@ def _emptiness(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) ->
     return emptiness(_needed(out, "weights", "emptiness", "use a volume renderer"), emptiness_scale)
 
 
+def _reconstruction(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Float[Tensor, ""]:
+    """Mean squared difference of the colours from those that training started from."""
+    start = _needed(out, "comp_rgb_start", "reconstruction", "set system.geometry.start=texture for a textured-mesh")
+    return F.mse_loss(out["comp_rgb"], start)
+
+
 def _smooth(name: str, channels: slice) -> Term:
     def term(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Float[Tensor, ""]:
-        if not hasattr(geometry, "grid"):
+        field = getattr(geometry, "field", geometry)  # a textured mesh's colours are a field's
+        if not hasattr(field, "grid"):
             raise OptionError.because(
-                f"system.loss.lambda_{name} needs a voxel grid, but the geometry is a {type(geometry).__name__}: "
-                "choose system.geometry_type=volume-grid or set it to 0"
+                f"system.loss.lambda_{name} needs a voxel grid, but the geometry is a {type(field).__name__}: "
+                "choose volume-grid for it, or set it to 0"
             )
-        return total_variation(geometry.grid[:, channels])
+        return total_variation(field.grid[:, channels])
 
     return term
 
@@ -78,6 +86,7 @@ TERMS: dict[str, Term] = {
     "opaque": lambda out, *_: opaque(out["opacity"]),
     "emptiness": _emptiness,
     "orient": _orient,
+    "reconstruction": _reconstruction,
     "tv_density": _smooth("tv_density", slice(0, 1)),  # volume-grid's channels: density, then features
     "tv_features": _smooth("tv_features", slice(1, None)),
 }

@@ -1,0 +1,154 @@
+"""`textured-mesh`: a given mesh as a geometry, whose colours are trained.
+
+The colours are the features of a field (any registered geometry that has some), read on the surface only: they need no
+texture coordinates, have no seams, and places near one another learn from one another. They are baked into textures at
+the end (texture_exporter.py). Features are logits of colours, or latents, as for any field.
+
+Conventions. World coordinates, z up, front towards +x; the mesh is moved and scaled into them (Asset.to_world), and
+written back in its own.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from omegaconf import ListConfig
+from torch import Tensor
+
+from latent_prior import OptionError, host
+from latent_prior.meshes.asset import Asset
+from latent_prior.meshes.files import linear_to_srgb
+
+STARTS = ("grey", "texture")
+BRIGHTEST = 0.98  # of a start: a colour of 1 has an infinite logit, which no gradient could bring back
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceMesh:
+    """A mesh as renderers take it; the names are threestudio's."""
+
+    v_pos: Float[Tensor, "V 3"]
+    v_nrm: Float[Tensor, "V 3"]
+    t_pos_idx: Int[Tensor, "F 3"]
+
+
+@host.register("textured-mesh")
+class TexturedMesh(host.BaseModule):
+    """A fixed mesh, and a field of features for its surface."""
+
+    @dataclass
+    class Config(host.BaseModule.Config):
+        # The mesh: a file (glb, gltf, obj, ply, stl, off, ...), or a run's folder, whose newest export is taken.
+        mesh: str = ""
+        # Axis of the file that points up: x, -x, y, -y, z or -z; null: the format's (glTF and obj: y; others: z).
+        up: str | None = None
+        # Axis of the file towards which the front looks; null: the format's (glTF and obj: z; others: -y).
+        front: str | None = None
+        # Names of the nodes or meshes in the file that get a texture, while the others keep theirs; null: all.
+        parts: Any = None
+        # Distance of the farthest vertex from the mesh's middle while it is trained, in world units.
+        radius: float = 0.8
+        # What the colours start from: grey, or the mesh's own texture.
+        start: str = "grey"
+        # Registered name and config of the field whose features are the colours.
+        field_type: str = "volume-grid"
+        field: dict = field(default_factory=dict)
+
+    cfg: Config
+
+    def configure(self) -> None:
+        if not self.cfg.mesh:
+            raise OptionError("system.geometry.mesh", self.cfg.mesh, "a mesh file, or the folder of a run")
+        if self.cfg.start not in STARTS:
+            raise OptionError("system.geometry.start", self.cfg.start, f"one of {', '.join(STARTS)}")
+        self._asset = Asset.read(self.cfg.mesh, self.cfg.up, self.cfg.front, _names(self.cfg.parts), self.cfg.radius)
+        self.field = host.find(self.cfg.field_type, "system.geometry.field_type")(self.cfg.field)
+        parts = self._asset.parts
+        self._keep("v_pos", [self._asset.world(part.vertices) for part in parts], torch.float32)
+        self._keep("v_nrm", [self._asset.world_directions(part.vertex_normals()) for part in parts], torch.float32)
+        first_vertex = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+        self._keep("t_pos_idx", [part.faces + first for part, first in zip(parts, first_vertex, strict=True)], torch.int32)
+        self._keep("part_of_face", [np.full(len(part.faces), i) for i, part in enumerate(parts)], torch.int32)
+        self._keep("is_textured", [np.array([part.selected for part in parts])], torch.float32)
+        self._first_face = np.cumsum([0, *(len(part.faces) for part in parts[:-1])])
+        self._has_start = self.cfg.start == "texture" or not all(part.selected for part in parts)
+        self._require_colours()
+        # colours of a checkpoint are of no use for another mesh
+        digest = hashlib.sha256(self.v_pos.numpy().tobytes() + self.t_pos_idx.numpy().tobytes()).digest()
+        self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
+
+    def _keep(self, name: str, rows: Sequence[np.ndarray], dtype: torch.dtype) -> None:
+        """A buffer that comes from the mesh's file, and not from checkpoints."""
+        self.register_buffer(name, torch.tensor(np.concatenate(rows), dtype=dtype), persistent=False)
+
+    def _require_colours(self) -> None:
+        if not self._has_start:
+            return
+        channels = self.field.cfg.n_feature_dims
+        if channels != 3:
+            raise OptionError(
+                "system.geometry.field.n_feature_dims", channels, "3, since colours of the file are kept (start or parts)"
+            )
+        if self.cfg.start == "texture" and all(part.colour.is_white for part in self._asset.selected):
+            raise OptionError("system.geometry.start", "texture", f"grey, since {self.cfg.mesh} has no colours")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        digest = state_dict.get(f"{prefix}digest")
+        if digest is not None and not torch.equal(digest.cpu(), self.digest.cpu()):
+            raise OptionError("system.geometry.mesh", self.cfg.mesh, "the mesh that the checkpoint was trained on")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether the colours start from the mesh's own."""
+        return self.cfg.start == "texture"
+
+    @property
+    def asset(self) -> Asset:
+        """The file that the mesh came from."""
+        return self._asset
+
+    def isosurface(self) -> SurfaceMesh:
+        """The mesh in world coordinates."""
+        return SurfaceMesh(self.v_pos, self.v_nrm, self.t_pos_idx)
+
+    def features_at(
+        self, points: Float[Tensor, "N 3"], faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]
+    ) -> Float[Tensor, "N C"]:
+        """The features at points of faces: what they start from, plus, on textured parts, the field's.
+
+        weights: of the face's corners.
+        """
+        features = self.field.export(points=points)["features"]
+        if not self._has_start:
+            return features
+        textured = self.is_textured[self.part_of_face[faces].long()]
+        return self.start_at(faces, weights) + textured[:, None] * features
+
+    @torch.no_grad()
+    def start_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """The features that training starts from: logits of the file's own colours, or of grey."""
+        logits = torch.zeros(len(faces), 3, device=weights.device)
+        of_face = self.part_of_face[faces]
+        for index in of_face.unique().tolist():
+            part = self._asset.parts[index]
+            if part.selected and self.cfg.start == "grey":
+                continue
+            own = (of_face == index).nonzero().squeeze(1)
+            corners = part.faces[faces[own].cpu().numpy() - self._first_face[index]]
+            colour = linear_to_srgb(part.colour.at(corners, weights[own].cpu().numpy())[:, :3])
+            bounded = torch.tensor(colour, dtype=torch.float32).clamp(1 - BRIGHTEST, BRIGHTEST)
+            logits[own] = bounded.logit().to(logits.device)
+        return logits
+
+
+def _names(given: Any) -> list[str] | None:
+    if isinstance(given, ListConfig | list | tuple) and all(isinstance(name, str) for name in given):
+        return list(given)
+    if given is not None and not isinstance(given, str):
+        raise OptionError("system.geometry.parts", given, "names of nodes or meshes, or null for all")
+    return None if given is None else [given]
