@@ -1,0 +1,105 @@
+"""Which triangle each pixel centre sees: scan conversion in homogeneous coordinates, without gradients, in float64.
+
+A triangle covers a pixel where its three edge functions have the sign of its determinant, all three at once (edges.py),
+and z/w lies in [-1, 1]. Pixels on an edge belong to both of its triangles, so a closed surface has no holes.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latent_prior.rasteriser.edges import EdgeFunctions, corners, pixel_centres
+
+PIXELS_AT_ONCE = 2**20  # bounds the memory of the candidate pixels: about 100 bytes each
+SLACK = 1e-6  # pixels by which a box or a span is widened; the exact test follows
+
+
+@torch.no_grad()
+def visible_triangles(
+    pos: Float[Tensor, "V 4"], tri: Int[Tensor, "F 3"], height: int, width: int, first: int = 0
+) -> Int[Tensor, "{height} {width}"]:
+    """The triangle nearest along z/w at each pixel centre, or -1; at equal depth the one of the lowest index.
+
+    first: the number of triangle 0.
+    """
+    pos = pos.double()
+    face, box = _boxes(pos, tri, height, width)
+    depth = torch.full((height * width,), torch.inf, dtype=pos.dtype, device=pos.device)
+    nobody = len(tri)
+    seen = torch.full(depth.shape, nobody, device=pos.device)
+    pixels = ((box[1] - box[0] + 1) * (box[3] - box[2] + 1)).cumsum(0)
+    sizes = (pixels // PIXELS_AT_ONCE).unique_consecutive(return_counts=True)[1].tolist()
+    for some, its_box in zip(face.split(sizes), box.split(sizes, dim=1), strict=True):
+        pixel, z, which = _covered(
+            corners(pos, tri.index_select(0, some), torch.zeros_like(some)), its_box, height, width
+        )
+        nearest = depth.scatter_reduce(0, pixel, z, "amin")
+        seen = torch.where(nearest < depth, nobody, seen)
+        winners = (z == nearest.index_select(0, pixel)).nonzero().squeeze(1)
+        seen = seen.scatter_reduce(0, pixel[winners], some[which[winners]], "amin")
+        depth = nearest
+    return torch.where(seen == nobody, -1, seen + first).reshape(height, width)
+
+
+def _boxes(
+    pos: Float[Tensor, "V 4"], tri: Int[Tensor, "F 3"], height: int, width: int
+) -> tuple[Int[Tensor, "K"], Int[Tensor, "4 K"]]:
+    """The triangles that may cover a pixel centre, and their boxes: first and last column, first and last row.
+
+    A triangle with a corner behind the camera, where projection is of no use, gets the whole picture.
+    """
+    x, y, z, w = pos.T
+    front = w > 0
+    sides = []
+    for coordinate, size in ((x, width), (y, height)):
+        at = (coordinate / w + 1) * (size / 2) - 0.5
+        bounded = front & ~at.isnan()
+        sides.append(torch.where(bounded, torch.ceil(at - SLACK).clamp(0, size), 0))
+        sides.append(torch.where(bounded, torch.floor(at + SLACK).clamp(-1, size - 1), size - 1).neg())
+    ends = torch.stack(sides, 1).int()  # the last ones negated, so that a minimum serves all four
+    tests = (x > w, -x > w, y > w, -y > w, z > w, -z > w, ~front)
+    outside = torch.stack([test.int() << bit for bit, test in enumerate(tests)]).sum(0, dtype=torch.int32)
+    boxes = [ends.index_select(0, corner) for corner in tri.T]
+    box = torch.minimum(torch.minimum(boxes[0], boxes[1]), boxes[2])
+    beyond = [outside.index_select(0, corner) for corner in tri.T]
+    inside = (beyond[0] & beyond[1] & beyond[2]) == 0  # not beyond one plane with all corners
+    left, right, bottom, top = box.unbind(1)
+    face = (inside & (left + right <= 0) & (bottom + top <= 0)).nonzero().squeeze(1)
+    left, right, bottom, top = box.index_select(0, face).long().unbind(1)
+    return face, torch.stack([left, -right, bottom, -top])
+
+
+def _covered(
+    corners: Float[Tensor, "4 3 K"], box: Int[Tensor, "4 K"], height: int, width: int
+) -> tuple[Int[Tensor, "N"], Float[Tensor, "N"], Int[Tensor, "N"]]:
+    """(pixel, z/w there, triangle) of all pixels that are covered."""
+    edges = EdgeFunctions.of(corners)
+    sign = edges.orientation(corners)
+    left, right, bottom, top = box
+
+    triangle, row = _ranges(bottom, top)  # then the columns between the edges, row by row
+    slope, rise, rest = ((part * sign).index_select(1, triangle) for part in (edges.x, edges.y, edges.w))
+    rest = rise * pixel_centres(row, height) + rest
+    at = (1 - rest / slope) * (width / 2) - 0.5
+    start = torch.where(slope > 0, at, -torch.inf).amax(0).sub(SLACK).ceil()
+    end = torch.where(slope < 0, at, torch.inf).amin(0).add(SLACK).floor()
+    start = start.clamp(0, width).long().maximum(left[triangle])
+    end = end.clamp(-1, width - 1).long().minimum(right[triangle])
+
+    line, column = _ranges(start, end)
+    e = slope.index_select(1, line) * pixel_centres(column, width) + rest.index_select(1, line)
+    keep = (e >= 0).all(0).nonzero().squeeze(1)
+    e, line, column = e.index_select(1, keep), line[keep], column[keep]
+    triangle, row = triangle[line], row[line]
+    w = (e * corners[3].index_select(1, triangle)).sum(0)
+    z = (e * corners[2].index_select(1, triangle)).sum(0) / w
+    keep = ((w > 0) & (z.abs() <= 1)).nonzero().squeeze(1)  # w is 0 where the triangle is seen edge-on
+    return (row * width + column)[keep], z[keep], triangle[keep]
+
+
+def _ranges(start: Int[Tensor, "N"], end: Int[Tensor, "N"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
+    """(i, k) for every k with start[i] <= k <= end[i], in order."""
+    count = (end - start + 1).clamp(min=0)
+    which = torch.repeat_interleave(count)
+    before = count.cumsum(0) - count
+    return which, torch.arange(len(which), device=start.device) + (start - before)[which]
