@@ -14,6 +14,7 @@ from latent_prior.runs.gpus import one_gpu
 # name: (module with `add_arguments`, which sets the parser's `action`; summary in the list of commands)
 COMMANDS = {
     "generate": ("latent_prior.cli.generate", "make a mesh from a prompt"),
+    "texture": ("latent_prior.cli.texture", "colour a given mesh by a prompt"),
     "resume": ("latent_prior.cli.resume", "continue an interrupted run in its own folder"),
     "export": ("latent_prior.cli.export", "export a run again: its mesh in other formats or resolutions"),
     "edit-masked": ("latent_prior.cli.edit_masked", "edit a picture inside a mask (blended latent diffusion)"),
@@ -30,6 +31,7 @@ COMMANDS = {
 
 EXAMPLES = """examples:
   latent-prior generate "a red mug"
+  latent-prior texture mug.glb "a striped red mug"
   latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
   latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
   latent-prior doctor

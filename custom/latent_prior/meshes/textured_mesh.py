@@ -71,11 +71,13 @@ class TexturedMesh(host.BaseModule):
         self._keep("v_pos", [self._asset.world(part.vertices) for part in parts], torch.float32)
         self._keep("v_nrm", [self._asset.world_directions(part.vertex_normals()) for part in parts], torch.float32)
         first_vertex = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
-        self._keep("t_pos_idx", [part.faces + first for part, first in zip(parts, first_vertex, strict=True)], torch.int32)
+        self._keep(
+            "t_pos_idx", [part.faces + first for part, first in zip(parts, first_vertex, strict=True)], torch.int32
+        )
         self._keep("part_of_face", [np.full(len(part.faces), i) for i, part in enumerate(parts)], torch.int32)
         self._keep("is_textured", [np.array([part.selected for part in parts])], torch.float32)
         self._first_face = np.cumsum([0, *(len(part.faces) for part in parts[:-1])])
-        self._has_start = self.cfg.start == "texture" or not all(part.selected for part in parts)
+        self._all_textured = all(part.selected for part in parts)
         self._require_colours()
         # colours of a checkpoint are of no use for another mesh
         digest = hashlib.sha256(self.v_pos.numpy().tobytes() + self.t_pos_idx.numpy().tobytes()).digest()
@@ -86,14 +88,14 @@ class TexturedMesh(host.BaseModule):
         self.register_buffer(name, torch.tensor(np.concatenate(rows), dtype=dtype), persistent=False)
 
     def _require_colours(self) -> None:
-        if not self._has_start:
-            return
         channels = self.field.cfg.n_feature_dims
-        if channels != 3:
+        if channels != 3 and not (self.cfg.start == "grey" and self._all_textured):
             raise OptionError(
-                "system.geometry.field.n_feature_dims", channels, "3, since colours of the file are kept (start or parts)"
+                "system.geometry.field.n_feature_dims",
+                channels,
+                "3, since colours of the file are kept (start or parts)",
             )
-        if self.cfg.start == "texture" and all(part.colour.is_white for part in self._asset.selected):
+        if self.cfg.start == "texture" and not self.has_colours:
             raise OptionError("system.geometry.start", "texture", f"grey, since {self.cfg.mesh} has no colours")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -103,9 +105,9 @@ class TexturedMesh(host.BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
-    def keeps_start(self) -> bool:
-        """Whether the colours start from the mesh's own."""
-        return self.cfg.start == "texture"
+    def has_colours(self) -> bool:
+        """Whether `own_at` has anything to show: colours of the file, beside a field of colours."""
+        return self.field.cfg.n_feature_dims == 3 and not all(part.colour.is_white for part in self._asset.parts)
 
     @property
     def asset(self) -> Asset:
@@ -124,26 +126,25 @@ class TexturedMesh(host.BaseModule):
         weights: of the face's corners.
         """
         features = self.field.export(points=points)["features"]
-        if not self._has_start:
-            return features
         textured = self.is_textured[self.part_of_face[faces].long()]
-        return self.start_at(faces, weights) + textured[:, None] * features
+        if self.cfg.start == "texture":
+            return self.own_at(faces, weights) + textured[:, None] * features
+        kept = (textured == 0).nonzero().squeeze(1)
+        if len(kept) == 0:
+            return features
+        return features.index_copy(0, kept, self.own_at(faces[kept], weights[kept]))
 
     @torch.no_grad()
-    def start_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        """The features that training starts from: logits of the file's own colours, or of grey."""
-        logits = torch.zeros(len(faces), 3, device=weights.device)
-        of_face = self.part_of_face[faces]
-        for index in of_face.unique().tolist():
-            part = self._asset.parts[index]
-            if part.selected and self.cfg.start == "grey":
-                continue
-            own = (of_face == index).nonzero().squeeze(1)
-            corners = part.faces[faces[own].cpu().numpy() - self._first_face[index]]
-            colour = linear_to_srgb(part.colour.at(corners, weights[own].cpu().numpy())[:, :3])
-            bounded = torch.tensor(colour, dtype=torch.float32).clamp(1 - BRIGHTEST, BRIGHTEST)
-            logits[own] = bounded.logit().to(logits.device)
-        return logits
+    def own_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """The file's own colours at points of faces, as features: logits of display values."""
+        colours = np.empty((len(faces), 3), np.float32)
+        rows, shares = faces.cpu().numpy(), weights.detach().cpu().numpy()
+        of_face = self.part_of_face.cpu().numpy()[rows]
+        for index in np.unique(of_face):
+            part, own = self._asset.parts[index], of_face == index
+            corners = part.faces[rows[own] - self._first_face[index]]
+            colours[own] = linear_to_srgb(part.colour.at(corners, shares[own])[:, :3])
+        return torch.from_numpy(colours).to(weights.device).clamp(1 - BRIGHTEST, BRIGHTEST).logit()
 
 
 def _names(given: Any) -> list[str] | None:

@@ -68,8 +68,8 @@ class MeshRasterizer(Renderer):
         colour: Nc, B Nc or B H W Nc. Other keywords go to the material (the hosts pass the whole batch).
 
         Returns comp_rgb, comp_rgb_fg, comp_rgb_bg (B H W Nc), opacity and depth (B H W 1; depth is the distance from
-        the camera times the opacity), comp_normal (B H W 3, drawn as (n + 1) / 2 * opacity), mesh; and comp_rgb_start
-        (B H W 3), the picture that training started from, of a geometry that keeps it.
+        the camera times the opacity), comp_normal (B H W 3, drawn as (n + 1) / 2 * opacity), mesh; and comp_rgb_before
+        (B H W 3), the picture in the colours of the mesh's file, if it has any; while training only if these are the start.
         """
         views, height, width = rays_d.shape[:3]
         finer = self.cfg.supersample
@@ -92,8 +92,8 @@ class MeshRasterizer(Renderer):
         out["comp_rgb_bg"] = self.background(dirs=rays_d)
         behind = out["comp_rgb_bg"] if bg_color is None else per_pixel(bg_color, (views, height, width))
         out["comp_rgb"] = out["comp_rgb_fg"] + behind * (1 - out["opacity"])
-        if "comp_rgb_start" in out:
-            out["comp_rgb_start"] = out["comp_rgb_start"] + behind * (1 - out["opacity"])
+        if "comp_rgb_before" in out:
+            out["comp_rgb_before"] = out["comp_rgb_before"] + behind * (1 - out["opacity"])
         return {**out, "mesh": mesh}
 
     def _layers(
@@ -118,9 +118,9 @@ class MeshRasterizer(Renderer):
             "depth": (seen.points - viewer).norm(dim=-1, keepdim=True),
             "comp_normal": (seen.normals + 1) / 2,
         }
-        if getattr(self.geometry, "keeps_start", False):
-            started = self.geometry.start_at(seen.faces, seen.weights)
-            layers["comp_rgb_start"] = self.material(features=started, **surroundings)
+        if getattr(self.geometry, "has_colours", False) and not (self.training and self.geometry.cfg.start == "grey"):
+            own = self.geometry.own_at(seen.faces, seen.weights)
+            layers["comp_rgb_before"] = self.material(features=own, **surroundings)
         return layers
 
     def _edges(self, triangles: Int[Tensor, "F 3"]) -> Any:

@@ -1,4 +1,4 @@
-"""Regularisers of a field or of a mesh's colours, each a scalar of order one, so that weights mean the same at any picture size."""
+"""Regularisers of fields, each a scalar of order one, so that weights mean the same at any picture size."""
 
 from collections.abc import Callable
 from typing import Any

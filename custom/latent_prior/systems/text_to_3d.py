@@ -1,4 +1,4 @@
-"""`latent-prior-system`: a radiance field optimised with a 2D prior, rendered as RGB or directly as latents.
+"""`latent-prior-system`: a radiance field, or the colours of a mesh, optimised with a 2D prior, rendered as RGB or latents.
 
 In RGB space the guidance (any with threestudio's contract) encodes the rendered pictures, and the field has true
 colours. In latent space the field's features are scaled latents: no encoder is needed, and pictures are decoded by the
@@ -22,7 +22,7 @@ from latent_prior.systems import regularisers
 from latent_prior.systems.loss_weights import LossWeights, is_number
 
 SPACES = ("rgb", "latent")
-OUR_EXPORTER = "vertex-color-mesh-exporter"  # cheap to create; threestudio's own needs a rasteriser at once
+OUR_EXPORTERS = ("vertex-color-mesh-exporter", "textured-mesh-exporter")  # they check their settings when created
 
 
 @host.register("latent-prior-system")
@@ -70,7 +70,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         self.prompt_processor = processor(self.cfg.prompt_processor)
         self.load_guidance()
         self.check_guidance_switches()
-        if self.cfg.exporter_type == OUR_EXPORTER:  # reports errors in its settings before training
+        if self.cfg.exporter_type in OUR_EXPORTERS:
             parts = {"geometry": self.geometry, "material": self.material, "background": self.background}
             self._colour(exporter(self.cfg.exporter, **parts), fit=False)
 
