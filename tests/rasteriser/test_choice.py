@@ -15,6 +15,8 @@ ARGUMENTS = {
     "interpolate": ("attr", "rast", "tri", "rast_db", "diff_attrs"),
     "antialias": ("color", "rast", "pos", "tri", "topology_hash", "pos_gradient_boost"),
     "antialias_construct_topology_hash": ("tri",),
+    "texture": ("tex", "uv", "uv_da", "mip_level_bias", "mip", "filter_mode", "boundary_mode", "max_mip_level"),
+    "texture_construct_mip": ("tex", "max_mip_level", "cube_mode"),
 }
 
 
@@ -54,6 +56,10 @@ def test_arguments_are_nvdiffrasts_and_arrive(name, calls):
         "grad_db": False,
         "diff_attrs": [1, 0],
         "pos_gradient_boost": 2.0,
+        "filter_mode": "nearest",
+        "boundary_mode": "zero",
+        "max_mip_level": 3,
+        "cube_mode": True,
     }
     given = [special.get(argument, cuda(1)) for argument in ARGUMENTS[name]]
     function(*given)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from latent_prior.rasteriser import antialiasing, interpolation, rasterization, topology
+from latent_prior.rasteriser import antialiasing, interpolation, rasterization, texturing, topology
 
 __all__ = [
     "RasterizeCudaContext",
@@ -26,6 +26,8 @@ __all__ = [
     "antialias_construct_topology_hash",
     "interpolate",
     "rasterize",
+    "texture",
+    "texture_construct_mip",
 ]
 
 
@@ -97,3 +99,23 @@ def antialias_construct_topology_hash(tri: Tensor) -> Any:
     """What `antialias` needs to know of the triangles, to be made once for a mesh whose triangles stay."""
     dr = _nvdiffrast(tri)
     return topology.opposite_corners(tri) if dr is None else dr.antialias_construct_topology_hash(tri)
+
+
+def texture(
+    tex: Tensor,
+    uv: Tensor,
+    uv_da: Tensor | None = None,
+    mip_level_bias: Tensor | None = None,
+    mip: Any = None,
+    filter_mode: str = "auto",
+    boundary_mode: str = "wrap",
+    max_mip_level: int | None = None,
+) -> Tensor:
+    """The texture at `uv` of each pixel; see `texturing.texture`."""
+    operations = _nvdiffrast(tex) or texturing
+    return operations.texture(tex, uv, uv_da, mip_level_bias, mip, filter_mode, boundary_mode, max_mip_level)
+
+
+def texture_construct_mip(tex: Tensor, max_mip_level: int | None = None, cube_mode: bool = False) -> Any:
+    """What `texture` needs for its mip levels, to be made once for a texture that stays."""
+    return (_nvdiffrast(tex) or texturing).texture_construct_mip(tex, max_mip_level, cube_mode)
