@@ -23,6 +23,7 @@ from latent_prior.meshes.parts import Part, cross_products, read_parts, used_ver
 
 KEY = "system.geometry."
 RADIUS = 0.8  # of the farthest vertex in the frame of training
+LEAST_AREA = 1e-7  # of the square of the extent; a thinner thing has no texel to paint
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +121,10 @@ def _mark(path: Path) -> str | None:
 def _require_area(parts: Sequence[Part]) -> None:
     """OptionError for parts without any area."""
     with np.errstate(over="ignore", invalid="ignore"):
-        areas = [np.linalg.norm(cross_products(part.vertices[part.faces]), axis=1).sum() for part in parts]
+        found = [np.linalg.norm(cross_products(part.vertices[part.faces]), axis=1).sum() for part in parts]
         extent = max(float(np.ptp(part.vertices[part.faces].reshape(-1, 3), axis=0).max()) for part in parts)
-    if not np.isfinite(areas).all() or not np.isfinite(extent):
+    if not np.isfinite(found).all() or not np.isfinite(extent):
         raise OptionError.because("its vertices are so far apart that its area is not finite")
-    if not sum(areas) > 1e-12 * extent**2:
+    if not sum(found) > LEAST_AREA * extent**2:
         names = ", ".join(shown(part.name) for part in parts[:3])
         raise OptionError.because(f"the faces of {names} have no area; expected triangles")

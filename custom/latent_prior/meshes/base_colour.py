@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from latent_prior import OptionError, host
@@ -58,7 +58,7 @@ class BaseColour:
             if self.vertex is not None:
                 color = color * (share * self.vertex[corners[rows]]).sum(axis=1)
             if pixels is not None and self.uv is not None:
-                color = color * _bilinear(pixels, (share * self.uv[corners[rows]]).sum(axis=1), self.wrap)
+                color = color * bilinear(pixels, (share * self.uv[corners[rows]]).sum(axis=1), self.wrap)
             found[rows] = color
         return found
 
@@ -67,9 +67,12 @@ def _rgba(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.convert("RGBA"))
 
 
-def _bilinear(pixels: np.ndarray, uv: Float[np.ndarray, "K 2"], wrap: tuple[str, str]) -> Float[np.ndarray, "K 4"]:
-    size = np.array(pixels.shape[1::-1])
-    place = uv * size - 0.5
+def bilinear(
+    pixels: UInt8[np.ndarray, "H W 4"], uv: Float[np.ndarray, "K 2"], wrap: tuple[str, str]
+) -> Float[np.ndarray, "K 4"]:
+    """RGBA in linear light of a picture in sRGB, between the centres of the four texels nearest to each coordinate."""
+    size = pixels.shape[1::-1]
+    place = uv * np.array(size) - 0.5
     low = np.floor(place)
     share = place - low
     columns, rows = ([_wrapped(low[:, axis] + step, size[axis], wrap[axis]) for step in (0, 1)] for axis in range(2))

@@ -137,7 +137,8 @@ class VertexColorMeshExporter(MeshExporter):
 
     def _bake(self, result: FieldMesh) -> trimesh.Trimesh | None:
         try:
-            atlas = unwrap(result.mesh, self.cfg.texture_size, self.cfg.texture_timeout)
+            mesh = result.mesh
+            atlas = unwrap(mesh.vertices, mesh.faces, self.cfg.texture_size, self.cfg.texture_timeout)
         except TimeoutError as error:
             host.warn(
                 f"no texture atlas: {error}; raise system.exporter.texture_timeout or lower "

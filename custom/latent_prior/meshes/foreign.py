@@ -32,9 +32,7 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
     """A document of the meshes in a file, each a node under its name, turned by `to_asset`."""
     host.require_memory(BYTES_PER_BYTE * path.stat().st_size / 4, {"mesh": path.name})
     fmt = path.suffix[1:].lower()
-    options: dict[str, Any] = {}
-    if fmt == "obj":
-        options = {"split_objects": True, "maintain_order": True}
+    options: dict[str, Any] = {"split_objects": True} if fmt == "obj" else {}
     try:
         with pictures.only_known_formats():  # of textures
             scene = trimesh.load_scene(path, process=False, **options)
@@ -76,7 +74,7 @@ def _obj_colours(path: Path) -> dict[str, np.ndarray]:
     vertex = next((line for line in lines if line.startswith(b"v ")), b"")
     if len(vertex.split()) < 7:
         return {}
-    scene = trimesh.load_scene(path, process=False, split_objects=True, maintain_order=True, skip_materials=True)
+    scene = trimesh.load_scene(path, process=False, split_objects=True, skip_materials=True)
     kinds = {name: mesh.visual for name, mesh in scene.geometry.items() if isinstance(mesh, trimesh.Trimesh)}
     return {name: visual.vertex_colors for name, visual in kinds.items() if visual.kind == "vertex"}
 

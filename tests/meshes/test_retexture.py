@@ -1,0 +1,349 @@
+"""New textures in files of others: everything else stays."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from latent_prior import OptionError
+from latent_prior.meshes.asset import Asset
+from latent_prior.meshes.asset_files import save_asset
+from latent_prior.meshes.files import linear_to_srgb
+from latent_prior.meshes.gltf import INDICES, Document
+from latent_prior.meshes.layout import lay_out
+from latent_prior.meshes.retexture import textured
+from meshes import validator
+from meshes.scenes import box_corners, picture, three_nodes
+
+SIZE = 128
+
+
+def written(document: Document, folder) -> Asset:
+    (folder / "in.glb").write_bytes(document.to_glb())
+    return Asset.read(folder / "in.glb")
+
+
+def painted(layout, color=lambda points: points / 1.6 + 0.5):
+    """Pictures whose every texel has the colour of its place in the frame of training."""
+    found = []
+    for number in range(layout.textures):
+        texels = layout.texels(number, SIZE)
+        found.append((texels.picture(color(texels.points)).clip(0, 1) * 255).round().astype(np.uint8))
+    return found
+
+
+def again(layout, folder) -> Asset:
+    (folder / "out.glb").write_bytes(textured(layout, painted(layout)).to_glb())
+    return Asset.read(folder / "out.glb")
+
+
+def assert_painted(asset: Asset, frame: Asset, tolerance: float) -> None:
+    """Each face's middle has the colour of its place."""
+    for part in asset.selected:
+        thirds = np.full((len(part.faces), 3), 1 / 3)
+        shown = linear_to_srgb(part.colour.at(part.faces, thirds))[:, :3]
+        place = frame.world(part.vertices[part.faces].mean(axis=1)) / 1.6 + 0.5
+        assert np.abs(shown - place).max() < tolerance, part.name
+
+
+def test_texels_lie_on_the_surface_that_the_part_has_there(tmp_path):
+    asset = written(three_nodes(), tmp_path)
+    layout = lay_out(asset, SIZE)
+    # the box's two halves share a texture, its instance has its own; the lamp has no coordinates
+    assert [(place.part, place.texture, place.source is None) for place in layout.places] == [
+        (0, 0, True),
+        (1, 0, True),
+        (2, 1, True),
+        (3, 1, True),
+        (4, 2, False),
+    ]
+    for number in range(3):
+        texels = layout.texels(number, SIZE)
+        part = asset.parts[layout.places[int(texels.place[0])].part]
+        assert len(texels.rows) + texels.gutters.sum() == SIZE**2
+        for index in np.unique(texels.place):
+            here = texels.place == index
+            place = layout.places[index]
+            part = asset.parts[place.part]
+            centres = np.stack([texels.columns[here], texels.rows[here]], axis=1) + 0.5
+            at = np.einsum("kc,kca->ka", texels.weights[here], place.uv[place.faces[texels.face[here]]])
+            np.testing.assert_allclose(at * SIZE, centres, atol=1e-6)
+            corners = asset.world(part.vertices)[part.faces[texels.face[here]]]
+            np.testing.assert_allclose(
+                np.einsum("kc,kca->ka", texels.weights[here], corners), texels.points[here], atol=1e-9
+            )
+            if part.normals is not None:  # of a box: flat
+                flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+                flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+                np.testing.assert_allclose(texels.normals[here], flat, atol=1e-5)
+        # a gutter's texel takes the value of the covered one nearest to it
+        covered = np.stack([texels.rows, texels.columns], axis=1)
+        for row, column in np.argwhere(texels.gutters)[::97]:
+            distance = np.linalg.norm(covered - [row, column], axis=1)
+            assert distance[texels.nearest[row, column]] == pytest.approx(distance.min())
+
+
+def test_the_old_texture_on_the_new_texels(tmp_path):
+    asset = written(three_nodes(), tmp_path)
+    layout = lay_out(asset, SIZE)
+    texels = layout.texels(0, SIZE)
+    found = layout.base_colours(texels)
+    wood = texels.place == 0
+    light = np.array([0.5, 0.25, 1]) * [0.578, 0.0452, 0.0130]  # of (200, 60, 30) in linear light, times the factor
+    middle = wood & (texels.rows > SIZE // 4)  # away from the dark texel
+    np.testing.assert_allclose(found[middle][:, :3], np.tile(light, (middle.sum(), 1)), rtol=0.02)
+    np.testing.assert_allclose(found[wood][:, 3], 0.75)
+    steel = texels.place == 1
+    np.testing.assert_allclose(found[steel], np.tile(np.float32([0.2, 0.2, 0.3, 1]), (steel.sum(), 1)))
+
+
+def without(tree: dict, *kinds: str) -> dict:
+    return {key: value for key, value in tree.items() if key not in kinds}
+
+
+def test_everything_else_stays(tmp_path):
+    document = three_nodes()
+    asset = written(document, tmp_path)
+    result = again(lay_out(asset, SIZE), tmp_path)
+    old, new = asset.document, result.document
+    data = ("accessors", "bufferViews", "buffers", "images", "textures", "samplers", "materials", "meshes", "nodes")
+    assert without(new.json, *data, "animations") == without(old.json, *data, "animations")
+    for before, after in zip(old.json["nodes"], new.json["nodes"], strict=True):
+        assert without(before, "mesh") == without(after, "mesh")
+        assert before.get("name") == after.get("name")
+    # each instance has its own mesh, with the same name, extras and geometry
+    left, right = (new.json["meshes"][new.json["nodes"][node]["mesh"]] for node in (1, 2))
+    assert left is not right and left["name"] == right["name"] == "Box"
+    assert left["extras"] == right["extras"] == {"kind": "furniture"}
+    for part, other in zip(asset.parts, result.parts, strict=True):
+        assert part.name == other.name
+        if part.uv is not None:
+            np.testing.assert_array_equal(part.vertices, other.vertices)
+            np.testing.assert_array_equal(part.faces, other.faces)
+            np.testing.assert_array_equal(part.uv, other.uv)
+            mesh = new.json["meshes"][other.mesh]["primitives"][other.primitive]
+            source = old.json["meshes"][part.mesh]["primitives"][part.primitive]
+            for key, index in source["attributes"].items():
+                np.testing.assert_array_equal(new.rows(mesh["attributes"][key]), old.rows(index))
+        else:
+            np.testing.assert_array_equal(part.vertices[part.faces], other.vertices[other.faces])
+    animation, before = new.json["animations"][0], old.json["animations"][0]
+    assert animation["channels"] == before["channels"] and animation["name"] == "hop"
+    for key in ("input", "output"):
+        np.testing.assert_array_equal(new.rows(animation["samplers"][0][key]), old.rows(before["samplers"][0][key]))
+    wood = new.json["materials"][result.parts[0].material]
+    assert wood["name"] == "Wood" and wood["extras"] == {"artist": "A"} and wood["emissiveFactor"] == [0.1, 0.2, 0.3]
+    assert without(wood["pbrMetallicRoughness"], "baseColorTexture") == {
+        "baseColorFactor": [1.0, 1.0, 1.0, 0.75],
+        "metallicFactor": 0.25,
+        "roughnessFactor": 0.5,
+    }
+    steel = new.json["materials"][result.parts[1].material]
+    assert steel["doubleSided"] and "baseColorFactor" not in steel["pbrMetallicRoughness"]
+    assert_painted(result, asset, 0.03)
+
+
+def test_a_part_that_is_not_selected_stays_to_the_bit(tmp_path):
+    (tmp_path / "in.glb").write_bytes(three_nodes().to_glb())
+    asset = Asset.read(tmp_path / "in.glb", parts=["right"])
+    layout = lay_out(asset, SIZE)
+    assert layout.textures == 1 and {place.part for place in layout.places} == {2, 3}
+    (tmp_path / "out.glb").write_bytes(textured(layout, painted(layout)).to_glb())
+    new, old = Document.read(tmp_path / "out.glb"), asset.document
+    for node in (1, 3):
+        assert new.json["nodes"][node] == old.json["nodes"][node]
+        mesh = old.json["nodes"][node]["mesh"]
+        assert new.json["meshes"][mesh] == old.json["meshes"][mesh]
+    assert new.json["materials"][:2] == old.json["materials"]
+    assert new.json["textures"][0] == old.json["textures"][0] and new.image_bytes(0) == old.image_bytes(0)
+    assert Asset.read(tmp_path / "out.glb").parts[0].colour.picture.getpixel((0, 0)) == (10, 20, 30)
+
+
+def rigged() -> Document:
+    """A box without usable coordinates, with all that a vertex can have."""
+    document = Document.empty()
+    points, normals, uv, faces = box_corners()
+    rng = np.random.default_rng(0)
+    attributes = {
+        "POSITION": document.add_accessor(points),
+        "NORMAL": document.add_accessor(normals),
+        "TANGENT": document.add_accessor(np.concatenate([normals[:, [1, 2, 0]], np.ones((24, 1), "<f4")], axis=1)),
+        "TEXCOORD_0": document.add_accessor((3 * uv).astype("<f4")),  # tiled
+        "COLOR_0": document.add_accessor(rng.integers(0, 255, (24, 3)).astype("u1"), normalized=True),
+        "JOINTS_0": document.add_accessor(np.zeros((24, 4), "u1")),
+        "WEIGHTS_0": document.add_accessor(np.tile(np.array([[1, 0, 0, 0]], "<f4"), (24, 1))),
+        "_HEAT": document.add_accessor(rng.normal(size=24).astype("<f4")),
+    }
+    document.set_limits(0)
+    target = document.add_accessor(rng.normal(size=(24, 3)).astype("<f4"))
+    document.set_limits(target)
+    image = document.add_image(picture(), "wood")
+    corners = document.add_accessor(faces.ravel(), INDICES)
+    primitive = {"attributes": attributes, "indices": corners, "targets": [{"POSITION": target}], "material": 0}
+    document.json |= {
+        "textures": [{"source": image}],
+        "meshes": [{"primitives": [primitive], "weights": [0.0]}],
+        "materials": [{"normalTexture": {"index": 0}, "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+        "skins": [{"joints": [1]}],
+        "nodes": [{"mesh": 0, "skin": 0}, {"name": "bone"}],
+        "scenes": [{"nodes": [0, 1]}],
+    }
+    return document
+
+
+def test_along_a_new_atlas_every_vertex_keeps_its_data(tmp_path):
+    asset = written(rigged(), tmp_path)
+    layout = lay_out(asset, SIZE)
+    (place,) = layout.places
+    result = again(layout, tmp_path)
+    old, new = asset.document, result.document
+    before, after = (document.json["meshes"][0]["primitives"][0] for document in (old, new))
+    kept = [key for key in before["attributes"] if key != "COLOR_0"]
+    # the normal map still reads set 0, as it was; the new texture reads set 1; vertex colours would multiply it
+    assert sorted(after["attributes"]) == sorted([*kept, "TEXCOORD_1"])
+    material = new.json["materials"][after["material"]]
+    assert material["normalTexture"] == {"index": 0} and new.image_bytes(0) == picture()
+    assert material["pbrMetallicRoughness"]["baseColorTexture"]["texCoord"] == 1
+    faces = new.accessor(after["indices"]).reshape(-1, 3)
+    for key in kept:
+        was, index = old.rows(before["attributes"][key]), after["attributes"][key]
+        np.testing.assert_array_equal(new.rows(index)[faces], was[asset.parts[0].faces])
+        like, accessor = (d.json["accessors"][i] for d, i in ((old, before["attributes"][key]), (new, index)))
+        assert without(like, "bufferView", "count") == without(accessor, "bufferView", "count")
+        assert len(new.rows(index)) == len(place.source)
+    moved = new.rows(after["targets"][0]["POSITION"])[faces]
+    np.testing.assert_array_equal(moved, old.rows(before["targets"][0]["POSITION"])[asset.parts[0].faces])
+    np.testing.assert_allclose(new.accessor(after["attributes"]["TEXCOORD_1"]), place.uv, atol=1e-7)
+    assert_painted(result, asset, 0.03)
+
+
+def test_materials_of_all_kinds(tmp_path):
+    transform = {"KHR_texture_transform": {"offset": [0.25, 0], "scale": [0.5, 0.5]}}
+    glossy = {"diffuseFactor": [1, 0, 0, 0.5], "diffuseTexture": {"index": 0}, "glossinessFactor": 0.5}
+    for material, expected in (
+        (
+            None,
+            {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0, "baseColorTexture": {"index": 1}}},
+        ),
+        (
+            {"extensions": {"KHR_materials_unlit": {}}, "name": "flat"},
+            {
+                "extensions": {"KHR_materials_unlit": {}},
+                "name": "flat",
+                "pbrMetallicRoughness": {
+                    "metallicFactor": 0.0,
+                    "roughnessFactor": 1.0,
+                    "baseColorTexture": {"index": 1},
+                },
+            },
+        ),
+        (
+            {
+                "pbrMetallicRoughness": {
+                    "baseColorTexture": {"index": 0, "extensions": transform},
+                    "roughnessFactor": 0.1,
+                }
+            },
+            {"pbrMetallicRoughness": {"baseColorTexture": {"index": 1}, "roughnessFactor": 0.1}},
+        ),
+        (
+            {"extensions": {"KHR_materials_pbrSpecularGlossiness": glossy}},
+            {
+                "pbrMetallicRoughness": {
+                    "metallicFactor": 0.0,
+                    "roughnessFactor": 1.0,
+                    "baseColorTexture": {"index": 1},
+                    "baseColorFactor": [1.0, 1.0, 1.0, 0.5],
+                }
+            },
+        ),
+    ):
+        document = Document.empty()
+        points, normals, uv, faces = box_corners()
+        attributes = {"POSITION": document.add_accessor(points), "TEXCOORD_0": document.add_accessor(uv)}
+        primitive = {"attributes": attributes, "indices": document.add_accessor(faces.ravel(), INDICES)}
+        document.json |= {"textures": [{"source": document.add_image(picture(), "wood")}], "nodes": [{"mesh": 0}]}
+        document.json |= {"scenes": [{"nodes": [0]}], "meshes": [{"primitives": [primitive]}]}
+        if material is not None:
+            document.json["materials"], primitive["material"] = [copy.deepcopy(material)], 0
+        result = again(lay_out(written(document, tmp_path), SIZE), tmp_path)
+        new = result.document.json["materials"][result.parts[0].material]
+        texture = new["pbrMetallicRoughness"]["baseColorTexture"]["index"]
+        assert texture == len(result.document.json["textures"]) - 1
+        new["pbrMetallicRoughness"]["baseColorTexture"]["index"] = 1
+        assert new == expected
+
+
+def test_what_was_cut_out_by_alpha_stays_cut_out(tmp_path):
+    from PIL import Image
+
+    document = three_nodes()
+    leaf = Image.new("RGBA", (64, 64), (0, 255, 0, 255))
+    leaf.paste((0, 255, 0, 0), (0, 0, 64, 32))
+    leaf.save(tmp_path / "leaf.png")
+    document.json["images"][0]["bufferView"] = document.add_view((tmp_path / "leaf.png").read_bytes())
+    document.json["materials"][0]["alphaMode"] = "MASK"
+    asset = written(document, tmp_path)
+    result = again(lay_out(asset, SIZE), tmp_path)
+    alpha = np.asarray(result.parts[0].colour.picture)[..., 3]
+    assert alpha[: SIZE // 2 - 2].max() == 0 and alpha[SIZE // 2 + 2 :].min() == 255
+    material = result.document.json["materials"][result.parts[0].material]
+    assert material["alphaMode"] == "MASK" and material["pbrMetallicRoughness"]["baseColorFactor"][3] == 0.75
+    assert result.parts[4].colour.picture.mode == "RGB"
+
+
+@pytest.mark.parametrize("suffix", ["stl", "ply", "obj", "glb", "off"])
+def test_files_of_every_format_are_painted_in_place(tmp_path, suffix):
+    body = trimesh.creation.capsule(height=1.0, radius=0.4, count=[10, 10])
+    body.vertices = body.vertices * [1, 0.6, 1] + [3, 1, -2]
+    body.export(tmp_path / f"in.{suffix}")
+    asset = Asset.read(tmp_path / f"in.{suffix}")
+    layout = lay_out(asset, SIZE)
+    files = save_asset(layout, painted(layout), tmp_path, "out", ("glb", "obj", "ply"))
+    assert [path.name for path in files] == ["out.glb", "out.obj", "out.mtl", "out.png", "out.ply"]
+    for path in (files[0], files[1], files[4]):
+        other = Asset.read(path)
+        np.testing.assert_allclose(
+            other.parts[0].vertices[other.parts[0].faces], asset.parts[0].vertices[asset.parts[0].faces], atol=2e-6
+        )
+        if path.suffix != ".ply":
+            assert_painted(other, asset, 0.05)
+    read = trimesh.load(files[4], process=False)
+    place = asset.world(asset.parts[0].vertices) / 1.6 + 0.5
+    assert len(read.vertices) == len(asset.parts[0].vertices)
+    assert np.abs(read.visual.vertex_colors[:, :3] / 255 - place).max() < 0.05
+    with pytest.raises(OptionError, match="formats is 'fbx'; expected some of glb, obj, ply"):
+        save_asset(layout, painted(layout), tmp_path, "out", ["fbx"])
+
+
+def test_an_obj_holds_all_parts_and_their_materials(tmp_path):
+    (tmp_path / "in.glb").write_bytes(three_nodes().to_glb())
+    asset = Asset.read(tmp_path / "in.glb", parts=["left"])
+    files = save_asset(lay_out(asset, SIZE), painted(lay_out(asset, SIZE)), tmp_path, "out", ["obj"])
+    assert [path.name for path in files] == ["out.obj", "out.mtl", "out.png", "out_1.png"]
+    result = Asset.read(files[0])
+    found = sorted(len(part.faces) for part in result.parts)
+    assert found == sorted(len(part.faces) for part in asset.parts)
+    corners = [np.concatenate([part.vertices[part.faces].mean(axis=1) for part in a.parts]) for a in (asset, result)]
+    first, second = (points[np.lexsort(points.round(4).T)] for points in corners)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_the_validator_finds_no_fault(tmp_path):
+    if reason := validator.missing():
+        pytest.skip(reason)
+    body = trimesh.creation.capsule(height=1.0, radius=0.4, count=[10, 10])
+    for suffix in ("stl", "ply", "obj", "glb"):
+        body.export(tmp_path / f"{suffix}.{suffix}")
+    (tmp_path / "scene.glb").write_bytes(three_nodes().to_glb())
+    (tmp_path / "rigged.glb").write_bytes(rigged().to_glb())
+    outputs = []
+    for source in sorted(tmp_path.iterdir()):
+        for parts in (None, ["right"]) if source.stem == "scene" else (None,):
+            layout = lay_out(Asset.read(source, parts=parts), SIZE)
+            outputs += save_asset(layout, painted(layout), tmp_path, f"out{len(outputs)}")
+    assert len(outputs) == 7
+    for path, report in zip(outputs, validator.reports(*outputs), strict=True):
+        problems = [message for message in report["messages"] if message["severity"] < 2]
+        assert report["numErrors"] == report["numWarnings"] == 0, (path.name, json.dumps(problems))
