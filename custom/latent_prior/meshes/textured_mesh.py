@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from omegaconf import ListConfig
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.files import linear_to_srgb
 
 STARTS = ("grey", "texture")
+SEEN_CELLS = 64  # along each axis of the box in which is kept what the cameras saw in training
 BRIGHTEST = 0.98  # of a start: a colour of 1 has an infinite logit, which no gradient could bring back
 
 
@@ -76,9 +77,10 @@ class TexturedMesh(host.BaseModule):
         )
         self._keep("part_of_face", [np.full(len(part.faces), i) for i, part in enumerate(parts)], torch.int32)
         self._keep("is_textured", [np.array([part.selected for part in parts])], torch.float32)
-        self._first_face = np.cumsum([0, *(len(part.faces) for part in parts[:-1])])
+        self.first_face = np.cumsum([0, *(len(part.faces) for part in parts[:-1])])
         self._all_textured = all(part.selected for part in parts)
         self._require_colours()
+        self.register_buffer("seen", torch.zeros(SEEN_CELLS**3, dtype=torch.bool))
         # colours of a checkpoint are of no use for another mesh
         digest = hashlib.sha256(self.v_pos.numpy().tobytes() + self.t_pos_idx.numpy().tobytes()).digest()
         self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
@@ -107,7 +109,9 @@ class TexturedMesh(host.BaseModule):
     @property
     def has_colours(self) -> bool:
         """Whether `own_at` has anything to show: colours of the file, beside a field of colours."""
-        return self.field.cfg.n_feature_dims == 3 and not all(part.colour.is_white for part in self._asset.parts)
+        return self.field.cfg.n_feature_dims == 3 and not all(
+            (part.colour.is_plain and (part.colour.factor[:3] == 1).all()) for part in self._asset.parts
+        )
 
     @property
     def asset(self) -> Asset:
@@ -125,6 +129,8 @@ class TexturedMesh(host.BaseModule):
 
         weights: of the face's corners.
         """
+        if self.training:
+            self.seen[self._cell(points)] = True
         features = self.field.export(points=points)["features"]
         textured = self.is_textured[self.part_of_face[faces].long()]
         if self.cfg.start == "texture":
@@ -134,6 +140,14 @@ class TexturedMesh(host.BaseModule):
             return features
         return features.index_copy(0, kept, self.own_at(faces[kept], weights[kept]))
 
+    def was_seen(self, points: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
+        """Whether a camera saw the surface near the points in training."""
+        return self.seen[self._cell(points)]
+
+    def _cell(self, points: Float[Tensor, "N 3"]) -> Int[Tensor, "N"]:
+        index = ((points.detach() / self.cfg.radius + 1) * (SEEN_CELLS / 2)).long().clamp(0, SEEN_CELLS - 1)
+        return (index[:, 0] * SEEN_CELLS + index[:, 1]) * SEEN_CELLS + index[:, 2]
+
     @torch.no_grad()
     def own_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """The file's own colours at points of faces, as features: logits of display values."""
@@ -142,7 +156,7 @@ class TexturedMesh(host.BaseModule):
         of_face = self.part_of_face.cpu().numpy()[rows]
         for index in np.unique(of_face):
             part, own = self._asset.parts[index], of_face == index
-            corners = part.faces[rows[own] - self._first_face[index]]
+            corners = part.faces[rows[own] - self.first_face[index]]
             colours[own] = linear_to_srgb(part.colour.at(corners, shares[own])[:, :3])
         return torch.from_numpy(colours).to(weights.device).clamp(1 - BRIGHTEST, BRIGHTEST).logit()
 
