@@ -110,9 +110,9 @@ def _mip_level(
         in_texels = derivative * torch.stack([table.widths[0], table.heights[0]])[:, None]
         a, b = in_texels.square().sum(1).unbind(1)
         c = in_texels.prod(2).sum(1)
-        # the larger eigenvalue of (a c; c b); clamped, since roots and logarithms of 0 have no gradient
+        # the larger eigenvalue of (a c; c b); clamped, since the root of 0 and its logarithm have no gradient
         squared_length = (a + b) / 2 + ((a - b).square() / 4 + c.square()).clamp(min=tiny).sqrt()
-        level = squared_length.clamp(min=tiny).log2() / 2
+        level = squared_length.log2() / 2
     if bias is not None:
         level = level + bias.reshape(-1)
     assert isinstance(level, Tensor)
@@ -157,8 +157,6 @@ class _Texels:
         if self.boundary == "wrap":
             uv = uv - uv.floor()
         at = uv * size - 0.5
-        if self.boundary == "clamp":
-            at = at.clamp(min=0).minimum(size - 1)
         first = at.detach().floor()
         right, up = (at - first).to(self.texels.dtype).split(1, dim=1)
         column, row = first.long().repeat(4, 1).unbind(1)  # all four in one look-up, which has one gradient
