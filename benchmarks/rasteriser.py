@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     args = parser.parse_args()
     columns = ("faces", "pictures", "embree", "visibility", "rasterize", "interpolate", "antialias", "topology", "step")
+    torch.zeros(2**23)  # freed again: then glibc keeps what is freed, as in any training process
     print(f"milliseconds, {args.device}, {torch.get_num_threads()} threads\n")
     print("| " + " | ".join(columns) + " |\n|" + " --: |" * len(columns))
     for side in args.sides:
