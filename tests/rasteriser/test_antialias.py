@@ -70,6 +70,8 @@ def cases():
     yield "octahedron", seen(vertices, [0.3, 1.1]), tri, (9, 12)
     yield "its upper half: a boundary", seen(vertices, [0.3]), tri[[0, 1, 4, 5]], (12, 9)
     yield "two of them, one within the other", *_nested(), (13, 11)
+    diamond = torch.tensor([[0.5, 0, 0, 1], [0, 0.5, 0, 1], [-0.5, 0, 0, 1], [0, -0.5, 0, 1]], dtype=torch.float64)
+    yield "borders at 45 degrees", diamond[None], SQUARE, (8, 8)
     yield "three faces at an edge", seen(vertices, [0.9]), torch.cat([tri, torch.tensor([[0, 1, 4]]).int()]), (11, 11)
     yield "each face twice", seen(vertices, [0.9]), torch.cat([tri, tri.flip(1)]), (11, 11)
     for seed in (0, 3, 6, 12, 18, 24, 30, 5):

@@ -195,3 +195,25 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="16777217 triangles"):
         rasteriser.rasterize(CONTEXT, pos.float(), many, (4, 4))
     assert visible_triangles(pos[0], tri, 4, 4).max() >= 0
+
+
+def test_the_triangle_of_nvdiffrasts_first_sample_has_its_published_picture():
+    # samples/torch/triangle.py and docs/img/tri.png, read from below; the diagonal passes through pixel centres, which
+    # nvdiffrast leaves out
+    pos = torch.tensor([[[-0.8, -0.8, 0, 1], [0.8, -0.8, 0, 1], [-0.8, 0.8, 0, 1]]])
+    tri = torch.tensor([[0, 1, 2]]).int()
+    rast, _ = rasteriser.rasterize(CONTEXT, pos, tri, (256, 256))
+    picture = rasteriser.interpolate(torch.eye(3)[None], rast, tri)[0][0].mul(255).round().int()
+    pixel = torch.arange(256)
+    off_diagonal = pixel[:, None] + pixel != 255
+    assert ((rast[0, ..., 3] > 0) & off_diagonal).sum() == 20706
+    for (row, column), colour in {
+        (26, 26): [253, 1, 1],
+        (60, 40): [193, 19, 43],
+        (100, 100): [68, 93, 93],
+        (30, 220): [6, 243, 6],
+        (210, 30): [19, 6, 230],
+        (126, 127): [2, 127, 126],
+        (128, 128): [0, 0, 0],
+    }.items():
+        assert picture[row, column].tolist() == colour

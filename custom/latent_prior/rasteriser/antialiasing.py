@@ -97,7 +97,7 @@ def _silhouettes(
         beyond = opposite.index_select(0, pairs.triangle)
     beyond = beyond.gather(1, edge)
     # Seen along the edge, does its other triangle lie on the same side? Without one, the edge is a silhouette.
-    neighbour = corners(pos, beyond.clamp(min=0).expand(-1, 3), pairs.own // (height * width))[:, 0]
+    neighbour = corners(pos, beyond.clamp(min=0), pairs.own // (height * width))[:, 0]
     side = x * neighbour[0] + y * neighbour[1] + w * neighbour[3]
     return pairs[((beyond[:, 0] < 0) | (side * sign >= 0)).nonzero().squeeze(1)]
 

@@ -21,15 +21,15 @@ def pixel_centres(index: Int[Tensor, "N"], size: int) -> Float[Tensor, "N"]:
 
 
 def corners(
-    pos: Float[Tensor, "B V 4"] | Float[Tensor, "V 4"], triangles: Int[Tensor, "N 3"], views: Int[Tensor, "N"]
-) -> Float[Tensor, "4 3 N"]:
-    """Clip coordinates of the corners of triangles, each in its view, in float64: component, corner, triangle.
+    pos: Float[Tensor, "B V 4"] | Float[Tensor, "V 4"], vertices: Int[Tensor, "N K"], views: Int[Tensor, "N"]
+) -> Float[Tensor, "4 K N"]:
+    """Clip coordinates of the K corners of N triangles, each in its view, in float64: component, corner, triangle.
 
-    triangles: vertices of each. In range mode (V 4) all views share the vertices. Differentiable in `pos`.
+    In range mode (V 4) all views share the vertices. Differentiable in `pos`.
     """
     shift = views * pos.shape[1] if pos.ndim == 3 else torch.zeros_like(views)
-    vertices = (triangles.long() + shift[:, None]).T.reshape(-1)
-    return pos.reshape(-1, 4).index_select(0, vertices).double().T.reshape(4, 3, -1)
+    row = (vertices.long() + shift[:, None]).T
+    return pos.reshape(-1, 4).index_select(0, row.reshape(-1)).double().T.reshape(4, *row.shape)
 
 
 @dataclass(frozen=True)

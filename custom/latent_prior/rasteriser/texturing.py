@@ -69,9 +69,11 @@ def texture(
     else:
         level = _mip_level(derivative, mip_level_bias, table)
         lower = level.detach().long()
-        out = table.linear(lower, sheet, where)
-        if filter_mode == "linear-mipmap-linear":
-            upper = table.linear((lower + 1).clamp(max=len(levels) - 1), sheet, where)
+        if filter_mode == "linear-mipmap-nearest":
+            out = table.linear(lower, sheet, where)
+        else:
+            both = torch.cat([lower, (lower + 1).clamp(max=len(levels) - 1)])
+            out, upper = table.linear(both, sheet.repeat(2), where.repeat(2, 1)).chunk(2)
             out = torch.lerp(out, upper, (level - lower)[:, None].to(out.dtype))
     if proper is not None:
         out = torch.where(proper[:, None], out, torch.zeros_like(out))
@@ -85,17 +87,15 @@ def texture_construct_mip(tex: Texture, max_mip_level: int | None = None, cube_m
     """
     levels: list[Tensor] = []
     last = tex
-    rows, columns = (2, 3) if cube_mode else (1, 2)
-    while last.shape[rows : columns + 1] != (1, 1) and len(levels) != max_mip_level:
-        for side in (rows, columns):
-            if last.shape[side] > 1:
-                if last.shape[side] % 2:
-                    height, width = last.shape[rows : columns + 1]
-                    raise ValueError(
-                        f"mip level {len(levels)} has {height} x {width} texels; expected even sides: use a texture with "
-                        "sides that are powers of two, or set max_mip_level"
-                    )
-                last = last.unflatten(side, (-1, 2)).mean(side + 1)
+    while (sides := last.shape[-3:-1]) != (1, 1) and len(levels) != max_mip_level:
+        if any(side > 1 and side % 2 for side in sides):
+            raise ValueError(
+                f"mip level {len(levels)} has {sides[0]} x {sides[1]} texels; expected even sides: use powers of two, "
+                "or set max_mip_level"
+            )
+        for axis, side in zip((-3, -2), sides, strict=True):
+            if side > 1:
+                last = last.unflatten(axis, (-1, 2)).mean(axis)
         levels.append(last)
     return levels
 
@@ -110,9 +110,9 @@ def _mip_level(
         in_texels = derivative * torch.stack([table.widths[0], table.heights[0]])[:, None]
         a, b = in_texels.square().sum(1).unbind(1)
         c = in_texels.prod(2).sum(1)
-        # the larger eigenvalue of (a c; c b); clamped, since roots and logarithms of 0 have no gradient
+        # the larger eigenvalue of (a c; c b); clamped, since the root of 0 and its logarithm have no gradient
         squared_length = (a + b) / 2 + ((a - b).square() / 4 + c.square()).clamp(min=tiny).sqrt()
-        level = squared_length.clamp(min=tiny).log2() / 2
+        level = squared_length.log2() / 2
     if bias is not None:
         level = level + bias.reshape(-1)
     assert isinstance(level, Tensor)
@@ -157,36 +157,34 @@ class _Texels:
         if self.boundary == "wrap":
             uv = uv - uv.floor()
         at = uv * size - 0.5
-        if self.boundary == "clamp":
-            at = at.clamp(min=0).minimum(size - 1)
         first = at.detach().floor()
         right, up = (at - first).to(self.texels.dtype).split(1, dim=1)
-        columns, rows = first.long().unbind(1)
-        taps = [self._tap(level, sheet, columns + i, rows + j, size) for j in (0, 1) for i in (0, 1)]
-        a, b, c, d = (texels for texels, _ in taps)
+        column, row = first.long().repeat(4, 1).unbind(1)  # all four in one look-up, which has one gradient
+        column += torch.tensor([0, 1, 0, 1], device=column.device).repeat_interleave(len(uv))
+        row += torch.tensor([0, 0, 1, 1], device=row.device).repeat_interleave(len(uv))
+        texels, beyond = self._around(level.repeat(4), sheet.repeat(4), column, row)
+        a, b, c, d = texels.chunk(4)
         if self.boundary == "cube":  # at a cube's corner three texels meet: the fourth is their mean
             known = a + b + c + d
-            a, b, c, d = (torch.where(corner[:, None], (known - texels) / 3, texels) for texels, corner in taps)
+            a, b, c, d = (
+                torch.where(corner[:, None], (known - texel) / 3, texel)
+                for texel, corner in zip((a, b, c, d), beyond.chunk(4), strict=True)
+            )
         return torch.lerp(torch.lerp(a, b, right), torch.lerp(c, d, right), up)
 
-    def _tap(
-        self,
-        level: Int[Tensor, "P"],
-        sheet: Int[Tensor, "P"],
-        column: Int[Tensor, "P"],
-        row: Int[Tensor, "P"],
-        size: Int[Tensor, "P 2"],
+    def _around(
+        self, level: Int[Tensor, "P"], sheet: Int[Tensor, "P"], column: Int[Tensor, "P"], row: Int[Tensor, "P"]
     ) -> tuple[Float[Tensor, "P C"], Bool[Tensor, "P"]]:
-        """Texels one step outside at most, and whether they lie outside of both sides of a cube's face."""
-        width, height = size.unbind(1)
+        """The texels at these places, continued beyond the boundary, and whether that is beyond a face's corner."""
+        width, height = self.widths[level], self.heights[level]
         beside, above = (column < 0) | (column >= width), (row < 0) | (row >= height)
         if self.boundary == "wrap":
             column, row = column % width, row % height
-        elif self.boundary == "cube" and (beside ^ above).any():
-            across = (beside ^ above).nonzero().squeeze(1)
-            face, *place = cube_maps.neighbouring_texel(sheet[across] % 6, column[across], row[across], width[across])
-            sheet = sheet.index_copy(0, across, sheet[across] // 6 * 6 + face)
-            column, row = (old.index_copy(0, across, new) for old, new in zip((column, row), place, strict=True))
+        elif self.boundary == "cube":
+            out = (beside ^ above).nonzero().squeeze(1)
+            face, *place = cube_maps.neighbouring_texel(sheet[out] % 6, column[out], row[out], width[out])
+            sheet = sheet.index_copy(0, out, sheet[out] // 6 * 6 + face)
+            column, row = (old.index_copy(0, out, new) for old, new in zip((column, row), place, strict=True))
         texels = self._at(level, sheet, column, row)
         if self.boundary == "zero":
             texels = texels * ~(beside | above)[:, None]

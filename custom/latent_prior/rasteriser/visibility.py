@@ -93,7 +93,7 @@ def _covered(
     triangle, row = triangle[line], row[line]
     w = (e * corners[3].index_select(1, triangle)).sum(0)
     z = (e * corners[2].index_select(1, triangle)).sum(0) / w
-    keep = ((w > 0) & (z.abs() <= 1)).nonzero().squeeze(1)  # w is 0 where the triangle is seen edge-on
+    keep = ((w > 0) & (z.abs() <= 1)).nonzero().squeeze(1)  # 0 / 0 where seen edge-on
     return (row * width + column)[keep], z[keep], triangle[keep]
 
 
