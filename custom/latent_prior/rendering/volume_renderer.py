@@ -28,19 +28,11 @@ from torch import Tensor
 from latent_prior import OptionError, host
 from latent_prior.rendering.occupancy import occupied_box
 from latent_prior.rendering.rays import ray_box, ray_sphere, sample_bins
+from latent_prior.rendering.renderer import Renderer, per_pixel
 
 NEGLIGIBLE_WEIGHT = 1e-5  # in evaluation, samples with less weight get no colour
 POINT, SAMPLE = 3, 12  # numbers; a sample's: its point, direction, light, and three lengths
 NORMAL_STEP = 1 / 20  # step of the central differences for drawn normals, in radii
-
-
-@dataclass(frozen=True)
-class SubModules:
-    """What is rendered, in a plain holder so that the renderer's state dict does not contain it."""
-
-    geometry: Any
-    material: Any
-    background: Any
 
 
 @dataclass(frozen=True)
@@ -56,11 +48,11 @@ class Samples:
 
 
 @host.register("dense-volume-renderer")
-class DenseVolumeRenderer(host.BaseModule):
+class DenseVolumeRenderer(Renderer):
     """Renders (geometry, material, background) at given rays; the same class on either host."""
 
     @dataclass
-    class Config(host.BaseModule.Config):
+    class Config(Renderer.Config):
         # Half the edge of the box that is sampled (or the sphere's radius), in world units.
         radius: float = 1.0
         # Shape of the sampled bounds: box, or sphere for fields that vanish in the box's corners.
@@ -101,23 +93,11 @@ class DenseVolumeRenderer(host.BaseModule):
                 raise OptionError(f"system.renderer.{key}", getattr(self.cfg, key), "a positive number")
         cells = {"system.renderer.prune_resolution": self.cfg.prune_resolution}
         host.require_memory(POINT * (2 * self.cfg.prune_resolution) ** 3 if self.cfg.grid_prune else 0, cells)
-        self.sub_modules = SubModules(geometry, material, background)
+        super().configure(geometry, material, background)
         radius = float(self.cfg.radius)
         self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3]))
         if self.cfg.grid_prune:
             self.register_buffer("occupied_bbox", self.bbox.clone())
-
-    @property
-    def geometry(self) -> Any:
-        return self.sub_modules.geometry
-
-    @property
-    def material(self) -> Any:
-        return self.sub_modules.material
-
-    @property
-    def background(self) -> Any:
-        return self.sub_modules.background
 
     def forward(
         self,
@@ -165,7 +145,7 @@ class DenseVolumeRenderer(host.BaseModule):
         for key, values in composed.items():
             everywhere = values.new_zeros(len(origins), values.shape[-1])
             out[key] = everywhere.index_copy(0, hit, values).view(*shape, -1)
-        behind = background if bg_color is None else _per_pixel(bg_color, shape)
+        behind = background if bg_color is None else per_pixel(bg_color, shape)
         if background.shape[-1] != (channels := out["comp_rgb_fg"].shape[-1]):
             expected = f"{channels}, the channels of the material's colours"
             raise OptionError("system.background.n_output_dims", background.shape[-1], expected)
@@ -308,11 +288,3 @@ def _weights(samples: Samples, density: Float[Tensor, "N 1"]) -> tuple[Float[Ten
 
 def _drawn(normal: Float[Tensor, "R 3"], opacity: Float[Tensor, "R 1"]) -> Float[Tensor, "R 3"]:
     return (F.normalize(normal, dim=-1) + 1) / 2 * opacity
-
-
-def _per_pixel(color: Float[Tensor, "..."], shape: tuple[int, int, int]) -> Float[Tensor, "..."]:
-    if color.ndim == 2 and color.shape[0] == shape[0]:
-        return color[:, None, None]
-    if color.ndim == 1 or (color.ndim == 4 and color.shape[:3] == shape):
-        return color
-    raise ValueError(f"bg_color has shape {tuple(color.shape)}, expected Nc, B Nc or B H W Nc with B H W = {shape}")
