@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 Case = tuple[str, Callable[[Path], Any], Path]
 
@@ -55,7 +56,6 @@ def outcomes(cases: Sequence[Case], patience: float = PATIENCE) -> list[Outcome]
     """The outcome of every case, in order."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # which the server does not get otherwise
     found: list[Outcome] = []
     while len(found) < len(cases):
         found += _one_child(context, cases[len(found) :], patience)
@@ -66,7 +66,8 @@ def _one_child(context: Any, cases: Sequence[Case], patience: float) -> Iterator
     """The outcomes of cases up to the end, or to the first that costs the child its life."""
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_work, args=(theirs, cases), daemon=True)
-    child.start()
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # the server, once started, keeps ours
+        child.start()
     theirs.close()
     try:
         ours.recv()  # the imports are done

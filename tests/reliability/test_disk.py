@@ -54,7 +54,7 @@ class Case:
 LONG = {"trainer.max_steps": 80, "checkpoint.every_n_train_steps": 10, "trainer.val_check_interval": 100}
 PREDICT = "on_predict_epoch_end"
 CASES = {
-    "the disk is full before": Case("train", None, f"{RUN}'", code=2),
+    "the disk is full before": Case("train", None, RUN, code=2),
     "no room for the checkpoints": Case(
         "train", None, "3 checkpoints at once, needs about 590.1 kB, but", how=(100 * KB,), code=2
     ),

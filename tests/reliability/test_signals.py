@@ -223,7 +223,7 @@ def test_other_commands_end_and_leave_nothing(tmp_path, argv, moment, number):
 @pytest.mark.parametrize("signals", [(HUP,), (TERM, INT, HUP)], ids=["once", "thrice"])
 def test_an_evaluation_stops_its_runs_and_goes_on_later(tmp_path, signals):
     out = tmp_path / "out"
-    small = [f"{key}={value}" for key, value in {**tiny_systems.FIELD, "trainer.max_steps": 1}.items()]
+    small = [f"{key}={value}" for key, value in {**tiny_systems.FIELD, "trainer.max_steps": 40}.items()]
     argv = ["evaluate", "text-to-3d", *small, "--prompts", "a red mug", "a golden duck", "--out", str(out)]
     first = start(argv, tmp_path / "said")
     first.until(lambda: len(list(out.glob("results/*/*.json"))) == 1 and len(list(out.glob("runs/*/*"))) == 2)
