@@ -24,8 +24,8 @@ COLORED = 1 << 20  # bytes of an obj in which colours would show
 
 
 def formats() -> set[str]:
-    """Suffixes of the files that can be read here, without their dots. Archives are not among them."""
-    return mesh_formats() - {"glb", "gltf"}
+    """Suffixes of the files that can be read here, without their dots. Archives and points are not among them."""
+    return mesh_formats() - {"glb", "gltf", "stl_ascii", "xyz"}
 
 
 def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
@@ -33,6 +33,8 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
     host.require_memory(BYTES_PER_BYTE * path.stat().st_size / 4, {"mesh": path.name})
     fmt = path.suffix[1:].lower()
     options: dict[str, Any] = {"split_objects": True} if fmt == "obj" else {}
+    if fmt == "stl":
+        _require_length(path)
     try:
         with pictures.only_known_formats():  # of textures
             scene = trimesh.load_scene(path, process=False, **options)
@@ -48,6 +50,9 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
     found = [(name, mesh) for name, mesh in meshes if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
     if not found:
         raise OptionError.because(f"it has no faces{', only points or lines' if meshes else ''}; expected triangles")
+    if fmt == "ply":
+        for _, mesh in found:
+            _require_all(mesh.metadata.get("_ply_raw", {}))
     document = Document.empty()
     document.json["scenes"][0]["nodes"] = []
     materials: dict[int, int] = {}
@@ -55,6 +60,24 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
         label = path.stem if name in (path.name, "geometry_0") or len(found) == 1 else str(name)
         _add(document, label, mesh, to_asset, materials, colours.get(name))
     return document
+
+
+def _require_all(elements: dict[str, Any]) -> None:
+    """OptionError for a PLY in text that is cut off, of which trimesh takes what is there."""
+    for name, element in elements.items():
+        columns = element.get("data")
+        rows = next(iter(columns.values()), ()) if isinstance(columns, dict) else None  # binary ones are not
+        if rows is not None and (len(rows) < element["length"] or (name == "face" and np.size(rows[-1]) < 3)):
+            raise OptionError.because(f"it is cut off in row {len(rows)} of {element['length']} of {shown(name)}")
+
+
+def _require_length(path: Path) -> None:
+    """OptionError for a binary STL that is shorter than it says, which trimesh takes for one in text."""
+    with path.open("rb") as file:
+        head = file.read(84)
+    size, faces = path.stat().st_size, int.from_bytes(head[80:], "little")
+    if not head.lstrip().startswith(b"solid") and size < (whole := 84 + 50 * faces):
+        raise OptionError.because(f"it is cut off, or no STL: it has {size} of {whole} bytes")
 
 
 def _placed(scene: trimesh.Scene, node: str) -> tuple[str, Any]:
@@ -89,8 +112,11 @@ def _add(
 ) -> None:
     """A node with the mesh."""
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+    if not np.isfinite(vertices).all():
+        raise OptionError.because(f"{shown(name)} has vertices that are not finite")
     if faces.min() < 0 or faces.max() >= len(vertices):
-        raise OptionError.because(f"it has a face with vertex {faces.max()} of {len(vertices)}")
+        wrong = faces.min() if faces.min() < 0 else faces.max()
+        raise OptionError.because(f"it has a face with vertex {wrong} of {len(vertices)}")
     normals = mesh.vertex_normals if "vertex_normals" in mesh._cache else None  # those of the file alone
     uv, visual = getattr(mesh.visual, "uv", None), mesh.visual
     if visual.kind == "vertex":

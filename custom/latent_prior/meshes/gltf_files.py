@@ -25,8 +25,10 @@ def read_document(path: Path) -> Document:
     data = _bytes(path)
     if data[:4] == b"glTF":
         tree, blob = _chunks(data)
-    else:
+    elif data.lstrip()[:1] == b"{":
         tree, blob = parse_json(data, MOST_VALUES), None
+    else:
+        raise OptionError.because("it is no glTF file: it begins neither with glTF nor with JSON")
     version = text(inner(tree, "asset"), "version")
     if version.split(".")[0] != "2":
         raise OptionError.because(f"it is of glTF {shown(version, 20) or 'of no version'}; expected 2.0")

@@ -133,7 +133,8 @@ def _read(
     if normals is not None and not np.isfinite(normals).all():
         normals = None
     faces = _faces(document, primitive, len(vertices), name)
-    mirrored = bool(np.linalg.det(place.matrix[:3, :3]) < 0) and "skin" not in node
+    x, y, z = place.matrix[:3, :3].T / max(float(abs(place.matrix[:3, :3]).max()), 1e-300)
+    mirrored = bool(np.cross(x, y) @ z < 0) and "skin" not in node
     material = document.entry("materials", primitive["material"]) if "material" in primitive else {}
     uv_set = texture_set(texture_info(material))
     uv = vertex_data(document, inner(primitive, "attributes"), f"TEXCOORD_{uv_set}", (2,), len(vertices))

@@ -94,6 +94,8 @@ def fault(part: Part) -> str | None:
     if (twice := shared(coverage(part.uv, part.faces))) > MOST_TWICE:
         return f"faces overlap at {twice:.0%} of their texels"
     solid = np.linalg.norm(cross_products(part.vertices[part.faces]), axis=1) / 2
+    if not solid.sum() > 0:
+        return "the surface has no area"
     lost = solid[flat * solid.sum() < SQUEEZED * flat.sum() * solid].sum() / solid.sum()
     if lost > MOST_SQUEEZED:
         return f"{lost:.0%} of the surface has no texels"
