@@ -17,6 +17,7 @@ from latent_prior import OptionError, host
 from latent_prior.files import pictures, shown
 from latent_prior.meshes.files import srgb_to_linear
 from latent_prior.meshes.gltf import INDICES, Document
+from latent_prior.meshes.parts import welded
 
 BYTES_PER_BYTE = 20  # of memory for one of a text file
 MATTE = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
@@ -53,6 +54,8 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
     if fmt == "ply":
         for _, mesh in found:
             _require_all(mesh.metadata.get("_ply_raw", {}))
+    if fmt == "stl":  # which stores each face's corners apart
+        found = [(name, _joined(mesh)) for name, mesh in found]
     document = Document.empty()
     document.json["scenes"][0]["nodes"] = []
     materials: dict[int, int] = {}
@@ -78,6 +81,12 @@ def _require_length(path: Path) -> None:
     size, faces = path.stat().st_size, int.from_bytes(head[80:], "little")
     if not head.lstrip().startswith(b"solid") and size < (whole := 84 + 50 * faces):
         raise OptionError.because(f"it is cut off, or no STL: it has {size} of {whole} bytes")
+
+
+def _joined(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The mesh with one vertex in each place; its faces stay as they are."""
+    first, place = welded(np.asarray(mesh.vertices))
+    return trimesh.Trimesh(mesh.vertices[first], place[mesh.faces], process=False)
 
 
 def _placed(scene: trimesh.Scene, node: str) -> tuple[str, Any]:
@@ -125,14 +134,14 @@ def _add(
         colours = np.repeat(visual.face_colors, 3, axis=0)
         vertices, normals = vertices[faces.ravel()], None if normals is None else normals[faces.ravel()]
         faces = np.arange(3 * len(faces)).reshape(-1, 3)
-    attributes = {"POSITION": _attribute(document, vertices @ to_asset.T)}
+    attributes = {"POSITION": document.add_accessor((vertices @ to_asset.T).astype("<f4"))}
     document.set_limits(attributes["POSITION"])
     if normals is not None and np.isfinite(normals).all():
         lengths = np.linalg.norm(normals, axis=1, keepdims=True)
         if lengths.min() > 1e-6:
-            attributes["NORMAL"] = _attribute(document, normals / lengths @ to_asset.T)
+            attributes["NORMAL"] = document.add_accessor((normals / lengths @ to_asset.T).astype("<f4"))
     if uv is not None and np.shape(uv) == (len(vertices), 2) and np.isfinite(uv).all():
-        attributes["TEXCOORD_0"] = _attribute(document, np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1))
+        attributes["TEXCOORD_0"] = document.add_accessor(np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1).astype("<f4"))
     if colours is not None and len(colours) == len(vertices):
         light = np.asarray(colours) / 255.0
         light = np.concatenate([srgb_to_linear(light[:, :3]), light[:, 3:]], axis=1)
@@ -146,10 +155,6 @@ def _add(
     primitive["material"] = materials[key]
     index = document.add("meshes", {"name": name, "primitives": [primitive]})
     document.json["scenes"][0]["nodes"].append(document.add("nodes", {"name": name, "mesh": index}))
-
-
-def _attribute(document: Document, values: Float[np.ndarray, "N k"]) -> int:
-    return document.add_accessor(values.astype("<f4"))
 
 
 def _material(document: Document, material: Any) -> dict[str, Any]:

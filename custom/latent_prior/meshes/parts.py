@@ -207,3 +207,22 @@ def used_vertices(part: Part) -> Bool[np.ndarray, " N"]:
     used = np.zeros(len(part.vertices), bool)
     used[part.faces] = True
     return used
+
+
+def welded(vertices: Float[np.ndarray, "N 3"]) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " N"]]:
+    """The first vertex in each place, in their order, and for every vertex the number of its place.
+
+    Places are compared by 64 bits mixed from the coordinates' single precision: two of a million places are taken for one
+    with a probability of 3e-8.
+    """
+    bits = (vertices.astype(np.float32) + np.float32(0)).view(np.uint32).astype(np.uint64)  # of -0 and 0 the same
+    odd = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
+    mixed = np.zeros(len(bits), np.uint64)
+    for axis in range(3):
+        mixed = (mixed ^ bits[:, axis]) * odd[axis]
+        mixed ^= mixed >> np.uint64(29)
+    _, first, number = np.unique(mixed, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[number]
