@@ -186,6 +186,23 @@ def corpus() -> dict[str, tuple[bytes, str]]:
         "count_text.glb": (raw(put("accessors", 0, "count", [24])), REFUSED),
         "count_of_uv.glb": (raw(put("accessors", 2, "count", 20)), REFUSED),
         "zeros.glb": (raw(put("accessors", 0, {"componentType": 5126, "type": "VEC3", "count": 1 << 33})), REFUSED),
+        "tangents.glb": (raw(put(*first, "attributes", "TANGENT", 3)), REFUSED),
+        "tangent.glb": (raw(put(*first, "attributes", "TANGENT", 70)), REFUSED),
+        "targets.glb": (raw(put(*first, "targets", [{"POSITION": 5}])), REFUSED),
+        "strange_targets.glb": (raw(put(*first, "targets", [1, "a"])), READ),
+        "strange_elsewhere.glb": (
+            raw(
+                both(
+                    put("animations", [{"channels": 3, "samplers": ["a", {"input": [], "output": 1e9}]}]),
+                    put("skins", [{"inverseBindMatrices": {}}]),
+                    lambda tree: tree["nodes"].append({"mesh": "a", "extensions": []}),
+                    lambda tree: tree["meshes"].append({"primitives": [7, {"attributes": 0, "material": -3}]}),
+                    lambda tree: tree["materials"].append({"normalTexture": {"index": "x"}, "extensions": None}),
+                )
+            ),
+            READ,
+        ),
+        "strange_entries.glb": (raw(lambda tree: tree["materials"].append("none")), REFUSED),
         "component.glb": (raw(put("accessors", 0, "componentType", 5130)), REFUSED),
         "type.glb": (raw(put("accessors", 0, "type", ["VEC3"])), REFUSED),
         "wide.glb": (raw(put("accessors", 0, "type", "VEC2")), REFUSED),

@@ -17,7 +17,7 @@ from latent_prior import OptionError, host
 from latent_prior.files import shown
 from latent_prior.files.pickles import first_few
 from latent_prior.meshes.base_colour import BaseColour, read_base_colour, texture_info, texture_set
-from latent_prior.meshes.gltf import Document, array, inner, text, whole
+from latent_prior.meshes.gltf import Document, array, inner, objects, text, whole
 from latent_prior.meshes.nodes import Placed, placed_meshes, rest_shape, vertex_data, world_matrices
 
 TRIANGLES, STRIP, FAN = 4, 5, 6
@@ -132,6 +132,12 @@ def _read(
         raise OptionError.because(f"{shown(name)} has vertices that are not finite")
     if normals is not None and not np.isfinite(normals).all():
         normals = None
+    for attributes in (inner(primitive, "attributes"), *objects(primitive, "targets")):
+        for key, index in attributes.items():  # also those that are only written back
+            if len(document.rows(index)) != len(vertices):
+                raise OptionError.because(
+                    f"{shown(name)} has {len(vertices)} vertices, but not as many of {shown(key)}"
+                )
     faces = _faces(document, primitive, len(vertices), name)
     x, y, z = place.matrix[:3, :3].T / max(float(abs(place.matrix[:3, :3]).max()), 1e-300)
     mirrored = bool(np.cross(x, y) @ z < 0) and "skin" not in node

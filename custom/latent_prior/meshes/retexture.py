@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from latent_prior.meshes.base_colour import GLOSSINESS, TRANSFORM, texture_info
-from latent_prior.meshes.gltf import INDICES, Document, array, inner
+from latent_prior.meshes.gltf import INDICES, Document, array, inner, objects
+from latent_prior.meshes.gltf_unused import drop_unused
 from latent_prior.meshes.layout import Layout, Place
 from latent_prior.meshes.parts import Part
 
@@ -27,7 +28,8 @@ MATTE = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
 def textured(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]]) -> Document:
     """The asset's document with a new picture, in sRGB, for each of the layout's textures.
 
-    A material that is not opaque keeps the alpha of its texture and its vertex colours.
+    A material that is not opaque keeps the alpha of its texture and its vertex colours. What the new textures and atlases
+    replace is left out, unless something else uses it.
     """
     asset = layout.asset
     document = asset.document.copy()
@@ -39,13 +41,14 @@ def textured(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]]) -> 
     for primitive in primitives:
         for key in [key for key in primitive["attributes"] if key.startswith("COLOR_")]:
             del primitive["attributes"][key]
+    drop_unused(document, asset.document)
     return document
 
 
 def _own_primitives(document: Document, parts: Sequence[Part]) -> list[dict[str, Any]]:
     """Each part's primitive, in a mesh that no other node uses: instances get copies of their own."""
     nodes = array(document.json, "nodes", "the file")
-    left = Counter(node.get("mesh") for node in nodes)
+    left = Counter(node["mesh"] for node in nodes if isinstance(node.get("mesh"), int))
     own: dict[int, int] = {}  # mesh by node
     for part in parts:
         if part.node not in own:
@@ -64,7 +67,7 @@ def _split(document: Document, primitive: dict[str, Any], part: Part, place: Pla
     source = place.source
     if not np.array_equal(source, np.arange(len(part.vertices))):
         moved: dict[Any, int] = {}
-        for attributes in (primitive["attributes"], *array(primitive, "targets", "a mesh")):
+        for attributes in (primitive["attributes"], *objects(primitive, "targets")):
             for key, index in attributes.items():
                 if index not in moved:
                     rows, like = document.rows(index)[source], document.entry("accessors", index)
@@ -159,10 +162,10 @@ def _set_of(document: Document, primitive: dict[str, Any], place: Place) -> int:
 def _used_materials(document: Document) -> list[int]:
     """The material of every primitive, and of each of its variants."""
     found = []
-    for mesh in document.json["meshes"]:
-        for primitive in mesh["primitives"]:
-            variants = inner(primitive, "extensions", VARIANTS).get("mappings", [])
-            found += [owner["material"] for owner in (primitive, *variants) if "material" in owner]
+    for mesh in objects(document.json, "meshes"):
+        for primitive in objects(mesh, "primitives"):
+            owners = (primitive, *objects(inner(primitive, "extensions", VARIANTS), "mappings"))
+            found += [owner["material"] for owner in owners if isinstance(owner.get("material"), int)]
     return found
 
 
