@@ -58,7 +58,7 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
         found = [(name, _joined(mesh)) for name, mesh in found]
     document = Document.empty()
     document.json["scenes"][0]["nodes"] = []
-    materials: dict[int, int] = {}
+    materials: dict[Any, int] = {}
     for name, mesh in found:
         label = path.stem if name in (path.name, "geometry_0") or len(found) == 1 else str(name)
         _add(document, label, mesh, to_asset, materials, colours.get(name))
@@ -116,7 +116,7 @@ def _add(
     name: str,
     mesh: trimesh.Trimesh,
     to_asset: Float[np.ndarray, "3 3"],
-    materials: dict[int, int],
+    materials: dict[Any, int],
     colours: np.ndarray | None,
 ) -> None:
     """A node with the mesh."""
@@ -149,30 +149,35 @@ def _add(
     corners = faces.ravel().astype("<u2" if len(vertices) < 65535 else "<u4")
     primitive: dict[str, Any] = {"attributes": attributes, "indices": document.add_accessor(corners, INDICES)}
     material = getattr(visual, "material", None)
-    key = id(material) if material is not None else 0
+    key = (id(material), "COLOR_0" in attributes)
     if key not in materials:
-        materials[key] = document.add("materials", _material(document, material))
+        materials[key] = document.add("materials", _material(document, material, "COLOR_0" in attributes))
     primitive["material"] = materials[key]
     index = document.add("meshes", {"name": name, "primitives": [primitive]})
     document.json["scenes"][0]["nodes"].append(document.add("nodes", {"name": name, "mesh": index}))
 
 
-def _material(document: Document, material: Any) -> dict[str, Any]:
-    """A material in glTF, with the base colour alone; matte."""
+def _material(document: Document, material: Any, coloured: bool) -> dict[str, Any]:
+    """A material in glTF, with the base colour alone: a picture, else a colour unless the vertices have some; matte."""
     pbr: dict[str, Any] = dict(MATTE)
     image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
-    diffuse = getattr(material, "diffuse", None)
-    if diffuse is None:
-        diffuse = getattr(material, "baseColorFactor", None)
     picture = None if image is None else _picture(image)
     if picture is not None:
         source = document.add("images", {"mimeType": picture[1], "bufferView": document.add_view(picture[0])})
         pbr["baseColorTexture"] = {"index": document.add("textures", {"source": source})}
-    elif diffuse is not None and np.shape(diffuse) == (4,):
-        color = np.asarray(diffuse) / 255.0 if np.asarray(diffuse).dtype.kind == "u" else np.asarray(diffuse, float)
-        pbr["baseColorFactor"] = [*srgb_to_linear(color[:3].clip(0, 1)).round(6).tolist(), 1.0]
+    elif image is None and not coloured and (color := _color(material)) is not None:
+        pbr["baseColorFactor"] = [*srgb_to_linear(color.clip(0, 1)).round(6).tolist(), 1.0]
     name = getattr(material, "name", None)
     return ({"name": name} if isinstance(name, str) and name else {}) | {"pbrMetallicRoughness": pbr}
+
+
+def _color(material: Any) -> Float[np.ndarray, "3"] | None:
+    """The colour of a material of trimesh's in sRGB, if its file gives one."""
+    given = getattr(material, "kwargs", {}).get("kd")  # of an .mtl, whose materials otherwise are grey
+    if given is None and (given := getattr(material, "baseColorFactor", None)) is not None:
+        given = np.asarray(given) / (255 if np.asarray(given).dtype.kind == "u" else 1)
+    color = np.asarray([] if given is None else given, np.float64).ravel()[:3]
+    return color if len(color) == 3 and np.isfinite(color).all() else None
 
 
 def _picture(image: Any) -> tuple[bytes, str] | None:

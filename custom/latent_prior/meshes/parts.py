@@ -197,13 +197,14 @@ def _named(parts: Sequence[Part]) -> list[Part]:
 def _selected(parts: Sequence[Part], chosen: Sequence[str] | None) -> list[Part]:
     if chosen is None:
         return list(parts)
+    chosen = [chosen] if isinstance(chosen, str) else list(chosen)
     there = {name for part in parts for name in (part.name, *part.names) if name}
     for name in chosen:
         if name not in there:
             own = dict.fromkeys(part.names[0] or part.name for part in parts)
             raise OptionError("parts", name, f"names of nodes or meshes in the file: {first_few(own)}")
     if not chosen:
-        raise OptionError("parts", list(chosen), "names of nodes or meshes, or null for all")
+        raise OptionError("parts", chosen, "names of nodes or meshes, or null for all")
     wanted = set(chosen)
     return [replace(part, selected=bool(wanted & {part.name, *part.names})) for part in parts]
 
