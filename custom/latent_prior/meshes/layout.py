@@ -1,9 +1,9 @@
 """Where the selected parts of an asset lie in textures: by their own coordinates where these can be painted, else in one
 atlas that they share; and what lies under each texel.
 
-A part keeps its coordinates if `uv.own_texels` finds no fault. Parts share a texture where they do not overlap; those that do,
-as instances of a mesh, get textures of their own. Row 0 of a picture is its top; coordinates are
-glTF's, whose origin is there.
+A part keeps its coordinates if `uv.own_texels` finds no fault. Parts share a texture where they do not overlap; those that
+do, as instances of a mesh, get textures of their own. Row 0 of a picture is its top; coordinates are glTF's, whose origin
+is there.
 """
 
 from collections.abc import Iterator, Sequence
