@@ -11,8 +11,9 @@ from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.asset_files import save_asset
 from latent_prior.meshes.files import linear_to_srgb
 from latent_prior.meshes.gltf import INDICES, Document
+from latent_prior.meshes.gltf_unused import drop_unused
 from latent_prior.meshes.layout import lay_out
-from latent_prior.meshes.retexture import textured
+from latent_prior.meshes.retexture import png, textured
 from meshes import validator
 from meshes.scenes import box_corners, picture, three_nodes
 
@@ -216,6 +217,47 @@ def test_along_a_new_atlas_every_vertex_keeps_its_data(tmp_path):
     np.testing.assert_array_equal(moved, old.rows(before["targets"][0]["POSITION"])[asset.parts[0].faces])
     np.testing.assert_allclose(new.accessor(after["attributes"]["TEXCOORD_1"]), place.uv, atol=1e-7)
     assert_painted(result, asset, 0.03)
+
+
+def test_what_is_replaced_leaves_the_file_and_nothing_else(tmp_path):
+    spare = {"name": "spare"}
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    document = three_nodes()
+    document.json["images"][0]["bufferView"] = document.add_view(png(pixels))
+    document.json["materials"].append(spare)
+    before = written(document, tmp_path)
+    result = again(lay_out(before, SIZE), tmp_path)
+    # the lamp's indices and positions, the old picture, and its old view, which had no user before either
+    kinds = {kind: len(before.document.json[kind]) for kind in ("accessors", "images", "textures", "materials")}
+    assert {kind: len(result.document.json[kind]) for kind in kinds} == {
+        "accessors": kinds["accessors"] - 2 + 3,
+        "images": 3,
+        "textures": 3,
+        "materials": 6,
+    }
+    assert spare in result.document.json["materials"]
+    assert png(pixels) in (tmp_path / "in.glb").read_bytes() and png(pixels) not in (tmp_path / "out.glb").read_bytes()
+    # with an extension that may refer to it, everything stays
+    document.json["extensionsUsed"] = ["ACME_thing"]
+    result = again(lay_out(written(document, tmp_path), SIZE), tmp_path)
+    assert len(result.document.json["textures"]) == 4 and png(pixels) in (tmp_path / "out.glb").read_bytes()
+
+
+def test_a_spare_byte_goes_and_views_that_overlap_stay():
+    data = bytes(range(100))
+    extents = [(10, 20), (15, 30), (40, 4), (71, 9), (80, 8)]
+    views = [{"buffer": 0, "byteOffset": start, "byteLength": length} for start, length in extents]
+    images = [{"bufferView": 0}, {"bufferView": 1}, {"bufferView": 3}, {"bufferView": 4}]
+    document = Document({"buffers": [{"byteLength": 100}], "bufferViews": views, "images": images}, [data])
+    document.json["textures"] = [{"source": 0}, {"source": 1}, {"source": 2}, {"source": 3}]
+    before = document.copy()
+    before.json["images"].append({"bufferView": 2})
+    before.json["textures"].append({"source": 4})
+    drop_unused(document, before)
+    assert len(document.json["bufferViews"]) == 4 and len(document.buffers[0]) == (45 - 8 + 3) + (88 - 68)
+    for image, (start, length) in zip(document.json["images"], [extents[k] for k in (0, 1, 3, 4)], strict=True):
+        assert bytes(document.view(image["bufferView"])) == data[start : start + length]
+        assert (document.json["bufferViews"][image["bufferView"]]["byteOffset"] - start) % 4 == 0
 
 
 def test_materials_of_all_kinds(tmp_path):

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from latent_prior.meshes.parts import cross_products
+from latent_prior.meshes.parts import cross_products, welded
 from latent_prior.meshes.texture import Atlas
 from latent_prior.meshes.uv import TEST_SIZE, rasterise
 
@@ -31,7 +31,7 @@ PADDING = 4  # texels between charts
 
 def box_atlas(vertices: Float[np.ndarray, "N 3"], faces: Int[np.ndarray, "F 3"], size: int) -> Atlas:
     """The mesh cut into charts, PADDING texels apart (less for very many charts) in a texture of `size` x `size`."""
-    pairs = _neighbours(_welded(vertices)[faces])
+    pairs = _neighbours(welded(vertices)[1][faces])
     labels = _labels(vertices, faces, pairs)
     charts = _connected(pairs, labels, len(faces))
     labels, charts = _joined(vertices, faces, pairs, labels, charts)
@@ -44,16 +44,6 @@ def box_atlas(vertices: Float[np.ndarray, "N 3"], faces: Int[np.ndarray, "F 3"],
         (faces * (charts.max() + 1) + charts[:, None]).ravel(), return_index=True, return_inverse=True
     )
     return Atlas(faces.ravel()[first], corners.reshape(-1, 3), uv.reshape(-1, 2)[first])
-
-
-def _welded(vertices: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, " N"]:
-    """A number for each vertex, equal for vertices in the same place."""
-    bits = (vertices.astype(np.float32) + np.float32(0)).view(np.uint32).astype(np.uint64)  # of -0 and 0 the same
-    with np.errstate(over="ignore"):
-        odd = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
-        mixed = (bits * odd).sum(axis=1)
-        mixed = (mixed ^ (mixed >> np.uint64(29))) * odd[1]
-    return np.unique(mixed, return_inverse=True)[1]
 
 
 def _neighbours(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, "P 2"]:

@@ -17,6 +17,7 @@ from latent_prior import OptionError, host
 from latent_prior.files import pictures, shown
 from latent_prior.meshes.files import srgb_to_linear
 from latent_prior.meshes.gltf import INDICES, Document
+from latent_prior.meshes.parts import welded
 
 BYTES_PER_BYTE = 20  # of memory for one of a text file
 MATTE = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
@@ -24,8 +25,8 @@ COLORED = 1 << 20  # bytes of an obj in which colours would show
 
 
 def formats() -> set[str]:
-    """Suffixes of the files that can be read here, without their dots. Archives are not among them."""
-    return mesh_formats() - {"glb", "gltf"}
+    """Suffixes of the files that can be read here, without their dots. Archives and points are not among them."""
+    return mesh_formats() - {"glb", "gltf", "stl_ascii", "xyz"}
 
 
 def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
@@ -33,6 +34,8 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
     host.require_memory(BYTES_PER_BYTE * path.stat().st_size / 4, {"mesh": path.name})
     fmt = path.suffix[1:].lower()
     options: dict[str, Any] = {"split_objects": True} if fmt == "obj" else {}
+    if fmt == "stl":
+        _require_length(path)
     try:
         with pictures.only_known_formats():  # of textures
             scene = trimesh.load_scene(path, process=False, **options)
@@ -48,13 +51,42 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
     found = [(name, mesh) for name, mesh in meshes if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
     if not found:
         raise OptionError.because(f"it has no faces{', only points or lines' if meshes else ''}; expected triangles")
+    if fmt == "ply":
+        for _, mesh in found:
+            _require_all(mesh.metadata.get("_ply_raw", {}))
+    if fmt == "stl":  # which stores each face's corners apart
+        found = [(name, _joined(mesh)) for name, mesh in found]
     document = Document.empty()
     document.json["scenes"][0]["nodes"] = []
-    materials: dict[int, int] = {}
+    materials: dict[Any, int] = {}
     for name, mesh in found:
         label = path.stem if name in (path.name, "geometry_0") or len(found) == 1 else str(name)
         _add(document, label, mesh, to_asset, materials, colours.get(name))
     return document
+
+
+def _require_all(elements: dict[str, Any]) -> None:
+    """OptionError for a PLY in text that is cut off, of which trimesh takes what is there."""
+    for name, element in elements.items():
+        columns = element.get("data")
+        rows = next(iter(columns.values()), ()) if isinstance(columns, dict) else None  # binary ones are not
+        if rows is not None and (len(rows) < element["length"] or (name == "face" and np.size(rows[-1]) < 3)):
+            raise OptionError.because(f"it is cut off in row {len(rows)} of {element['length']} of {shown(name)}")
+
+
+def _require_length(path: Path) -> None:
+    """OptionError for a binary STL that is shorter than it says, which trimesh takes for one in text."""
+    with path.open("rb") as file:
+        head = file.read(84)
+    size, faces = path.stat().st_size, int.from_bytes(head[80:], "little")
+    if not head.lstrip().startswith(b"solid") and size < (whole := 84 + 50 * faces):
+        raise OptionError.because(f"it is cut off, or no STL: it has {size} of {whole} bytes")
+
+
+def _joined(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The mesh with one vertex in each place; its faces stay as they are."""
+    first, place = welded(np.asarray(mesh.vertices))
+    return trimesh.Trimesh(mesh.vertices[first], place[mesh.faces], process=False)
 
 
 def _placed(scene: trimesh.Scene, node: str) -> tuple[str, Any]:
@@ -84,13 +116,16 @@ def _add(
     name: str,
     mesh: trimesh.Trimesh,
     to_asset: Float[np.ndarray, "3 3"],
-    materials: dict[int, int],
+    materials: dict[Any, int],
     colours: np.ndarray | None,
 ) -> None:
     """A node with the mesh."""
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+    if not np.isfinite(vertices).all():
+        raise OptionError.because(f"{shown(name)} has vertices that are not finite")
     if faces.min() < 0 or faces.max() >= len(vertices):
-        raise OptionError.because(f"it has a face with vertex {faces.max()} of {len(vertices)}")
+        wrong = faces.min() if faces.min() < 0 else faces.max()
+        raise OptionError.because(f"it has a face with vertex {wrong} of {len(vertices)}")
     normals = mesh.vertex_normals if "vertex_normals" in mesh._cache else None  # those of the file alone
     uv, visual = getattr(mesh.visual, "uv", None), mesh.visual
     if visual.kind == "vertex":
@@ -99,14 +134,14 @@ def _add(
         colours = np.repeat(visual.face_colors, 3, axis=0)
         vertices, normals = vertices[faces.ravel()], None if normals is None else normals[faces.ravel()]
         faces = np.arange(3 * len(faces)).reshape(-1, 3)
-    attributes = {"POSITION": _attribute(document, vertices @ to_asset.T)}
+    attributes = {"POSITION": document.add_accessor((vertices @ to_asset.T).astype("<f4"))}
     document.set_limits(attributes["POSITION"])
     if normals is not None and np.isfinite(normals).all():
         lengths = np.linalg.norm(normals, axis=1, keepdims=True)
         if lengths.min() > 1e-6:
-            attributes["NORMAL"] = _attribute(document, normals / lengths @ to_asset.T)
+            attributes["NORMAL"] = document.add_accessor((normals / lengths @ to_asset.T).astype("<f4"))
     if uv is not None and np.shape(uv) == (len(vertices), 2) and np.isfinite(uv).all():
-        attributes["TEXCOORD_0"] = _attribute(document, np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1))
+        attributes["TEXCOORD_0"] = document.add_accessor(np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1).astype("<f4"))
     if colours is not None and len(colours) == len(vertices):
         light = np.asarray(colours) / 255.0
         light = np.concatenate([srgb_to_linear(light[:, :3]), light[:, 3:]], axis=1)
@@ -114,34 +149,35 @@ def _add(
     corners = faces.ravel().astype("<u2" if len(vertices) < 65535 else "<u4")
     primitive: dict[str, Any] = {"attributes": attributes, "indices": document.add_accessor(corners, INDICES)}
     material = getattr(visual, "material", None)
-    key = id(material) if material is not None else 0
+    key = (id(material), "COLOR_0" in attributes)
     if key not in materials:
-        materials[key] = document.add("materials", _material(document, material))
+        materials[key] = document.add("materials", _material(document, material, "COLOR_0" in attributes))
     primitive["material"] = materials[key]
     index = document.add("meshes", {"name": name, "primitives": [primitive]})
     document.json["scenes"][0]["nodes"].append(document.add("nodes", {"name": name, "mesh": index}))
 
 
-def _attribute(document: Document, values: Float[np.ndarray, "N k"]) -> int:
-    return document.add_accessor(values.astype("<f4"))
-
-
-def _material(document: Document, material: Any) -> dict[str, Any]:
-    """A material in glTF, with the base colour alone; matte."""
+def _material(document: Document, material: Any, coloured: bool) -> dict[str, Any]:
+    """A material in glTF, with the base colour alone: a picture, else a colour unless the vertices have some; matte."""
     pbr: dict[str, Any] = dict(MATTE)
     image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
-    diffuse = getattr(material, "diffuse", None)
-    if diffuse is None:
-        diffuse = getattr(material, "baseColorFactor", None)
     picture = None if image is None else _picture(image)
     if picture is not None:
         source = document.add("images", {"mimeType": picture[1], "bufferView": document.add_view(picture[0])})
         pbr["baseColorTexture"] = {"index": document.add("textures", {"source": source})}
-    elif diffuse is not None and np.shape(diffuse) == (4,):
-        color = np.asarray(diffuse) / 255.0 if np.asarray(diffuse).dtype.kind == "u" else np.asarray(diffuse, float)
-        pbr["baseColorFactor"] = [*srgb_to_linear(color[:3].clip(0, 1)).round(6).tolist(), 1.0]
+    elif image is None and not coloured and (color := _color(material)) is not None:
+        pbr["baseColorFactor"] = [*srgb_to_linear(color.clip(0, 1)).round(6).tolist(), 1.0]
     name = getattr(material, "name", None)
     return ({"name": name} if isinstance(name, str) and name else {}) | {"pbrMetallicRoughness": pbr}
+
+
+def _color(material: Any) -> Float[np.ndarray, "3"] | None:
+    """The colour of a material of trimesh's in sRGB, if its file gives one."""
+    given = getattr(material, "kwargs", {}).get("kd")  # of an .mtl, whose materials otherwise are grey
+    if given is None and (given := getattr(material, "baseColorFactor", None)) is not None:
+        given = np.asarray(given) / (255 if np.asarray(given).dtype.kind == "u" else 1)
+    color = np.asarray([] if given is None else given, np.float64).ravel()[:3]
+    return color if len(color) == 3 and np.isfinite(color).all() else None
 
 
 def _picture(image: Any) -> tuple[bytes, str] | None:

@@ -239,6 +239,12 @@ def array(owner: dict[str, Any], key: str, name: str) -> list[Any]:
     return value
 
 
+def objects(owner: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The objects in an array of an object in a file; empty where there is none. For parts that nobody has checked."""
+    found = owner.get(key)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
 def _object(owner: dict[str, Any], key: str, name: str) -> dict[str, Any]:
     value = owner.get(key)
     if not isinstance(value, dict):

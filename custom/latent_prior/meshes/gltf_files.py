@@ -10,7 +10,7 @@ from typing import Any
 from latent_prior import OptionError, host
 from latent_prior.files import shown
 from latent_prior.files.json_file import parse_json
-from latent_prior.meshes.gltf import Document, array, inner, text, whole
+from latent_prior.meshes.gltf import Document, array, inner, objects, text, whole
 
 MOST_VALUES = 4_000_000  # of the JSON; a scene of 10,000 nodes has some 500,000
 COPIES = 4  # of a file's bytes that reading it takes
@@ -18,6 +18,8 @@ PICTURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"
 # Those by which a mesh's numbers are stored in another way than glTF's own; none is decoded here.
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 DRACO = COMPRESSIONS[0]
+KINDS = ("accessors", "animations", "buffers", "bufferViews", "cameras", "images", "materials", "meshes", "nodes")
+KINDS = (*KINDS, "samplers", "scenes", "skins", "textures")
 
 
 def read_document(path: Path) -> Document:
@@ -25,11 +27,17 @@ def read_document(path: Path) -> Document:
     data = _bytes(path)
     if data[:4] == b"glTF":
         tree, blob = _chunks(data)
-    else:
+    elif data.lstrip()[:1] == b"{":
         tree, blob = parse_json(data, MOST_VALUES), None
+    else:
+        raise OptionError.because("it is no glTF file: it begins neither with glTF nor with JSON")
     version = text(inner(tree, "asset"), "version")
     if version.split(".")[0] != "2":
         raise OptionError.because(f"it is of glTF {shown(version, 20) or 'of no version'}; expected 2.0")
+    for kind in KINDS:
+        for index, entry in enumerate(array(tree, kind, "the file")):
+            if not isinstance(entry, dict):
+                raise OptionError.because(f"{kind}[{index}] is a {type(entry).__name__}; expected an object")
     _refuse_compressed(tree)
     document = Document(tree, _buffers(tree, blob, path.parent))
     for index in range(len(array(tree, "bufferViews", "the file"))):
@@ -84,8 +92,8 @@ def _refuse_compressed(tree: dict[str, Any]) -> None:
     for name in set(COMPRESSIONS).intersection(name for name in used if isinstance(name, str)):
         used.remove(name)
         for kind in ("bufferViews", "buffers"):
-            for entry in array(tree, kind, "the file"):
-                if isinstance(entry, dict) and isinstance(entry.get("extensions"), dict):
+            for entry in objects(tree, kind):
+                if isinstance(entry.get("extensions"), dict):
                     entry["extensions"].pop(name, None)
                     if not entry["extensions"]:
                         del entry["extensions"]
@@ -98,8 +106,6 @@ def _buffers(tree: dict[str, Any], blob: bytes | None, folder: Path) -> list[byt
     found: list[bytes] = []
     for index, buffer in enumerate(array(tree, "buffers", "the file")):
         name = f"buffers[{index}]"
-        if not isinstance(buffer, dict):
-            raise OptionError.because(f"{name} is a {type(buffer).__name__}; expected an object")
         length = whole(buffer, "byteLength", name)
         if "uri" in buffer:
             data = _fetched(buffer["uri"], folder, name)

@@ -1,13 +1,14 @@
 """Where the selected parts of an asset lie in textures: by their own coordinates where these can be painted, else in one
 atlas that they share; and what lies under each texel.
 
-A part keeps its coordinates if `uv.fault` finds nothing. Parts share a texture where they do not overlap; those that do,
-as instances of a mesh, get textures of their own. Row 0 of a picture is its top; coordinates are
-glTF's, whose origin is there.
+A part keeps its coordinates if `uv.own_texels` finds no fault. Parts share a texture where they do not overlap; those that
+do, as instances of a mesh, get textures of their own. Row 0 of a picture is its top; coordinates are glTF's, whose origin
+is there.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -17,9 +18,9 @@ from latent_prior.files import shown
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.atlas import box_atlas
 from latent_prior.meshes.texture import Atlas, unwrap
-from latent_prior.meshes.uv import MOST_TWICE, barycentric, coverage, fault, nearest_covered, rasterise
+from latent_prior.meshes.uv import MOST_TWICE, TEST_SIZE, barycentric, nearest_covered, own_texels, rasterise
 
-XATLAS_FACES = 30_000  # beyond which xatlas is not tried, see atlas.py
+XATLAS_FACES = 20_000  # beyond which xatlas is not tried, see atlas.py
 TIMEOUT = 60.0  # seconds
 MOST_KEPT = 16  # textures for parts that keep their coordinates; others of them join the atlas
 
@@ -133,20 +134,22 @@ def lay_out(asset: Asset, size: int = 1024, timeout: float = TIMEOUT) -> Layout:
     """Textures for the selected parts. size: of a texture, for the gaps of an atlas; timeout: seconds for xatlas."""
     kept: dict[int, int] = {}  # texture by part
     taken: list[np.ndarray] = []  # which texels of each texture
+    found: dict[tuple[int, int], Any] = {}  # what instances have in common
     for index, part in enumerate(asset.parts):
         if not part.selected or part.uv is None:
             continue
-        if (why := fault(part)) is not None:
-            host.info(f"{shown(part.name)}: its texture coordinates are replaced, since {why}")
+        if (key := (part.mesh, part.primitive)) not in found:
+            found[key] = own_texels(part)
+        own = found[key]
+        if isinstance(own, str):
+            host.info(f"{shown(part.name)}: its texture coordinates are replaced, since {own}")
             continue
-        own = coverage(part.uv, part.faces) > 0
-        fits = [number for number, other in enumerate(taken) if (own & other).sum() <= MOST_TWICE * own.sum()]
-        if fits:
-            kept[index] = fits[0]
-            taken[fits[0]] |= own
-        elif len(taken) < MOST_KEPT:
-            kept[index] = len(taken)
-            taken.append(own)
+        fits = (number for number, other in enumerate(taken) if other[own].sum() <= MOST_TWICE * len(own))
+        if (number := next(fits, len(taken))) < MOST_KEPT:
+            kept[index] = number
+            if number == len(taken):
+                taken.append(np.zeros(TEST_SIZE**2, bool))
+            taken[number][own] = True
     textures = len(taken)
     places = [
         Place(index, texture, asset.parts[index].uv, asset.parts[index].faces, None) for index, texture in kept.items()

@@ -42,7 +42,8 @@ def world_matrices(document: Document) -> dict[int, Float[np.ndarray, "4 4"]]:
         node = document.entry("nodes", index)
         if index in found or depth > MOST_DEPTH:
             raise OptionError.because(f"nodes[{index}] hangs in two places, or too deep; expected a tree of nodes")
-        found[index] = parent @ local_matrix(node, f"nodes[{index}]")
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is used
+            found[index] = parent @ local_matrix(node, f"nodes[{index}]")
         children = array(node, "children", f"nodes[{index}]")
         waiting += [(child, found[index], depth + 1) for child in reversed(children)]
     return found
@@ -104,7 +105,7 @@ def rest_shape(
     if "skin" in node and "JOINTS_0" in attributes:
         matrix = _skinning(document, node["skin"], attributes, len(points), matrices)
     linear = matrix[:, :3, :3]
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused with its part's name
+    with np.errstate(over="ignore", invalid="ignore"):
         points = (linear @ points[..., None])[..., 0] + matrix[:, :3, 3]
         if normals is not None:
             # the inverse transpose up to a positive factor, which exists for any matrix: its rows are cross products

@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from latent_prior.meshes.base_colour import GLOSSINESS, TRANSFORM, texture_info
-from latent_prior.meshes.gltf import INDICES, Document, array, inner
+from latent_prior.meshes.gltf import INDICES, Document, array, inner, objects
+from latent_prior.meshes.gltf_unused import drop_unused
 from latent_prior.meshes.layout import Layout, Place
 from latent_prior.meshes.parts import Part
 
@@ -27,25 +28,31 @@ MATTE = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
 def textured(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]]) -> Document:
     """The asset's document with a new picture, in sRGB, for each of the layout's textures.
 
-    A material that is not opaque keeps the alpha of its texture and its vertex colours.
+    A material that is not opaque keeps the alpha of its texture and its vertex colours. What the new textures and atlases
+    replace is left out, unless something else uses it.
     """
     asset = layout.asset
     document = asset.document.copy()
     primitives = _own_primitives(document, [asset.parts[place.part] for place in layout.places])
+    sets = []  # of coordinates, by which the new textures are read
     for place, primitive in zip(layout.places, primitives, strict=True):
-        _split(document, primitive, asset.parts[place.part], place)
-    textures = [_add_texture(document, layout, number, picture) for number, picture in enumerate(pictures)]
-    _set_materials(document, layout, primitives, textures)
-    for primitive in primitives:
         for key in [key for key in primitive["attributes"] if key.startswith("COLOR_")]:
-            del primitive["attributes"][key]
+            del primitive["attributes"][key]  # they would multiply the texture
+        sets.append(_split(document, primitive, asset.parts[place.part], place))
+    textures = [_add_texture(document, layout, number, picture) for number, picture in enumerate(pictures)]
+    kinds = [
+        (primitive.get("material"), textures[place.texture], uv_set)
+        for place, primitive, uv_set in zip(layout.places, primitives, sets, strict=True)
+    ]
+    _set_materials(document, primitives, kinds)
+    drop_unused(document, asset.document)
     return document
 
 
 def _own_primitives(document: Document, parts: Sequence[Part]) -> list[dict[str, Any]]:
     """Each part's primitive, in a mesh that no other node uses: instances get copies of their own."""
     nodes = array(document.json, "nodes", "the file")
-    left = Counter(node.get("mesh") for node in nodes)
+    left = Counter(node["mesh"] for node in nodes if isinstance(node.get("mesh"), int))
     own: dict[int, int] = {}  # mesh by node
     for part in parts:
         if part.node not in own:
@@ -57,14 +64,15 @@ def _own_primitives(document: Document, parts: Sequence[Part]) -> list[dict[str,
     return [document.entry("meshes", own[part.node])["primitives"][part.primitive] for part in parts]
 
 
-def _split(document: Document, primitive: dict[str, Any], part: Part, place: Place) -> None:
-    """Cut a primitive along the atlas, and give it the atlas's coordinates; nothing if it keeps its own."""
+def _split(document: Document, primitive: dict[str, Any], part: Part, place: Place) -> int:
+    """Cut a primitive along the atlas, and give it the atlas's coordinates, unless it keeps its own; returns their set."""
     if place.source is None:
-        return
-    source = place.source
+        return part.uv_set
+    source, uv_set = place.source, _free_set(document, primitive)
+    primitive["attributes"].pop(f"TEXCOORD_{uv_set}", None)
     if not np.array_equal(source, np.arange(len(part.vertices))):
         moved: dict[Any, int] = {}
-        for attributes in (primitive["attributes"], *array(primitive, "targets", "a mesh")):
+        for attributes in (primitive["attributes"], *objects(primitive, "targets")):
             for key, index in attributes.items():
                 if index not in moved:
                     rows, like = document.rows(index)[source], document.entry("accessors", index)
@@ -74,8 +82,8 @@ def _split(document: Document, primitive: dict[str, Any], part: Part, place: Pla
     corners = faces.ravel().astype("<u2" if len(source) < 65535 else "<u4")
     primitive["indices"] = document.add_accessor(corners, INDICES)
     primitive.pop("mode", None)  # triangles, whatever it was
-    uv = document.add_accessor(place.uv.astype("<f4"))
-    primitive["attributes"][f"TEXCOORD_{_free_set(document, primitive)}"] = uv
+    primitive["attributes"][f"TEXCOORD_{uv_set}"] = document.add_accessor(place.uv.astype("<f4"))
+    return uv_set
 
 
 def _free_set(document: Document, primitive: dict[str, Any]) -> int:
@@ -130,19 +138,18 @@ def png(pixels: UInt8[np.ndarray, "H W C"]) -> bytes:
 
 
 def _set_materials(
-    document: Document, layout: Layout, primitives: Sequence[dict[str, Any]], textures: Sequence[int]
+    document: Document, primitives: Sequence[dict[str, Any]], kinds: Sequence[tuple[int | None, int, int]]
 ) -> None:
-    """Give each part's primitive a copy of its material with the new texture; one that nobody else uses is changed."""
-    kinds = []
-    for place, primitive in zip(layout.places, primitives, strict=True):
-        uv_set = layout.asset.parts[place.part].uv_set if place.source is None else _set_of(document, primitive, place)
-        kinds.append((primitive.get("material"), place.texture, uv_set))
+    """Give each primitive a copy of its material with a new texture; a material that nobody else uses is changed itself.
+
+    kinds: the old material, the texture, and the set of coordinates, of each.
+    """
     users = Counter(_used_materials(document))
     made: dict[Any, int] = {}
-    for (old, texture, uv_set), primitive in zip(kinds, primitives, strict=True):
-        kind = (old, texture, uv_set)
+    for kind, primitive in zip(kinds, primitives, strict=True):
         if kind not in made:
-            material = _material(document.entry("materials", old) if old is not None else {}, textures[texture], uv_set)
+            old, texture, uv_set = kind
+            material = _material({} if old is None else document.entry("materials", old), texture, uv_set)
             if old is not None and users[old] == kinds.count(kind):
                 document.json["materials"][old], made[kind] = material, old
             else:
@@ -150,19 +157,13 @@ def _set_materials(
         primitive["material"] = made[kind]
 
 
-def _set_of(document: Document, primitive: dict[str, Any], place: Place) -> int:
-    """The set that `_split` has put the atlas into: that of the accessor added last."""
-    sets = {key: index for key, index in primitive["attributes"].items() if key.startswith("TEXCOORD_")}
-    return int(max(sets, key=lambda key: sets[key]).removeprefix("TEXCOORD_"))
-
-
 def _used_materials(document: Document) -> list[int]:
     """The material of every primitive, and of each of its variants."""
     found = []
-    for mesh in document.json["meshes"]:
-        for primitive in mesh["primitives"]:
-            variants = inner(primitive, "extensions", VARIANTS).get("mappings", [])
-            found += [owner["material"] for owner in (primitive, *variants) if "material" in owner]
+    for mesh in objects(document.json, "meshes"):
+        for primitive in objects(mesh, "primitives"):
+            owners = (primitive, *objects(inner(primitive, "extensions", VARIANTS), "mappings"))
+            found += [owner["material"] for owner in owners if isinstance(owner.get("material"), int)]
     return found
 
 

@@ -79,8 +79,8 @@ def shared(counts: Int[np.ndarray, "S S"]) -> float:
     return float((counts > 1).sum() / max((counts > 0).sum(), 1))
 
 
-def fault(part: Part) -> str | None:
-    """Why a texture cannot be painted by the part's own coordinates, in words; None if it can."""
+def own_texels(part: Part) -> Int[np.ndarray, " K"] | str:
+    """The texels of TEST_SIZE x TEST_SIZE that the part covers by its own coordinates; why it cannot be painted by them."""
     if part.uv is None:
         return "there are none"
     corners = part.uv[part.faces]
@@ -91,13 +91,16 @@ def fault(part: Part) -> str | None:
         return f"they cover {flat.sum():.2%} of the texture"
     if flat.sum() > 1 + MOST_TWICE:
         return "faces overlap"
-    if (twice := shared(coverage(part.uv, part.faces))) > MOST_TWICE:
+    counts = coverage(part.uv, part.faces)
+    if (twice := shared(counts)) > MOST_TWICE:
         return f"faces overlap at {twice:.0%} of their texels"
     solid = np.linalg.norm(cross_products(part.vertices[part.faces]), axis=1) / 2
+    if not solid.sum() > 0:
+        return "the surface has no area"
     lost = solid[flat * solid.sum() < SQUEEZED * flat.sum() * solid].sum() / solid.sum()
     if lost > MOST_SQUEEZED:
         return f"{lost:.0%} of the surface has no texels"
-    return None
+    return np.flatnonzero(counts)
 
 
 def areas(corners: Float[np.ndarray, "F 3 2"]) -> Float[np.ndarray, " F"]:
