@@ -39,7 +39,13 @@ def cameras(count=2, size=24, elevation=20.0):
     fovy = torch.deg2rad(40 * like)
     rays_o, rays_d = camera_geometry.camera_rays(camera_geometry.ray_directions(size, size), fovy, c2w)
     mvp = camera_geometry.mvp_matrix(c2w, camera_geometry.projection_matrix(fovy, 1.0))
-    return {"mvp_mtx": mvp, "camera_positions": position, "rays_o": rays_o, "rays_d": rays_d, "light_positions": position}
+    return {
+        "mvp_mtx": mvp,
+        "camera_positions": position,
+        "rays_o": rays_o,
+        "rays_d": rays_d,
+        "light_positions": position,
+    }
 
 
 def renderer_of(mesh: trimesh.Trimesh, activation="none", **config):

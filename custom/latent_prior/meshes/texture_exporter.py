@@ -19,7 +19,7 @@ from latent_prior import host
 from latent_prior.files import atomic_write
 from latent_prior.files.refusals import naming
 from latent_prior.meshes.asset_files import FORMATS, save_asset
-from latent_prior.meshes.layout import Layout, Texels, lay_out
+from latent_prior.meshes.layout import Layout, lay_out
 from latent_prior.meshes.mesh_exporter import MeshExporter
 from latent_prior.meshes.retexture import png
 
@@ -74,18 +74,25 @@ class TexturedMeshExporter(MeshExporter):
         for some in zip(points.split(CHUNK), faces.split(CHUNK), weights.split(CHUNK), strict=True):
             colours.append(self.display({"features": self.geometry.features_at(*some)}, some[0]).float().cpu())
             seen.append(self.geometry.was_seen(some[0]).cpu())
-        rgb = filled(torch.cat(colours).clamp(0, 1).numpy(), torch.cat(seen).numpy(), texels)
+        rgb = filled(torch.cat(colours).clamp(0, 1).numpy(), torch.cat(seen).numpy(), texels.points, texels.normals)
         return texels.picture((rgb * 255).round().astype(np.uint8))
 
 
-def filled(colours: Float[np.ndarray, "K 3"], seen: Bool[np.ndarray, " K"], texels: Texels) -> Float[np.ndarray, "K 3"]:
-    """The colours, with those of unseen texels replaced by the mean of the nearest seen ones'."""
+def filled(
+    colours: Float[np.ndarray, "K 3"],
+    seen: Bool[np.ndarray, " K"],
+    points: Float[np.ndarray, "K 3"],
+    normals: Float[np.ndarray, "K 3"],
+) -> Float[np.ndarray, "K 3"]:
+    """The colours, with those of unseen texels replaced by the mean of the nearest seen ones', weighted by 1 / distance.
+
+    points, normals: of the texels' places on the surface, in world units.
+    """
     if seen.all() or not seen.any():
         return colours
-    host.info(
-        f"texture: {int((~seen).sum())} of {len(seen)} texels were seen by no camera and take their neighbours' colours"
-    )
-    places = np.concatenate([texels.points, TURN * texels.normals], axis=1)
+    unseen = int((~seen).sum())
+    host.info(f"texture: {unseen} of {len(seen)} texels were seen by no camera; they take their neighbours' colours")
+    places = np.concatenate([points, TURN * normals], axis=1)
     distance, near = cKDTree(places[seen]).query(places[~seen], k=min(NEIGHBOURS, int(seen.sum())))
     near, weight = near.reshape(len(near), -1), 1 / distance.reshape(len(near), -1).clip(min=1e-6)
     found = colours.copy()

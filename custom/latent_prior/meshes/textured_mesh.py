@@ -66,6 +66,8 @@ class TexturedMesh(host.BaseModule):
             raise OptionError("system.geometry.mesh", self.cfg.mesh, "a mesh file, or the folder of a run")
         if self.cfg.start not in STARTS:
             raise OptionError("system.geometry.start", self.cfg.start, f"one of {', '.join(STARTS)}")
+        if not self.cfg.radius > 0:
+            raise OptionError("system.geometry.radius", self.cfg.radius, "a positive length")
         self._asset = Asset.read(self.cfg.mesh, self.cfg.up, self.cfg.front, _names(self.cfg.parts), self.cfg.radius)
         self.field = host.find(self.cfg.field_type, "system.geometry.field_type")(self.cfg.field)
         parts = self._asset.parts

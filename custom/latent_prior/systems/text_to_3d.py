@@ -46,6 +46,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         self._check_random_background()
         self.check_loss_weights()
         self.check_guidance_terms(tuple(regularisers.TERMS))
+        self._before_after: list[Float[Tensor, "H W 3"]] = []  # of a mesh: its file's colours (or its shape), then ours
         super().configure()
 
     def _check_random_background(self) -> None:
@@ -166,6 +167,8 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         self.save_rgb_image(f"{folder}/{index}.png", out["decoded_rgb"][0], data_format="HWC")
         if with_panels:
             self.save_image_grid(f"{folder}/panels-{index}.png", self._panels(out), align=max(batch["height"], 128))
+        if with_panels and "mesh" in out:
+            self._before_after += [out.get("comp_rgb_before", out["comp_normal"])[0], out["decoded_rgb"][0]]
 
     def on_predict_start(self) -> None:
         super().on_predict_start()
@@ -173,6 +176,12 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
 
     def on_test_epoch_end(self) -> None:
         name = f"it{self.true_global_step}-test"
+        if self._before_after:
+            panels = [
+                {"type": "rgb", "img": picture, "kwargs": {"data_format": "HWC"}} for picture in self._before_after
+            ]
+            self.save_image_grid("before_after.png", panels, align=len(self._before_after[0]))
+            self._before_after = []
         self.save_img_sequence(
             name, name, r"^(\d+)\.png$", save_format="mp4", fps=20, name="test", step=self.true_global_step
         )
