@@ -44,7 +44,8 @@ def system_of(**settings) -> LatentPriorSystem:
         "exporter": {"fmt": "ply", "save_video": False},
     } | settings
     system = LatentPriorSystem(given)
-    torch.nn.init.normal_(system.geometry.grid[:, 1:], generator=torch.Generator().manual_seed(0))
+    field = getattr(system.geometry, "field", system.geometry)
+    torch.nn.init.normal_(field.grid[:, 1:], generator=torch.Generator().manual_seed(0))
     system.guidance, system.prompt_processor = Guidance(), lambda: "a thing"
     system.logged = {}
     system.log = lambda name, value, **options: system.logged.update({name: float(value)})

@@ -62,7 +62,7 @@ def _emptiness(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) ->
 
 def _reconstruction(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Float[Tensor, ""]:
     """Mean squared difference of the colours from those that training started from."""
-    start = _needed(out, "comp_rgb_start", "reconstruction", "set system.geometry.start=texture for a textured-mesh")
+    start = _needed(out, "comp_rgb_before", "reconstruction", "set system.geometry.start=texture for a textured-mesh")
     return F.mse_loss(out["comp_rgb"], start)
 
 

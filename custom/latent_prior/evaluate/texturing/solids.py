@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
@@ -40,7 +41,8 @@ def write_painted(subject: Subject, folder: Path) -> Path:
             paint = torch.tensor(subject.rgb).expand_as(points)
             return renderer.shade(subject, paint, points, normals, FACING * normals)
 
-        save_mesh(bake(mesh, unwrap(mesh, TEXTURE_SIZE, UNWRAPPING), colour, TEXTURE_SIZE), path)
+        atlas = unwrap(np.asarray(mesh.vertices), np.asarray(mesh.faces), TEXTURE_SIZE, UNWRAPPING)
+        save_mesh(bake(mesh, atlas, colour, TEXTURE_SIZE), path)
     return path
 
 
