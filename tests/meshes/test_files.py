@@ -131,7 +131,6 @@ def test_bad_arguments(colored, tmp_path):
 
 
 def test_baked_texture_shows_the_colour_of_the_place(colored, tmp_path):
-    pytest.importorskip("xatlas")
     atlas = unwrap(colored.vertices, colored.faces, size=256, timeout=120)
     baked = bake(colored, atlas, lambda points, normals: points / 2 + 0.5, size=256)
     for suffix, up in (("glb", None), ("obj", None), ("obj", "z")):
@@ -143,7 +142,6 @@ def test_baked_texture_shows_the_colour_of_the_place(colored, tmp_path):
 
 
 def test_a_texture_leaves_no_seams_in_the_shading(tmp_path):
-    pytest.importorskip("xatlas")
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
     baked = bake(
         ball, unwrap(ball.vertices, ball.faces, size=64, timeout=120), lambda points, normals: points / 2 + 0.5, size=64

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from latent_prior import OptionError
-from latent_prior.meshes import layout, parts
+from latent_prior.meshes import atlas, parts
 from latent_prior.meshes.asset import Asset
 from meshes import odd_meshes
 from reliability.in_child import outcomes
@@ -25,7 +25,7 @@ def files(tmp_path_factory) -> dict[str, tuple[Path, str]]:
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_odd_mesh_is_read_or_refused_in_one_line(files, monkeypatch, step):
-    monkeypatch.setattr(layout, "XATLAS_FACES", 0)  # whose start would take most of the time
+    monkeypatch.setattr(atlas, "XATLAS_FACES", 0)  # whose start would take most of the time
     for name, (path, result) in list(files.items())[::step]:
         try:
             odd_meshes.read_and_write(path)

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from latent_prior import host
 from latent_prior.meshes.parts import cross_products, welded
-from latent_prior.meshes.texture import Atlas
+from latent_prior.meshes.texture import Atlas, unwrap
 from latent_prior.meshes.uv import TEST_SIZE, rasterise
 
 DIRECTIONS = np.concatenate([np.eye(3), -np.eye(3)])
@@ -26,7 +27,24 @@ STEEPEST = 0.3  # cosine between a face's normal and the direction of its chart,
 SMALL = 64  # faces; smaller charts join a neighbour where they can
 CUTS = 6  # rounds of cutting charts that cover themselves
 TWICE = 0.02  # of a chart's texels that may be covered twice
+XATLAS_FACES = 20_000  # beyond which xatlas is not tried
+TIMEOUT = 60.0  # seconds
 PADDING = 4  # texels between charts
+
+
+def best_atlas(
+    vertices: Float[np.ndarray, "N 3"], faces: Int[np.ndarray, "F 3"], size: int, timeout: float = TIMEOUT
+) -> Atlas:
+    """By xatlas if the mesh is small enough and it succeeds within `timeout` seconds; else by projection."""
+    if len(faces) <= XATLAS_FACES:
+        try:
+            atlas = unwrap(vertices, faces, size, timeout)
+            if np.array_equal(atlas.source[atlas.faces], faces):
+                return atlas
+            host.warn("xatlas changed the faces: they are projected along the axes instead")
+        except (TimeoutError, RuntimeError) as error:
+            host.warn(f"no atlas by xatlas: {error}. The faces are projected along the axes instead")
+    return box_atlas(vertices, faces, size)
 
 
 def box_atlas(vertices: Float[np.ndarray, "N 3"], faces: Int[np.ndarray, "F 3"], size: int) -> Atlas:

@@ -1,10 +1,10 @@
 """The exporter: writes a trained field to mesh files with true colours."""
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from latent_prior import OptionError, host
 from latent_prior.files.refusals import naming
+from latent_prior.meshes.atlas import best_atlas
 from latent_prior.meshes.files import FORMATS, GLB_READERS, save_mesh
 from latent_prior.meshes.mesh import FieldMesh, field_to_mesh, surface_colors
 from latent_prior.meshes.mesh_exporter import MeshExporter
-from latent_prior.meshes.texture import bake, unwrap
+from latent_prior.meshes.texture import bake
 
 DEFAULT_CHUNK = 1 << 18
 UNTEXTURED = {"ply", "stl"}
@@ -42,8 +43,7 @@ class VertexColorMeshExporter(MeshExporter):
         smoothing: float = 0.0
         # Simplify to about this many faces; None: keep all.
         max_faces: int | None = None
-        # Bake a texture (glb and obj; ply keeps vertex colours). Needs xatlas; beyond texture_timeout vertex colours are
-        # written instead, and a lower max_faces helps.
+        # Bake a texture (glb and obj; ply keeps vertex colours).
         texture: bool = False
         # Readers of vertex colours in a glb: viewers (linear light and a matte material, as in glTF) or trimesh (sRGB,
         # no material), see meshes/files.py; its load_mesh reads either.
@@ -65,10 +65,6 @@ class VertexColorMeshExporter(MeshExporter):
             raise OptionError("system.exporter.glb_for", self.cfg.glb_for, f"one of {', '.join(GLB_READERS)}")
         if self.cfg.texture:
             self.require_memory_for_texture()
-            if importlib.util.find_spec("xatlas") is None:
-                raise OptionError.because(
-                    'system.exporter.texture needs the package xatlas: pip install "latent_prior[texture]"'
-                )
         self._check_surface()
 
     def _check_surface(self) -> None:
@@ -99,10 +95,10 @@ class VertexColorMeshExporter(MeshExporter):
             return self._written(folder, result)
 
     def _written(self, folder: Path, result: FieldMesh) -> list[host.ExporterOutput]:
-        textured = self._bake(result) if self.cfg.texture and set(self.formats) - UNTEXTURED else None
+        textured = self._bake(result) if self.cfg.texture and set(self.formats) - UNTEXTURED else result.mesh
         outputs = []
         for name in self.formats:
-            mesh = result.mesh if textured is None or name in UNTEXTURED else textured
+            mesh = result.mesh if name in UNTEXTURED else textured
             target = folder / f"{self.cfg.save_name}.{name}"
             files = save_mesh(mesh, target, self.cfg.glb_for, None if name == "glb" else self.cfg.up)
             for path in reversed(files):  # an obj after what it needs
@@ -135,19 +131,10 @@ class VertexColorMeshExporter(MeshExporter):
         """Display colours of the field at world points."""
         return self.display(self.geometry.export(points=points), points)
 
-    def _bake(self, result: FieldMesh) -> trimesh.Trimesh | None:
-        try:
-            mesh = result.mesh
-            atlas = unwrap(mesh.vertices, mesh.faces, self.cfg.texture_size, self.cfg.texture_timeout)
-        except TimeoutError as error:
-            host.warn(
-                f"no texture atlas: {error}; raise system.exporter.texture_timeout or lower "
-                "system.exporter.max_faces. Writing vertex colours instead"
-            )
-            return None
-        except RuntimeError as error:
-            host.warn(f"no texture atlas, xatlas failed: {error}. Writing vertex colours instead")
-            return None
+    def _bake(self, result: FieldMesh) -> trimesh.Trimesh:
+        mesh = result.mesh
+        corners = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+        atlas = best_atlas(*corners, self.cfg.texture_size, self.cfg.texture_timeout)
         device = self.geometry.bbox.device
 
         def color(points: Tensor, normals: Tensor) -> Tensor:

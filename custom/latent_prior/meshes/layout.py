@@ -16,12 +16,9 @@ from jaxtyping import Float, Int, Shaped
 from latent_prior import OptionError, host
 from latent_prior.files import shown
 from latent_prior.meshes.asset import Asset
-from latent_prior.meshes.atlas import box_atlas
-from latent_prior.meshes.texture import Atlas, unwrap
+from latent_prior.meshes.atlas import TIMEOUT, best_atlas
 from latent_prior.meshes.uv import MOST_TWICE, TEST_SIZE, barycentric, nearest_covered, own_texels, rasterise
 
-XATLAS_FACES = 20_000  # beyond which xatlas is not tried, see atlas.py
-TIMEOUT = 60.0  # seconds
 MOST_KEPT = 16  # textures for parts that keep their coordinates; others of them join the atlas
 
 
@@ -166,22 +163,9 @@ def _new_places(asset: Asset, parts: Sequence[int], texture: int, size: int, tim
     vertices = [asset.world(asset.parts[index].vertices) for index in parts]
     starts = np.concatenate([[0], np.cumsum([len(points) for points in vertices])])
     faces = [asset.parts[index].faces + start for index, start in zip(parts, starts, strict=False)]
-    atlas = _atlas(np.concatenate(vertices), np.concatenate(faces), size, timeout)
+    atlas = best_atlas(np.concatenate(vertices), np.concatenate(faces), size, timeout)
     first = 0
     for index, start, own in zip(parts, starts, faces, strict=False):
         rows, corners = np.unique(atlas.faces[first : first + len(own)], return_inverse=True)
         yield Place(index, texture, atlas.uv[rows], corners.reshape(-1, 3), atlas.source[rows] - start)
         first += len(own)
-
-
-def _atlas(vertices: Float[np.ndarray, "N 3"], faces: Int[np.ndarray, "F 3"], size: int, timeout: float) -> Atlas:
-    """By xatlas if the mesh is small enough and it succeeds; else by projection."""
-    if len(faces) <= XATLAS_FACES:
-        try:
-            atlas = unwrap(vertices, faces, size, timeout)
-            if np.array_equal(atlas.source[atlas.faces], faces):
-                return atlas
-            host.warn("xatlas changed the faces: they are projected along the axes instead")
-        except (TimeoutError, RuntimeError) as error:
-            host.warn(f"no atlas by xatlas: {error}. The faces are projected along the axes instead")
-    return box_atlas(vertices, faces, size)

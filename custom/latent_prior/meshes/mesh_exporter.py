@@ -33,7 +33,7 @@ class MeshExporter(host.Exporter):
         save_name: str = "model"
         # Width and height of a texture in pixels.
         texture_size: int = 1024
-        # Time limit of the atlas in seconds.
+        # Seconds that xatlas may take for the atlas; beyond, the faces are projected along the axes, which is coarser.
         texture_timeout: float = 60.0
         # For fields of latents: one row of three numbers per channel; colours are (latents M + 1) / 2.
         latent_to_rgb: Any = None
