@@ -69,6 +69,10 @@ def test_calls_with_nothing_to_do_are_let_through(asker):
         module.absent_memory.allocate()
 
 
+def test_envlight_gets_stand_ins_too_or_threestudio_could_not_import_it(asker):
+    assert asker("import absent_kernels", package="envlight")[1] == ["absent_kernels"]
+
+
 def test_only_threestudio_gets_stand_ins(asker):
     with pytest.raises(ModuleNotFoundError, match="absent_kernels"):
         asker("import absent_kernels", package="somebody_else")
