@@ -135,8 +135,8 @@ def refusal(error: BaseException) -> OptionError | None:
         return OptionError.because(stand_ins.message(error.name))
     if isinstance(error, FileNotFoundError) and str(error.filename).startswith("load/"):
         return OptionError.because(
-            f"there is no {error.filename} in {os.getcwd()}: threestudio reads its own files from the working directory; "
-            "run this in its checkout (where load/tets/generate_tets.py makes grids of further resolutions)"
+            f"there is no {error.filename} in {os.getcwd()}: threestudio reads its own files from the working directory, "
+            "which should be its checkout (load/tets/generate_tets.py there makes grids of further resolutions)"
         )
     found = re.search(r"(?:(\w+)\.)?\w+\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not isinstance(error, TypeError) or found is None:
