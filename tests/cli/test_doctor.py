@@ -92,4 +92,9 @@ def test_with_threestudio_its_missing_packages_are_named():
     try:
         import tinycudann  # noqa: F401
     except Exception:
-        assert "tinycudann" in done.stdout and "stand-in" in done.stdout
+        assert "tinycudann" in done.stdout and "stand-in, with our encodings in plain torch" in done.stdout
+    try:
+        import nvdiffrast  # noqa: F401
+    except ImportError:
+        row = next(line for line in done.stdout.splitlines() if "nvdiffrast" in line)
+        assert row.endswith("missing: ours, in plain torch")

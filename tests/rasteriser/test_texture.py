@@ -164,6 +164,15 @@ def test_faces_of_a_cube_are_opengls():
         np.testing.assert_allclose([face.item(), *st[0]], textures.cube_face(direction.numpy()), rtol=1e-12, atol=1e-12)
 
 
+def test_texels_directions_are_those_whose_texels_are_read():
+    at = cube_maps.texel_directions(4)
+    face, st, _, _ = cube_maps.project(at.reshape(-1, 3))
+    row, column = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+    torch.testing.assert_close(face, torch.arange(6).repeat_interleave(16))
+    torch.testing.assert_close(st * 4 - 0.5, torch.stack([column, row], -1).float().reshape(-1, 2).repeat(6, 1))
+    assert (at.abs().amax(-1) == 1).all()
+
+
 @pytest.mark.parametrize("size", [1, 2, 5, 64])
 def test_cube_maps_are_continued_across_edges_and_corners(size):
     tex, uv = random(1, 6, size, size, 2), directions()

@@ -114,12 +114,12 @@ def gpu_row() -> Row:
 
 
 def threestudio_rows(absent: tuple[str, ...]) -> Iterator[Row]:
-    """Packages that threestudio needs; those in `absent` got stand-ins."""
+    """Packages that threestudio needs; those in `absent` got stand-ins or ours in their place."""
     from latent_prior.host.threestudio.stand_ins import PACKAGES
 
     for name, package in PACKAGES.items():
         if name in absent:
-            yield Row(name, MISSING, "stand-in", f"threestudio: {package.feature}", package.install)
+            yield Row(name, MISSING, package.in_its_place, f"threestudio: {package.feature}", package.install)
 
 
 def examine() -> tuple[str, list[Row]]:

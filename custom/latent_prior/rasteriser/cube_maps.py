@@ -38,15 +38,27 @@ def project(
     return face, ratio / 2 + 0.5, derivative, proper
 
 
+def directions(face: Int[Tensor, "P"], ratio: Float[Tensor, "P 2"]) -> Float[Tensor, "P 3"]:
+    """The points at 2 (s, t) - 1 = `ratio` of the cube's faces: the inverse of `project`, where `ratio` is in [-1, 1]."""
+    out = ratio.new_zeros(len(face), 3)
+    out.scatter_(1, (face // 2)[:, None], (1 - 2 * (face % 2))[:, None].to(ratio.dtype))
+    signs = torch.tensor(SIGNS, device=face.device)[face]
+    return out.scatter_(1, torch.tensor(AXES, device=face.device)[face], ratio * signs)
+
+
+def texel_directions(size: int, device: torch.device | None = None) -> Float[Tensor, "6 {size} {size} 3"]:
+    """The centres of all texels of a cube of faces with `size` x `size` texels."""
+    centres = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
+    face = torch.arange(6, device=device).repeat_interleave(size**2)
+    t, s = torch.cartesian_prod(centres, centres).repeat(6, 1).unbind(1)
+    return directions(face, torch.stack([s, t], 1)).reshape(6, size, size, 3)
+
+
 def neighbouring_texel(
     face: Int[Tensor, "P"], column: Int[Tensor, "P"], row: Int[Tensor, "P"], size: Int[Tensor, "P"]
 ) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Int[Tensor, "P"]]:
     """(face, column, row) of the texel across a face's border, for a column or a row (not both) of -1 or `size`."""
     ratio = (2 * torch.stack([column, row], 1) + 1).double() / size[:, None] - 1
-    signs = torch.tensor(SIGNS, device=face.device)[face]
-    direction = ratio.new_zeros(len(face), 3)
-    direction.scatter_(1, (face // 2)[:, None], (1.0 - 2 * (face % 2).double())[:, None])
-    direction.scatter_(1, torch.tensor(AXES, device=face.device)[face], ratio * signs)
-    face, st, _, _ = project(direction)
+    face, st, _, _ = project(directions(face, ratio))
     column, row = (st * size[:, None]).long().minimum(size[:, None] - 1).unbind(1)
     return face, column, row
