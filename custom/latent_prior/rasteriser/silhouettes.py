@@ -1,0 +1,201 @@
+"""The silhouettes between neighbouring pixels, found by walking over the mesh; without gradients.
+
+Two neighbouring pixels that see different triangles form a pair. The straight way from the centre of the pixel with the
+nearer triangle ("own") to the centre of the other one leaves that triangle through an edge. The edge is a silhouette if
+it is a border of the mesh, or if the triangle across it turns back: in the picture it lies on the same side of the edge.
+Then it is the pair's. Otherwise the way goes on in that triangle, and so forth, until it comes to a silhouette, to the
+triangle that the other pixel sees, or beyond its centre.
+
+Along the way a point of the mesh lies at "ahead" (which is 0 at the own centre) and "aside" (negative on the right), both
+times its w. A way leaves a triangle through the edge with one end on the right and one on the left, and it turns back
+where it would leave the next one before it came in. Seen edge-on, or without area, a triangle keeps the way where it is;
+it is passed. A vertex is on the same side in all its triangles, whatever the rounding, so that a way has no gaps, and no
+choice where it meets a vertex. As no triangle on it turns back, none comes twice.
+"""
+
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int, Int32
+from torch import Tensor
+
+from latent_prior.rasteriser.edges import corners, cross, pixel_centres
+from latent_prior.rasteriser.topology import opposite_half_edges
+
+MAX_STEPS = 64  # triangles on a way
+SLACK = 1e-6  # pixels: by so little a way neither turns back nor misses the other centre
+SHIFT = 1e-9  # pixels: a way runs so far beside the centres, inside its first triangle, whose edge may lie along it
+
+
+class Pairs(NamedTuple):
+    """Pairs of neighbouring pixels, counted through all views, and a silhouette between the centres of each."""
+
+    own: Int[Tensor, "P"]
+    other: Int[Tensor, "P"]
+    ends: Int[Tensor, "P 2"]  # vertices
+
+
+class _Ways(NamedTuple):
+    """What stays the same along each way."""
+
+    pair: Int[Tensor, "P"]
+    goal: Int[Tensor, "P"]  # the triangle that the other pixel sees, -1 for none
+    first: Int[Tensor, "P"]  # of the numbers in `pos`, the one of vertex 0 that tells how far ahead it is
+    axis: Int[Tensor, "P"]  # 0 in a row, 1 in a column
+    centre: Float[Tensor, "P"]  # device coordinates of the own centre along the way
+    lane: Float[Tensor, "P"]  # and of the way, across it
+    scale: Float[Tensor, "P"]  # pixels along the way per device coordinate
+
+
+class _Points(NamedTuple):
+    """Vertices as seen from a way."""
+
+    vertex: Int[Tensor, "*P"]
+    aside: Float[Tensor, "*P"]
+    ahead: Float[Tensor, "*P"]
+    w: Float[Tensor, "*P"]
+
+
+Rows = TypeVar("Rows", _Ways, _Points)
+
+
+def _take(rows: Rows, which: Int[Tensor, "K"]) -> Rows:
+    return rows._make(row.index_select(0, which) for row in rows)
+
+
+@torch.no_grad()
+def silhouettes(
+    rast: Float[Tensor, "B H W 4"],
+    pos: Float[Tensor, "B V 4"] | Float[Tensor, "V 4"],
+    tri: Int32[Tensor, "F 3"],
+    opposite: Int[Tensor, "F 3"] | None,
+) -> Pairs:
+    """The pairs with a silhouette within 45 degrees of perpendicular to their way.
+
+    opposite: `opposite_half_edges(tri)`; None works it out.
+    A way that has not come to an end after `MAX_STEPS` triangles counts as one without a silhouette.
+    """
+    own, other, in_row = _neighbours(rast)
+    ways, half_edge, t, old, new = _start(rast, pos, tri, own, other, in_row)
+    opposite = (opposite_half_edges(tri) if opposite is None else opposite).reshape(-1)
+    apexes, numbers = tri.reshape(-1), pos.reshape(-1)
+    following, last = (torch.tensor(turn, device=tri.device) for turn in ((1, 1, -2), (2, -1, -1)))
+    count = torch.arange(len(t), device=tri.device)
+
+    found = []
+    for _ in range(MAX_STEPS):
+        across = opposite.index_select(0, half_edge)
+        entered = across.clamp(min=0)
+        triangle = entered // 3
+        corner = entered - 3 * triangle
+        apex = _points(numbers, apexes.index_select(0, entered), ways)
+
+        # the way leaves through the edge between the apex and that end of the last edge which is on the other side
+        keep_new = ((apex.aside < 0) != (new.aside < 0)).long()
+        kept = _Points(*map(torch.cat, zip(old, new, strict=True)))
+        kept = _take(kept, count[: len(t)] + len(t) * keep_new)
+        gone = old.vertex + new.vertex - kept.vertex
+        following_edge = entered + following.index_select(0, corner)
+        last_edge = entered + last.index_select(0, corner)
+        half_edge = torch.where(apexes.index_select(0, following_edge) == gone, following_edge, last_edge)
+        came, t = t, _crossing(kept, apex, ways.scale)
+
+        hit = (across < 0) | (t < came - SLACK)
+        where = hit.nonzero().squeeze(1)
+        found.append([row.index_select(0, where) for row in (ways.pair, old.vertex, new.vertex)])
+        where = (~hit & (t <= 1 + SLACK) & (triangle != ways.goal)).nonzero().squeeze(1)
+        if len(where) == 0:
+            break
+        ways, old, new = _take(ways, where), _take(kept, where), _take(apex, where)
+        half_edge, t = half_edge.index_select(0, where), t.index_select(0, where)
+
+    pair, *ends = (torch.cat(rows) for rows in zip(*found, strict=True))
+    return _steep(Pairs(own[pair], other[pair], torch.stack(ends, 1)), in_row[pair], rast, pos)
+
+
+def _neighbours(rast: Float[Tensor, "B H W 4"]) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Bool[Tensor, "P"]]:
+    """All pairs of neighbours that see different triangles, the nearer one first, and whether they lie in a row.
+
+    The background is farthest.
+    """
+    number = rast[..., 3]
+    pixel = torch.arange(number.numel(), device=rast.device).reshape(number.shape)
+    in_rows = pixel[:, :, :-1][number[:, :, :-1] != number[:, :, 1:]]
+    in_columns = pixel[:, :-1][number[:, :-1] != number[:, 1:]]
+    first, second = torch.cat([in_rows, in_columns]), torch.cat([in_rows + 1, in_columns + rast.shape[2]])
+    depth = torch.where(number > 0, rast[..., 2], torch.inf).reshape(-1)
+    nearer = depth.index_select(0, first) < depth.index_select(0, second)
+    in_row = torch.arange(len(first), device=rast.device) < len(in_rows)
+    return torch.where(nearer, first, second), torch.where(nearer, second, first), in_row
+
+
+def _start(
+    rast: Float[Tensor, "B H W 4"],
+    pos: Tensor,
+    tri: Int32[Tensor, "F 3"],
+    own: Int[Tensor, "N"],
+    other: Int[Tensor, "N"],
+    in_row: Bool[Tensor, "N"],
+) -> tuple[_Ways, Int[Tensor, "P"], Float[Tensor, "P"], _Points, _Points]:
+    """The ways that leave their first triangle before the other centre: by which half-edge, at which t, its two ends."""
+    _, height, width, _ = rast.shape
+    seen = rast[..., 3].reshape(-1)
+    triangle, goal = seen.index_select(0, own).long() - 1, seen.index_select(0, other).long() - 1
+    view, row = own // (height * width), own // width
+    column, row = own - row * width, row - view * height
+    X, Y = pixel_centres(column, width), pixel_centres(row, height)
+    size = torch.where(in_row, width, height)
+    axis = (~in_row).long()
+    first = (0 if pos.ndim == 2 else view * pos[0].numel()) + axis
+    centre, lane, scale = torch.where(in_row, X, Y), torch.where(in_row, Y, X), (other - own).sign() * (size / 2)
+    ways = _Ways(torch.arange(len(own), device=own.device), goal, first, axis, centre, lane, scale)
+
+    points = _points(pos.reshape(-1), tri.index_select(0, triangle).T, ways)
+    inwards = points.aside.sum(0).sign() * (2 * SHIFT / size)
+    ways = ways._replace(lane=lane + inwards)
+    points = points._replace(aside=points.aside - inwards * points.w)
+
+    # it comes in through one edge, at t <= 0, and leaves through another
+    start, end = (_Points(*(rows.roll(-turn, 0) for rows in points)) for turn in (1, 2))
+    crossed = (start.aside < 0) != (end.aside < 0)
+    crossing = torch.where(crossed, _crossing(start, end, scale), -torch.inf)
+    t, edge = crossing[0], torch.zeros_like(own)
+    for number in (1, 2):
+        edge += (number - edge) * (crossing[number] > t)
+        t = torch.maximum(t, crossing[number])
+    leaving = (t.isfinite() & (t <= 1 + SLACK)).nonzero().squeeze(1)
+    edge, t = edge[leaving], t[leaving]
+    which = edge * len(own) + leaving
+    start, end = (_take(_Points(*(rows.reshape(-1) for rows in ends)), which) for ends in (start, end))
+    return _take(ways, leaving), 3 * triangle[leaving] + edge, t, start, end
+
+
+def _points(numbers: Float[Tensor, "N"], vertices: Int[Tensor, "*K P"], ways: _Ways) -> _Points:
+    """Vertices, each as seen from its way. numbers: all of `pos`."""
+    at = (ways.first + 4 * vertices.long()).reshape(-1)
+    axis = ways.axis.expand(vertices.shape).reshape(-1)
+    along, across, w = (
+        numbers.index_select(0, place).double().reshape(vertices.shape)
+        for place in (at, at + 1 - 2 * axis, at + 3 - axis)
+    )
+    return _Points(vertices, across - ways.lane * w, along - ways.centre * w, w)
+
+
+def _crossing(p: _Points, q: _Points, scale: Float[Tensor, "P"]) -> Float[Tensor, "*P"]:
+    """How far ahead, in pixels, the way crosses the line between two points on different sides of it.
+
+    Infinite if it is behind the camera.
+    """
+    of_p, of_q = q.aside.abs(), p.aside.abs()
+    ahead, w = (of_p * p.ahead + of_q * q.ahead) * scale, of_p * p.w + of_q * q.w
+    return torch.where(w > 0, ahead / w, ahead * torch.inf)
+
+
+def _steep(pairs: Pairs, in_row: Bool[Tensor, "P"], rast: Float[Tensor, "B H W 4"], pos: Tensor) -> Pairs:
+    """Those whose silhouette is within 45 degrees of perpendicular to the way."""
+    _, height, width, _ = rast.shape
+    x, y, _, w = corners(pos, pairs.ends, pairs.own // (height * width))
+    across_x, across_y, _ = cross((x[0], y[0], w[0]), (x[1], y[1], w[1]))
+    across_x, across_y = across_x.abs() / width, across_y.abs() / height
+    keep = torch.where(in_row, across_x >= across_y, across_y >= across_x).nonzero().squeeze(1)
+    return Pairs(*(rows[keep] for rows in pairs))
