@@ -3,7 +3,7 @@
 import pytest
 import torch
 from latent_prior import rasteriser
-from latent_prior.rasteriser.topology import opposite_corners, opposite_corners_of_edges
+from latent_prior.rasteriser.topology import opposite_half_edges
 from reference.clip_meshes import octahedron, random_mesh, seen
 from reference.rasteriser import antialiased, opposite
 
@@ -147,11 +147,9 @@ def test_a_silhouette_with_a_corner_behind_the_camera_is_blended():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_opposite_corners_are_those_of_a_search(seed):
+def test_opposite_half_edges_are_those_of_a_search(seed):
     g = torch.Generator().manual_seed(seed)
     tri = torch.randint(0, 7, (9, 3), generator=g).int()  # boundaries, shared edges, repeated corners and triangles
-    wanted = torch.tensor([[opposite(tri.tolist(), face, i) for i in range(3)] for face in tri.tolist()])
-    torch.testing.assert_close(opposite_corners(tri), wanted)
-    few = torch.tensor([1, 6, 6])
-    found = opposite_corners_of_edges(tri, few, tri[few][:, 1:].long(), 7)
-    torch.testing.assert_close(found[:, 0], wanted[few, 0])
+    found = [opposite(tri.tolist(), f, i) for f in range(9) for i in range(3)]
+    wanted = torch.tensor([-1 if half_edge is None else 3 * half_edge[0] + half_edge[1] for half_edge in found])
+    torch.testing.assert_close(opposite_half_edges(tri), wanted.reshape(9, 3))

@@ -23,7 +23,8 @@ from latent_prior.rasteriser.edges import corners, cross, pixel_centres
 from latent_prior.rasteriser.topology import opposite_half_edges
 
 MAX_STEPS = 64  # triangles on a way
-SLACK = 1e-6  # pixels: by so little a way neither turns back nor misses the other centre
+FOLD = 1e-4  # pixels: what turns back by less is rounding, as of triangles without area
+SLACK = 1e-6  # pixels by which an edge may lie beyond the other centre
 SHIFT = 1e-9  # pixels: a way runs so far beside the centres, inside its first triangle, whose edge may lie along it
 
 
@@ -76,11 +77,12 @@ def silhouettes(
     A way that has not come to an end after `MAX_STEPS` triangles counts as one without a silhouette.
     """
     own, other, in_row = _neighbours(rast)
-    ways, half_edge, t, old, new = _start(rast, pos, tri, own, other, in_row)
+    ways, half_edge, farthest, old, new = _start(rast, pos, tri, own, other, in_row)
+    border = half_edge  # the one at the farthest point so far
     opposite = (opposite_half_edges(tri) if opposite is None else opposite).reshape(-1)
     apexes, numbers = tri.reshape(-1), pos.reshape(-1)
     following, last = (torch.tensor(turn, device=tri.device) for turn in ((1, 1, -2), (2, -1, -1)))
-    count = torch.arange(len(t), device=tri.device)
+    count = torch.arange(len(half_edge), device=tri.device)
 
     found = []
     for _ in range(MAX_STEPS):
@@ -93,24 +95,28 @@ def silhouettes(
         # the way leaves through the edge between the apex and that end of the last edge which is on the other side
         keep_new = ((apex.aside < 0) != (new.aside < 0)).long()
         kept = _Points(*map(torch.cat, zip(old, new, strict=True)))
-        kept = _take(kept, count[: len(t)] + len(t) * keep_new)
+        kept = _take(kept, count[: len(keep_new)] + len(keep_new) * keep_new)
         gone = old.vertex + new.vertex - kept.vertex
         following_edge = entered + following.index_select(0, corner)
         last_edge = entered + last.index_select(0, corner)
         half_edge = torch.where(apexes.index_select(0, following_edge) == gone, following_edge, last_edge)
-        came, t = t, _crossing(kept, apex, ways.scale)
+        t = _crossing(kept, apex, ways.scale)
 
-        hit = (across < 0) | (t < came - SLACK)
-        where = hit.nonzero().squeeze(1)
-        found.append([row.index_select(0, where) for row in (ways.pair, old.vertex, new.vertex)])
-        where = (~hit & (t <= 1 + SLACK) & (triangle != ways.goal)).nonzero().squeeze(1)
+        turned = (across < 0) | (t < farthest - FOLD)
+        where = turned.nonzero().squeeze(1)
+        found.append((ways.pair.index_select(0, where), border.index_select(0, where)))
+        border = torch.where(t > farthest, half_edge, border)
+        farthest = torch.maximum(farthest, t)
+        where = (~turned & (t <= 1 + SLACK) & (triangle != ways.goal)).nonzero().squeeze(1)
         if len(where) == 0:
             break
         ways, old, new = _take(ways, where), _take(kept, where), _take(apex, where)
-        half_edge, t = half_edge.index_select(0, where), t.index_select(0, where)
+        half_edge, border, farthest = (row.index_select(0, where) for row in (half_edge, border, farthest))
 
-    pair, *ends = (torch.cat(rows) for rows in zip(*found, strict=True))
-    return _steep(Pairs(own[pair], other[pair], torch.stack(ends, 1)), in_row[pair], rast, pos)
+    pair, border = (torch.cat(rows) for rows in zip(*found, strict=True))
+    triangle, corner = border // 3, border % 3
+    ends = torch.stack([apexes[3 * triangle + (corner + turn) % 3] for turn in (1, 2)], 1)
+    return _steep(Pairs(own[pair], other[pair], ends), in_row[pair], rast, pos)
 
 
 def _neighbours(rast: Float[Tensor, "B H W 4"]) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Bool[Tensor, "P"]]:
