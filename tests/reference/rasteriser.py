@@ -76,13 +76,15 @@ def _blend(out, color, rast, screen, tri, pair):
 
 def silhouette(f, goal, screen, tri, start, way):
     """(t, normal along the way) of the silhouette on the way from `start` in triangle f; t is infinite without one."""
+    inwards = screen[tri[f]].mean(0) - start
+    start = start + 1e-9 * inwards / (np.linalg.norm(inwards) or 1)  # not through a vertex, nor along an edge
     leaving = []
     for i in range(3):
         t, normal, end = _crossed(screen, tri[f], i, start, way)
         if normal @ (screen[tri[f][i]] - end) < 0 < normal @ way:
             leaving.append((t, i, normal))
     t, i, normal = min(leaving, key=lambda entry: entry[0])
-    for _ in range(64):
+    for _ in range(128):
         if t > 1:
             break
         across = opposite(tri, f, i)

@@ -7,10 +7,14 @@ Then it is the pair's. Otherwise the way goes on in that triangle, and so forth,
 triangle that the other pixel sees, or beyond its centre.
 
 Along the way a point of the mesh lies at "ahead" (which is 0 at the own centre) and "aside" (negative on the right), both
-times its w. A way leaves a triangle through the edge with one end on the right and one on the left, and it turns back
-where it would leave the next one before it came in. Seen edge-on, or without area, a triangle keeps the way where it is;
-it is passed. A vertex is on the same side in all its triangles, whatever the rounding, so that a way has no gaps, and no
-choice where it meets a vertex. As no triangle on it turns back, none comes twice.
+times its w. A way leaves a triangle through the edge that has one end on the right and one on the left. A vertex is on
+the same side in all its triangles, whatever the rounding, so that a way has no gaps, and no choice where it meets a
+vertex. It turns back where it leaves a triangle before it came in; the silhouette is then the edge at its farthest
+point. A triangle that is seen edge-on, or has no area, keeps the way where it is and is passed.
+
+A way that has not ended after `MAX_STEPS` triangles counts as one without a silhouette: its pixels stay as they are. So
+many lie between two pixels only at the outline of a million triangles or in a fan of needles; it also ends the ways that
+would run in circles where a mesh is nothing but folds below `FOLD`.
 """
 
 from typing import NamedTuple, TypeVar
@@ -22,7 +26,7 @@ from torch import Tensor
 from latent_prior.rasteriser.edges import corners, cross, pixel_centres
 from latent_prior.rasteriser.topology import opposite_half_edges
 
-MAX_STEPS = 64  # triangles on a way
+MAX_STEPS = 128  # triangles on a way
 FOLD = 1e-4  # pixels: what turns back by less is rounding, as of triangles without area
 SLACK = 1e-6  # pixels by which an edge may lie beyond the other centre
 SHIFT = 1e-9  # pixels: a way runs so far beside the centres, inside its first triangle, whose edge may lie along it
@@ -61,7 +65,7 @@ Rows = TypeVar("Rows", _Ways, _Points)
 
 
 def _take(rows: Rows, which: Int[Tensor, "K"]) -> Rows:
-    return rows._make(row.index_select(0, which) for row in rows)
+    return type(rows)(*(row.index_select(0, which) for row in rows))
 
 
 @torch.no_grad()
@@ -74,7 +78,6 @@ def silhouettes(
     """The pairs with a silhouette within 45 degrees of perpendicular to their way.
 
     opposite: `opposite_half_edges(tri)`; None works it out.
-    A way that has not come to an end after `MAX_STEPS` triangles counts as one without a silhouette.
     """
     own, other, in_row = _neighbours(rast)
     ways, half_edge, farthest, old, new = _start(rast, pos, tri, own, other, in_row)
@@ -94,8 +97,8 @@ def silhouettes(
 
         # the way leaves through the edge between the apex and that end of the last edge which is on the other side
         keep_new = ((apex.aside < 0) != (new.aside < 0)).long()
-        kept = _Points(*map(torch.cat, zip(old, new, strict=True)))
-        kept = _take(kept, count[: len(keep_new)] + len(keep_new) * keep_new)
+        both = _Points(*map(torch.cat, zip(old, new, strict=True)))
+        kept = _take(both, count[: len(keep_new)] + len(keep_new) * keep_new)
         gone = old.vertex + new.vertex - kept.vertex
         following_edge = entered + following.index_select(0, corner)
         last_edge = entered + last.index_select(0, corner)
