@@ -84,7 +84,7 @@ def silhouette(f, goal, screen, tri, start, way):
         if normal @ (screen[tri[f][i]] - end) < 0 < normal @ way:
             leaving.append((t, i, normal))
     t, i, normal = min(leaving, key=lambda entry: entry[0])
-    for _ in range(128):
+    for _ in range(64):
         if t > 1:
             break
         across = opposite(tri, f, i)

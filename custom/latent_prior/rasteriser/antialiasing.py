@@ -7,7 +7,7 @@ share 1/2 - t gets the other's colour; for t > 1/2 the other pixel, of which t -
 within 45 degrees of perpendicular to the way count; pairs along the other axis take care of the rest.
 
 The paper, and nvdiffrast, look for the silhouette among the edges of the one triangle that the own pixel sees, which
-finds none where triangles are smaller than a pixel. Here the search goes beyond that triangle, over up to 128 others
+finds none where triangles are smaller than a pixel. Here the search goes beyond that triangle, over up to 64 others
 (silhouettes.py), so that outlines of fine meshes are blended too and their vertices have gradients.
 """
 

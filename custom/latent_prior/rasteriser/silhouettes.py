@@ -26,7 +26,7 @@ from torch import Tensor
 from latent_prior.rasteriser.edges import corners, cross, pixel_centres
 from latent_prior.rasteriser.topology import opposite_half_edges
 
-MAX_STEPS = 128  # triangles on a way
+MAX_STEPS = 64  # triangles on a way
 FOLD = 1e-4  # pixels: what turns back by less is rounding, as of triangles without area
 SLACK = 1e-6  # pixels by which an edge may lie beyond the other centre
 SHIFT = 1e-9  # pixels: a way runs so far beside the centres, inside its first triangle, whose edge may lie along it
@@ -45,7 +45,7 @@ class _Ways(NamedTuple):
 
     pair: Int[Tensor, "P"]
     goal: Int[Tensor, "P"]  # the triangle that the other pixel sees, -1 for none
-    first: Int[Tensor, "P"]  # of the numbers in `pos`, the one of vertex 0 that tells how far ahead it is
+    first: Int[Tensor, "P"]  # row of vertex 0 in the clip coordinates of all views
     axis: Int[Tensor, "P"]  # 0 in a row, 1 in a column
     centre: Float[Tensor, "P"]  # device coordinates of the own centre along the way
     lane: Float[Tensor, "P"]  # and of the way, across it
@@ -83,7 +83,7 @@ def silhouettes(
     ways, half_edge, farthest, old, new = _start(rast, pos, tri, own, other, in_row)
     border = half_edge  # the one at the farthest point so far
     opposite = (opposite_half_edges(tri) if opposite is None else opposite).reshape(-1)
-    apexes, numbers = tri.reshape(-1), pos.reshape(-1)
+    apexes = tri.reshape(-1)
     following, last = (torch.tensor(turn, device=tri.device) for turn in ((1, 1, -2), (2, -1, -1)))
     count = torch.arange(len(half_edge), device=tri.device)
 
@@ -93,7 +93,7 @@ def silhouettes(
         entered = across.clamp(min=0)
         triangle = entered // 3
         corner = entered - 3 * triangle
-        apex = _points(numbers, apexes.index_select(0, entered), ways)
+        apex = _points(pos, apexes.index_select(0, entered), ways)
 
         # the way leaves through the edge between the apex and that end of the last edge which is on the other side
         keep_new = ((apex.aside < 0) != (new.aside < 0)).long()
@@ -155,11 +155,11 @@ def _start(
     X, Y = pixel_centres(column, width), pixel_centres(row, height)
     size = torch.where(in_row, width, height)
     axis = (~in_row).long()
-    first = (0 if pos.ndim == 2 else view * pos[0].numel()) + axis
+    first = view * (pos.shape[1] if pos.ndim == 3 else 0)
     centre, lane, scale = torch.where(in_row, X, Y), torch.where(in_row, Y, X), (other - own).sign() * (size / 2)
     ways = _Ways(torch.arange(len(own), device=own.device), goal, first, axis, centre, lane, scale)
 
-    points = _points(pos.reshape(-1), tri.index_select(0, triangle).T, ways)
+    points = _points(pos, tri.index_select(0, triangle).T, ways)
     inwards = points.aside.sum(0).sign() * (2 * SHIFT / size)
     ways = ways._replace(lane=lane + inwards)
     points = points._replace(aside=points.aside - inwards * points.w)
@@ -179,13 +179,13 @@ def _start(
     return _take(ways, leaving), 3 * triangle[leaving] + edge, t, start, end
 
 
-def _points(numbers: Float[Tensor, "N"], vertices: Int[Tensor, "*K P"], ways: _Ways) -> _Points:
-    """Vertices, each as seen from its way. numbers: all of `pos`."""
-    at = (ways.first + 4 * vertices.long()).reshape(-1)
-    axis = ways.axis.expand(vertices.shape).reshape(-1)
+def _points(pos: Tensor, vertices: Int[Tensor, "*K P"], ways: _Ways) -> _Points:
+    """Vertices, each as seen from its way."""
+    rows = pos.reshape(-1, 4).index_select(0, (ways.first + vertices).reshape(-1)).reshape(-1)
+    x = torch.arange(0, len(rows), 4, device=pos.device).reshape(vertices.shape)
     along, across, w = (
-        numbers.index_select(0, place).double().reshape(vertices.shape)
-        for place in (at, at + 1 - 2 * axis, at + 3 - axis)
+        rows.index_select(0, place.reshape(-1)).double().reshape(vertices.shape)
+        for place in (x + ways.axis, x + 1 - ways.axis, x + 3)
     )
     return _Points(vertices, across - ways.lane * w, along - ways.centre * w, w)
 
