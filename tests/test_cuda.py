@@ -128,6 +128,7 @@ def test_nvdiffrast_rasterises_what_we_do():
     assert context.of_nvdiffrast is not None
     same = found[0][..., 3] == wanted[0][..., 3]
     assert same.float().mean() > 0.99  # nvdiffrast rounds corners to a sixteenth of a pixel
-    torch.testing.assert_close(found[1][same], wanted[1][same], rtol=0, atol=0.05)
+    close = (found[1] - wanted[1]).abs().amax(-1) <= 0.05  # but where we look for silhouettes beyond a triangle
+    assert close[same].float().mean() > 0.99
     for a, b in zip(found[2:], wanted[2:], strict=True):
         assert torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.98

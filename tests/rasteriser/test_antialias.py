@@ -1,9 +1,11 @@
 """Silhouettes: blended values in closed form and against a loop over pairs, gradients, topologies."""
 
+import numpy as np
 import pytest
 import torch
+import trimesh
 from latent_prior import rasteriser
-from latent_prior.rasteriser.topology import opposite_corners, opposite_corners_of_edges
+from latent_prior.rasteriser.topology import opposite_half_edges
 from reference.clip_meshes import octahedron, random_mesh, seen
 from reference.rasteriser import antialiased, opposite
 
@@ -74,6 +76,8 @@ def cases():
     yield "borders at 45 degrees", diamond[None], SQUARE, (8, 8)
     yield "three faces at an edge", seen(vertices, [0.9]), torch.cat([tri, torch.tensor([[0, 1, 4]]).int()]), (11, 11)
     yield "each face twice", seen(vertices, [0.9]), torch.cat([tri, tri.flip(1)]), (11, 11)
+    for seed, name in enumerate(("a sphere", "bumps", "of any orientation", "of any orientation, with holes")):
+        yield name, *_bumpy(seed), (8, 9)
     for seed in (0, 3, 6, 12, 18, 24, 30, 5):
         pos, tri, *_ = random_mesh(seed)
         if (pos[:, 3] > 0).all():
@@ -84,6 +88,16 @@ def _nested():
     vertices, tri = octahedron()
     small = 0.7 * vertices[:, [2, 0, 1]] + torch.tensor([0.4, 0.2, 0.1], dtype=vertices.dtype)
     return seen(torch.cat([vertices, small]), [0.3]), torch.cat([tri, tri + 6])
+
+
+def _bumpy(kind):
+    """A sphere of triangles of a pixel's size: round, with bumps, which fold it, or worse."""
+    sphere, g = trimesh.creation.icosphere(2, 0.9), torch.Generator().manual_seed(kind)
+    vertices, tri = torch.tensor(np.array(sphere.vertices)), torch.tensor(np.array(sphere.faces)).int()
+    vertices *= 1 + 0.3 * torch.rand(len(vertices), 1, generator=g) * (kind > 0)
+    if kind >= 2:
+        tri = torch.where(torch.rand(len(tri), 1, generator=g) < 0.5, tri, tri.flip(1))
+    return seen(vertices, [0.3]), tri[torch.rand(len(tri), generator=g) < (0.8 if kind == 3 else 1)]
 
 
 @pytest.mark.parametrize("name, pos, tri, size", cases(), ids=lambda x: x if isinstance(x, str) else "")
@@ -147,11 +161,9 @@ def test_a_silhouette_with_a_corner_behind_the_camera_is_blended():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_opposite_corners_are_those_of_a_search(seed):
+def test_opposite_half_edges_are_those_of_a_search(seed):
     g = torch.Generator().manual_seed(seed)
     tri = torch.randint(0, 7, (9, 3), generator=g).int()  # boundaries, shared edges, repeated corners and triangles
-    wanted = torch.tensor([[opposite(tri.tolist(), face, i) for i in range(3)] for face in tri.tolist()])
-    torch.testing.assert_close(opposite_corners(tri), wanted)
-    few = torch.tensor([1, 6, 6])
-    found = opposite_corners_of_edges(tri, few, tri[few][:, 1:].long(), 7)
-    torch.testing.assert_close(found[:, 0], wanted[few, 0])
+    found = [opposite(tri.tolist(), f, i) for f in range(9) for i in range(3)]
+    wanted = torch.tensor([-1 if half_edge is None else 3 * half_edge[0] + half_edge[1] for half_edge in found])
+    torch.testing.assert_close(opposite_half_edges(tri), wanted.reshape(9, 3))

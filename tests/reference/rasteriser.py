@@ -62,18 +62,10 @@ def _blend(out, color, rast, screen, tri, pair):
         return
     depths = [pixel[2] if pixel[3] > 0 else math.inf for pixel in pixels]
     own, other = pair if depths[0] < depths[1] else pair[::-1]
-    face = tri[int(rast[own[1], own[0]][3]) - 1]
+    numbers = [int(rast[y, x][3]) - 1 for x, y in (own, other)]
     start, way = np.array(own, float), np.array(other, float) - own
-    leaving = []
-    for i in range(3):
-        a, b = screen[face[(i + 1) % 3]], screen[face[(i + 2) % 3]]
-        normal = np.array([b[1] - a[1], a[0] - b[0]])
-        if normal @ (screen[face[i]] - a) > 0:
-            normal = -normal  # outwards
-        if normal @ way > 0:
-            leaving.append((normal @ (a - start) / (normal @ way), i, normal))
-    t, i, normal = min(leaving, key=lambda entry: entry[0])
-    if t > 1 or abs(normal @ way) < abs(normal @ way[::-1]) or not is_silhouette(face, i, screen, tri):
+    t, normal = silhouette(*numbers, screen, tri, start, way)
+    if t > 1 or abs(normal @ way) < abs(normal @ way[::-1]):
         return
     (x, y), (x_other, y_other) = own, other
     if t < 0.5:
@@ -82,25 +74,54 @@ def _blend(out, color, rast, screen, tri, pair):
         out[y_other, x_other] += (t - 0.5) * (color[y, x] - color[y_other, x_other])
 
 
-def is_silhouette(face, i, screen, tri):
-    """Whether no neighbour across the edge opposite to corner i lies on the edge's other side."""
-    across = opposite(tri, face, i)
-    if across < 0:
-        return True
-    a, b = screen[face[(i + 1) % 3]], screen[face[(i + 2) % 3]]
+def silhouette(f, goal, screen, tri, start, way):
+    """(t, normal along the way) of the silhouette on the way from `start` in triangle f; t is infinite without one."""
+    inwards = screen[tri[f]].mean(0) - start
+    start = start + 1e-9 * inwards / (np.linalg.norm(inwards) or 1)  # not through a vertex, nor along an edge
+    leaving = []
+    for i in range(3):
+        t, normal, end = _crossed(screen, tri[f], i, start, way)
+        if normal @ (screen[tri[f][i]] - end) < 0 < normal @ way:
+            leaving.append((t, i, normal))
+    t, i, normal = min(leaving, key=lambda entry: entry[0])
+    for _ in range(64):
+        if t > 1:
+            break
+        across = opposite(tri, f, i)
+        if across is None:
+            return t, normal
+        if normal @ (screen[tri[across[0]][across[1]]] - screen[tri[f][i - 1]]) < -1e-12:  # it turns back
+            return t, normal
+        f, entered = across
+        if f == goal:
+            break
+        # of the two other edges, the one with its ends on different sides of the way
+        sides = [way[0] * (screen[v] - start)[1] - way[1] * (screen[v] - start)[0] < 0 for v in tri[f]]
+        (i,) = (i for i in range(3) if i != entered and sides[i - 1] != sides[i - 2])
+        t, normal, _ = _crossed(screen, tri[f], i, start, way)
+    return math.inf, None
 
-    def side(p):
-        return (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
 
-    return side(screen[face[i]]) * side(screen[across]) >= 0
+def _crossed(screen, face, i, start, way):
+    """(t, normal along the way, an end) of the edge opposite to corner i."""
+    a, b = screen[face[i - 2]], screen[face[i - 1]]
+    normal = np.array([b[1] - a[1], a[0] - b[0]])
+    normal = normal if normal @ way >= 0 else -normal
+    return normal @ (a - start) / (normal @ way) if normal @ way else math.inf, normal, a
 
 
-def opposite(tri, face, i):
-    """The third corner across the edge opposite to corner i of a face, or -1."""
-    if len(set(face)) < 3:
-        return -1
-    ends = {face[(i + 1) % 3], face[(i + 2) % 3]}
-    thirds = sorted({c for f in tri for c in f if len(set(f)) == 3 and ends < set(f) and c not in ends})
-    if len(thirds) > 1 and face[i] in (thirds[0], thirds[-1]):
-        return thirds[-1] if face[i] == thirds[0] else thirds[0]
-    return -1
+def opposite(tri, f, i):
+    """(triangle, corner) across the edge opposite to corner i of triangle f, or None."""
+    if len(set(tri[f])) < 3:
+        return None
+    ends = {tri[f][i - 2], tri[f][i - 1]}
+    thirds = sorted(
+        (corner, g, k)
+        for g, face in enumerate(tri)
+        for k, corner in enumerate(face)
+        if len(set(face)) == 3 and ends == set(face) - {corner}
+    )
+    lowest, highest = thirds[0], thirds[-1]
+    if lowest[0] == highest[0] or tri[f][i] not in (lowest[0], highest[0]):
+        return None
+    return (highest if tri[f][i] == lowest[0] else lowest)[1:]

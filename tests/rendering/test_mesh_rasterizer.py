@@ -82,7 +82,7 @@ def test_every_pixel_inside_shows_the_point_that_its_ray_meets():
     assert inside.sum() > 200 and not (hit ^ (out["opacity"][..., 0] > 0.5)).sum() > 0.05 * hit.sum()
     points = batch["rays_o"] + batch["rays_d"] * depth[..., None]
     off = (out["comp_rgb"] - points)[inside].abs().amax(dim=-1)
-    assert (off < 2e-4).double().mean() > 0.95  # the others are blended, where the ring hides a part of itself
+    assert (off < 2e-4).double().mean() > 0.9  # the others are blended, where the ring hides a part of itself
     assert_close(out["depth"][..., 0][inside][off < 2e-4], depth[inside][off < 2e-4], rtol=0, atol=2e-4)
     empty = out["opacity"][..., 0] == 0
     assert (out["comp_rgb"][empty] == torch.tensor([0.1, 0.2, 0.3])).all() and empty.sum() > 200

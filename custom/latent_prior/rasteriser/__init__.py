@@ -98,7 +98,7 @@ def antialias(
 def antialias_construct_topology_hash(tri: Tensor) -> Any:
     """What `antialias` needs to know of the triangles, to be made once for a mesh whose triangles stay."""
     dr = _nvdiffrast(tri)
-    return topology.opposite_corners(tri) if dr is None else dr.antialias_construct_topology_hash(tri)
+    return topology.opposite_half_edges(tri) if dr is None else dr.antialias_construct_topology_hash(tri)
 
 
 def texture(

@@ -8,6 +8,7 @@ over the w of the point seen at q. No division by a corner's w occurs, so a corn
 Components come first (3 N), which is the quicker order in torch.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,24 @@ def corners(
     return pos.reshape(-1, 4).index_select(0, row.reshape(-1)).double().T.reshape(4, *row.shape)
 
 
+def cross(p: Iterable[Tensor], q: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The cross product by components; of points (x, y, w) the coefficients of the function of the edge from p to q."""
+    (xp, yp, wp), (xq, yq, wq) = p, q
+    return yp * wq - wp * yq, wp * xq - xp * wq, xp * yq - yp * xq
+
+
+def dot(p: Iterable[Tensor], q: Iterable[Tensor]) -> Tensor:
+    """The scalar product by components."""
+    (xp, yp, wp), (xq, yq, wq) = p, q
+    return xp * xq + yp * yq + wp * wq
+
+
+def value(edge: Iterable[Tensor], X: Tensor, Y: Tensor) -> Tensor:
+    """An edge's function at points of the picture, to the bit the value that decides visibility."""
+    x, y, w = edge
+    return x * X + (y * Y + w)
+
+
 @dataclass(frozen=True)
 class EdgeFunctions:
     """e_i(q) = x_i X + y_i Y + w_i for the three edges of N triangles."""
@@ -44,14 +63,13 @@ class EdgeFunctions:
     def of(cls, corners: Float[Tensor, "4 3 N"]) -> "EdgeFunctions":
         """Two triangles that share an edge get functions that are exact negatives of each other, rounding included."""
         x, y, _, w = corners
-        (xj, yj, wj), (xk, yk, wk) = ([c.roll(-turn, 0) for c in (x, y, w)] for turn in (1, 2))
-        return cls(yj * wk - wj * yk, wj * xk - xj * wk, xj * yk - yj * xk)
+        return cls(*cross(*([c.roll(-turn, 0) for c in (x, y, w)] for turn in (1, 2))))
 
     def orientation(self, corners: Float[Tensor, "4 3 N"]) -> Float[Tensor, "N"]:
         """The sign of the determinant of the corners, which the functions share inside; 0 for a degenerate triangle."""
         x, y, _, w = corners[:, 0]
-        return (x * self.x[0] + y * self.y[0] + w * self.w[0]).sign()
+        return dot((x, y, w), (self.x[0], self.y[0], self.w[0])).sign()
 
     def at(self, X: Float[Tensor, "N"], Y: Float[Tensor, "N"]) -> Float[Tensor, "3 N"]:
-        """Values at one point per triangle, to the bit those that decide visibility."""
-        return self.x * X + (self.y * Y + self.w)
+        """Values at one point per triangle."""
+        return value((self.x, self.y, self.w), X, Y)

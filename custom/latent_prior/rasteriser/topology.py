@@ -1,38 +1,31 @@
-"""Which corner lies across each edge of a mesh."""
+"""Which half-edge of a mesh lies across each half-edge.
+
+A half-edge is a triangle's side of an edge, numbered triangle * 3 + corner by the corner opposite to the edge.
+"""
 
 import torch
-from jaxtyping import Int, Int32
+from jaxtyping import Int
 from torch import Tensor
 
 
-def opposite_corners(tri: Int[Tensor, "F 3"]) -> Int[Tensor, "F 3"]:
-    """For the edge opposite to each corner, the third corner of the triangle on its other side; -1 without one.
+def opposite_half_edges(tri: Int[Tensor, "F 3"]) -> Int[Tensor, "F 3"]:
+    """For the half-edge opposite to each corner, the one on the edge's other side; -1 without one.
 
-    An edge of a boundary has none. Of an edge whose triangles have more than two different third corners, the lowest and
-    the highest are each other's opposite, and the others have none. A triangle that repeats a corner is no neighbour.
+    An edge of a boundary has none. Of an edge whose triangles have more than two different third corners, those of the
+    lowest and of the highest are each other's opposite, and the others have none. A triangle that repeats a corner is
+    no neighbour.
     """
     apex = tri.long()
     start, end = apex.roll(-1, 1), apex.roll(-2, 1)
+    number = torch.arange(apex.numel(), device=apex.device).reshape(apex.shape)
     proper = (apex != start) & (start != end) & (end != apex)
-    low, high = torch.minimum(start, end)[proper], torch.maximum(start, end)[proper]
-    third = apex[proper]
-    different, edge = (low << 32 | high).unique(return_inverse=True)
+    ends = torch.where(proper, torch.minimum(start, end) << 32 | torch.maximum(start, end), -1 - number)
+    different, edge = ends.reshape(-1).unique(return_inverse=True)
+    both = (apex << 32 | number).reshape(-1)  # ordered by the third corner
     lowest, highest = (
-        torch.zeros_like(different).scatter_reduce(0, edge, third, extreme, include_self=False)[edge]
+        torch.zeros_like(different).scatter_reduce(0, edge, both, extreme, include_self=False)[edge].reshape(apex.shape)
         for extreme in ("amin", "amax")
     )
-    across = torch.where(third == lowest, highest, torch.where(third == highest, lowest, -1))
-    opposite = torch.full_like(apex, -1)
-    opposite[proper] = torch.where(across == third, -1, across)
-    return opposite
-
-
-def opposite_corners_of_edges(
-    tri: Int32[Tensor, "F 3"], triangle: Int[Tensor, "P"], ends: Int[Tensor, "P 2"], num_vertices: int
-) -> Int[Tensor, "P 3"]:
-    """`opposite_corners(tri)[triangle]`, right at the edges between `ends`, from the triangles around these alone."""
-    marked = torch.zeros(num_vertices, dtype=torch.int32, device=tri.device)
-    marked[ends.reshape(-1).long()] = 1
-    first, second, third = (marked.index_select(0, corner) for corner in tri.T)
-    near = (first + second + third >= 2).nonzero().squeeze(1)
-    return opposite_corners(tri.index_select(0, near)).index_select(0, torch.searchsorted(near, triangle))
+    low, high = lowest >> 32, highest >> 32
+    across = torch.where(apex == low, highest, lowest) & 0xFFFFFFFF
+    return torch.where(((apex == low) | (apex == high)) & (low != high), across, -1)
