@@ -199,7 +199,7 @@ def test_a_field_becomes_its_guide(geometry_type, block, monkeypatch):
     """The guide alone turns an empty field into the block, and the renderer's box, shrunk before, grows to it."""
     monkeypatch.setattr(text_to_3d, "GUIDE_POINTS", 512)
     geometry = {"radius": 0.9, "density_bias": -4.0, **FIELDS[geometry_type]}
-    renderer = {"radius": 0.9, "num_samples_per_ray": 16, "grid_prune": True, "prune_every": 1}
+    renderer = {"radius": 0.9, "num_samples_per_ray": 16, "grid_prune": True, "prune_every": 1, "prune_resolution": 8}
     parts = {"geometry_type": geometry_type, "geometry": geometry, "renderer": renderer}
     torch.manual_seed(0)
     system = system_of(**parts, loss={"lambda_shape": 1.0}, guide={"mesh": block, "sigma": 0.1})

@@ -1,7 +1,8 @@
 """A rough mesh that a field is held to: where it is solid, and how far away its surface is.
 
-It may be put together from overlapping balls and boxes, have holes, and be wound the wrong way (see winding.py). Both
-quantities are computed once, at the points of a grid, and interpolated from there.
+It may be put together from overlapping balls and boxes, have holes, and be wound the wrong way (see winding.py). Solid is
+where its winding number is above a half, and its surface is the border of that: faces within another part do not count,
+and a hole is closed. The signed distance to that surface is computed once, at the points of a grid.
 
 Conventions. World coordinates, z up, front towards +x; the mesh is moved and scaled into them (Asset.to_world).
 """
@@ -13,8 +14,7 @@ import torch
 import torch.nn.functional as F
 import trimesh
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt
-from scipy.spatial import cKDTree
+from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
 from latent_prior import OptionError
@@ -27,7 +27,7 @@ CELLS = 64  # of the grid along each axis
 COARSE = 2  # cells; away from the surface the winding number is smooth, and computed at each second point only
 MARGIN = 1.25  # half the grid's edge, in radii of the mesh
 MOST_FACES = 2000  # of the mesh that is kept; the time to build the grid grows with them
-SAMPLES = 100_000  # points of the surface from which distances are measured
+SAMPLES = 100_000  # points of the surface that tell which grid points are near it
 WELD = 6  # decimals to which vertices of world coordinates are the same
 
 
@@ -54,12 +54,12 @@ class GuideConfig:
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """Winding number, held to [0, 1], and distance to the surface, at the points of a grid.
+    """The signed distance to a guide's surface, negative inside, at the points of a grid.
 
-    grid: channels, z, y, x; its corners lie at -half_edge and half_edge.
+    grid: axes z, y, x; its corners lie at -half_edge and half_edge. Exact to half a cell.
     """
 
-    grid: Float[Tensor, "1 2 N N N"]
+    grid: Float[Tensor, "1 1 N N N"]
     half_edge: float
 
     @classmethod
@@ -70,46 +70,44 @@ class Guide:
         vertices = np.concatenate([asset.world(part.vertices) for part in asset.parts])
         faces = np.concatenate([part.faces + start for part, start in zip(asset.parts, starts[:-1], strict=True)])
         guide = cls.of(trimesh.Trimesh(vertices, faces, process=False), MARGIN * cfg.radius, device)
-        winding, distance = guide.grid[0]
-        if not ((winding > 0.5) & (distance > guide.half_edge / CELLS)).any():  # half a cell
+        if guide is None:
             raise OptionError.because(f"{asset.path} encloses nothing: it is flat, thin or too open", f"{KEY}mesh")
         return guide
 
     @classmethod
-    def of(cls, mesh: trimesh.Trimesh, half_edge: float, device: torch.device) -> "Guide":
-        """The guide of a mesh in world coordinates."""
+    def of(cls, mesh: trimesh.Trimesh, half_edge: float, device: torch.device) -> "Guide | None":
+        """The guide of a mesh in world coordinates; None if it is nowhere thicker than two cells."""
         mesh = _mended(mesh)
         axis = torch.linspace(-half_edge, half_edge, CELLS + 1)
         points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1)  # indexed [z, y, x]
-        step = float(axis[1] - axis[0])
-        distance = torch.from_numpy(_distance(mesh, points.numpy(), step)).float()
         vertices, faces = torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces)
         coarse = points[::COARSE, ::COARSE, ::COARSE]
         winding = winding_number(coarse.reshape(-1, 3), vertices, faces).view(1, 1, *coarse.shape[:3])
-        winding = F.interpolate(winding, size=distance.shape, mode="trilinear", align_corners=True)[0, 0]
-        near = distance < COARSE * step
+        winding = F.interpolate(winding, size=points.shape[:3], mode="trilinear", align_corners=True)[0, 0]
+        near = _near(mesh, half_edge)
         winding[near] = winding_number(points[near], vertices, faces)
-        return cls(torch.stack([winding.clamp(0, 1), distance])[None].to(device), half_edge)
+        inside = (winding > 0.5).numpy()
+        depth = distance_transform_edt(inside)  # in cells, to the nearest point on the other side of the surface
+        if depth.max() <= 1:
+            return None
+        signed = np.where(inside, 0.5 - depth, distance_transform_edt(~inside) - 0.5)  # the surface is half-way
+        grid = torch.from_numpy(signed).float() * (2 * half_edge / CELLS)
+        return cls(grid[None, None].to(device), half_edge)
 
     def at(self, points: Float[Tensor, "P 3"]) -> tuple[Bool[Tensor, "P"], Float[Tensor, "P"]]:
-        """Whether points are inside, and their distance to the surface."""
+        """Whether points are inside, and their distance to the surface; too large by up to the way to the grid."""
         held = points.clamp(-self.half_edge, self.half_edge)
-        where = (held / self.half_edge).view(1, 1, 1, -1, 3)
-        winding, distance = F.grid_sample(self.grid, where, align_corners=True).view(2, -1)
-        return winding > 0.5, distance + (points - held).norm(dim=1)
+        signed = F.grid_sample(self.grid, (held / self.half_edge).view(1, 1, 1, -1, 3), align_corners=True).view(-1)
+        return signed < 0, signed.abs() + (points - held).norm(dim=1)
 
 
-def _distance(mesh: trimesh.Trimesh, points: Float[np.ndarray, "N N N 3"], step: float) -> Float[np.ndarray, "N N N"]:
-    """The distance of a grid's points to the surface: near it to the nearest sample of it, which the others inherit.
-
-    The others take the nearest sample of the nearest grid point near the surface, which is at most a step farther than
-    their own. A search of their own would visit all samples where these are equally far, as in the middle of a ball.
-    """
+def _near(mesh: trimesh.Trimesh, half_edge: float) -> Bool[Tensor, "N N N"]:
+    """The grid points, indexed [z, y, x], around which the surface may pass between points of the coarse grid."""
     surface, _ = trimesh.sample.sample_surface(mesh, SAMPLES, seed=0)
-    reach, sample = cKDTree(surface).query(points.reshape(-1, 3), distance_upper_bound=1.5 * step)
-    shape = points.shape[:3]
-    nearest = distance_transform_edt(np.isinf(reach).reshape(shape), return_distances=False, return_indices=True)
-    return np.linalg.norm(points - surface[sample.reshape(shape)[tuple(nearest)]], axis=-1)
+    x, y, z = ((surface / half_edge + 1) * (CELLS / 2)).round().astype(int).T
+    near = np.zeros([CELLS + 1] * 3, dtype=bool)
+    near[z, y, x] = True
+    return torch.from_numpy(binary_dilation(near, np.ones((3, 3, 3)), iterations=COARSE))
 
 
 def _mended(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
