@@ -42,7 +42,7 @@ def small(name: str, inputs: dict[str, Path]) -> dict:
             system["pretrained_generator"] = str(inputs["generator"])
         return {"data": {"batch_size": 1}, "system": system}
     if "sketch" in name:
-        system["guide"] = {"mesh": str(ROOT / "configs" / "sketches" / "bench.obj")}
+        system["guide"] = {"mesh": str(ROOT / "configs" / "sketches" / "swan.obj")}
     return {"data": {"height": 8, "width": 8}, "system": system | {"renderer": {"num_samples_per_ray": 4}}}
 
 

@@ -26,7 +26,7 @@ KEY = "system.guide."
 CELLS = 64  # of the grid along each axis
 COARSE = 2  # cells; away from the surface the winding number is smooth, and computed at each second point only
 MARGIN = 1.25  # half the grid's edge, in radii of the mesh
-MOST_FACES = 2000  # of the mesh that is kept; the time to build the grid grows with them
+MOST_FACES = 1000  # of the mesh that is kept; the time to build the grid grows with them
 SAMPLES = 100_000  # points of the surface that tell which grid points are near it
 WELD = 6  # decimals to which vertices of world coordinates are the same
 
