@@ -43,8 +43,9 @@ class GuideConfig:
     front: str | None = None
     # Distance of the mesh's farthest vertex from its middle in the field, in world units, whatever the file's units are.
     radius: float = 0.7
-    # Width in world units of the zone on both sides of the surface in which the field is free.
-    sigma: float = 0.1
+    # Width in world units of the zone on both sides of the surface in which the field is free; parts that are thinner
+    # than that are hardly held.
+    sigma: float = 0.05
 
     def __post_init__(self) -> None:
         for key in ("radius", "sigma"):

@@ -87,9 +87,9 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         exporter = host.find(self.cfg.exporter_type, "system.exporter_type")  # an error now, and not after training
+        self.guide = Guide.read(self.guide_cfg, self.device) if self.guide_cfg.mesh else None
         processor = host.find(self.cfg.prompt_processor_type, "system.prompt_processor_type")
         self.prompt_processor = processor(self.cfg.prompt_processor)
-        self.guide = Guide.read(self.guide_cfg, self.device) if self.guide_cfg.mesh else None
         self.load_guidance()
         self.check_guidance_switches()
         if self.cfg.exporter_type in OUR_EXPORTERS:
