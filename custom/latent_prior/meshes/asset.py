@@ -43,15 +43,17 @@ class Asset:
         front: str | None = None,
         parts: Sequence[str] | None = None,
         radius: float = RADIUS,
+        prefix: str = KEY,
     ) -> "Asset":
         """Read a mesh file, or the newest export of a run's folder.
 
         up, front: axes of the file, in its own coordinates: x, -x, y, -y, z or -z; None: the format's. parts: names of
         the nodes or meshes to texture; None: all. radius: of the farthest vertex of these in the frame of training.
+        prefix: of the options' names in errors.
 
-        Raises OptionError, for system.geometry.mesh, up, front or parts.
+        Raises OptionError for mesh, up, front or parts.
         """
-        with options_under(KEY):
+        with options_under(prefix):
             file = _file(user_path(path))
             given = axes.of_format(_format(file), _mark(file)).overridden(up, front)
             try:
