@@ -44,13 +44,10 @@ def small(name: str, inputs: dict[str, Path]) -> dict:
         if is_sd:
             system["pretrained_generator"] = str(inputs["generator"])
         return {"data": {"batch_size": 1}, "system": system}
-<<<<<<< HEAD
     if "mesh" in name:
         return {"data": {"height": 16, "width": 16}, "system": system | {"geometry": {"mesh": str(inputs["mesh"])}}}
-=======
     if "sketch" in name:
         system["guide"] = {"mesh": str(ROOT / "configs" / "sketches" / "swan.obj")}
->>>>>>> guide
     return {"data": {"height": 8, "width": 8}, "system": system | {"renderer": {"num_samples_per_ray": 4}}}
 
 

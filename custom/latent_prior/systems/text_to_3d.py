@@ -49,14 +49,10 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             raise OptionError("system.space", self.cfg.space, f"one of {', '.join(SPACES)}")
         self._check_random_background()
         self.check_loss_weights()
-<<<<<<< HEAD
-        self.check_guidance_terms(tuple(regularisers.TERMS))
-        self._before_after: list[Float[Tensor, "H W 3"]] = []  # of a mesh: its file's colours (or its shape), then ours
-=======
         self.check_guidance_terms((*regularisers.TERMS, "shape"))
         with options_under("system.guide."):
             self.guide_cfg = GuideConfig(**host.parse_structured(GuideConfig, self.cfg.guide))
->>>>>>> guide
+        self._before_after: list[Float[Tensor, "H W 3"]] = []  # of a mesh: its file's colours (or its shape), then ours
         super().configure()
         self._check_guide()
 
