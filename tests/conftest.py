@@ -1,9 +1,13 @@
 """Every test runs on the embedded host, on the CPU, without network, with shapes in signatures checked at run time."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
+# in the background of a script and under nohup signals are ignored, and what the tests start would inherit it
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.update(LATENT_PRIOR_HOST="embedded", LATENT_PRIOR_DEVICE="cpu", HF_HUB_OFFLINE="1")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "custom")]
 

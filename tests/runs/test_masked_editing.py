@@ -256,6 +256,29 @@ def test_results_that_are_not_finite_are_refused(files, tiny_prior, monkeypatch,
     assert "are not finite in the sample of seed 0; lower --guidance-scale" in capsys.readouterr().err
 
 
+def test_a_stop_counts_the_samples_of_this_edit_alone(files, tiny_prior, monkeypatch, capsys):
+    """The folder holds those of an earlier one; nothing of this one is there before its first sample."""
+    assert main(command(files, tiny_prior, "--samples", "2")) == 0
+    sample, calls = masked_editing.BlendedDiffusion.edit, []
+
+    def broken_at(number):
+        def edit(*args, **options):
+            calls.append(None)
+            return sample(*args, **options) * (math.nan if len(calls) == number else 1)
+
+        calls.clear()
+        monkeypatch.setattr(masked_editing.BlendedDiffusion, "edit", edit)
+
+    broken_at(1)
+    assert main(command(files, tiny_prior, "--samples", "2")) == 2
+    assert "samples so far" not in capsys.readouterr().err
+    broken_at(2)
+    assert main(command(files, tiny_prior, "--samples", "2")) == 1
+    assert "are not finite in the sample of seed 1; lower --guidance-scale; the samples so far (1) stay in" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_every_run_has_a_folder_of_its_own_whatever_the_prompt(files, tiny_prior, monkeypatch):
     monkeypatch.chdir(files)
     monkeypatch.setattr(time, "strftime", lambda form: "20260101-000000")

@@ -92,9 +92,11 @@ def edit(args: argparse.Namespace, out: Path) -> None:
             print(f"\n{out} holds {made}; the best of them is not fitted to its background", file=sys.stderr)
         raise
     except OptionError as error:
-        if not (saved := len(list((out / "samples").glob("seed*.png")))):
+        if not samples:
             raise
-        raise run_folder.Stopped.because(f"{error}; the samples so far ({saved}) stay in {out / 'samples'}") from error
+        raise run_folder.Stopped.because(
+            f"{error}; the samples so far ({len(samples)}) stay in {out / 'samples'}"
+        ) from error
     print(f"\nFolder: {out}")
     for name in ("composite.png", "before_after.png", "samples.png", "samples.csv"):
         print(f"  {out / name}")
@@ -158,11 +160,11 @@ def _run(
                     similarity = clip.embed_images(masked_part(made, task.mask)) @ text.T
                     require_finite({f"the CLIP similarity of seed {seed}": similarity}, "use another --clip, or none")
                     distance = 1 - similarity.item()
+            (out / "samples").mkdir(exist_ok=True)
+            _save(task.composite(made), out / "samples" / f"seed{seed}.png")
             samples.append(Sample(seed, latents, made, distance))
             if clip is not None:
                 samples.sort(key=lambda sample: sample.distance)
-            (out / "samples").mkdir(exist_ok=True)
-            _save(task.composite(made), out / "samples" / f"seed{seed}.png")
         if not args.reconstruction_steps:
             return None
         bar.set_description("background")
