@@ -10,10 +10,10 @@ import latent_prior
 # Prints the modules that `statement` should not have loaded.
 CHECKER = """
 import sys
-import torch, jaxtyping
+import torch, jaxtyping, numpy
 before = set(sys.modules)
 {statement}
-allowed = {{"torch", *sys.stdlib_module_names}}
+allowed = {{"torch", "numpy", *sys.stdlib_module_names}}
 for name in sorted(set(sys.modules) - before - {{"latent_prior"}}):
     if name.partition(".")[0] not in allowed and not name.startswith("latent_prior.rasteriser"):
         print("not allowed:", name)
@@ -26,7 +26,7 @@ def run(statement):
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600)
 
 
-def test_the_rasteriser_imports_torch_alone():
+def test_the_rasteriser_imports_torch_and_numpy_alone():
     done = run("import latent_prior.rasteriser")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
