@@ -50,22 +50,27 @@ def _boxes(
     """
     x, y, z, w = pos.T
     front = w > 0
+    at = [(coordinate / w + 1) * (size / 2) - 0.5 for coordinate, size in ((x, width), (y, height))]
+    bounded = front & ~(at[0] + at[1]).isnan()
+    all_bounded = bool(bounded.all())
     sides = []
-    for coordinate, size in ((x, width), (y, height)):
-        at = (coordinate / w + 1) * (size / 2) - 0.5
-        bounded = front & ~at.isnan()
-        sides.append(torch.where(bounded, torch.ceil(at - SLACK).clamp(0, size), 0))
-        sides.append(torch.where(bounded, torch.floor(at + SLACK).clamp(-1, size - 1), size - 1).neg())
-    ends = torch.stack(sides, 1).int()  # the last ones negated, so that a minimum serves all four
-    tests = (x > w, -x > w, y > w, -y > w, z > w, -z > w, ~front)
-    outside = torch.stack([test.int() << bit for bit, test in enumerate(tests)]).sum(0, dtype=torch.int32)
-    boxes = [ends.index_select(0, corner) for corner in tri.T]
-    box = torch.minimum(torch.minimum(boxes[0], boxes[1]), boxes[2])
-    beyond = [outside.index_select(0, corner) for corner in tri.T]
-    inside = (beyond[0] & beyond[1] & beyond[2]) == 0  # not beyond one plane with all corners
-    left, right, bottom, top = box.unbind(1)
-    face = (inside & (left + right <= 0) & (bottom + top <= 0)).nonzero().squeeze(1)
-    left, right, bottom, top = box.index_select(0, face).long().unbind(1)
+    for place, size in zip(at, (width, height), strict=True):
+        start, end = torch.ceil(place - SLACK).clamp(0, size), torch.floor(place + SLACK).clamp(-1, size - 1)
+        if not all_bounded:
+            start, end = torch.where(bounded, start, 0), torch.where(bounded, end, size - 1)
+        sides += [start, end.neg()]  # so that a minimum serves all four
+    small = torch.int16 if max(height, width) < 2**15 else torch.int32
+    ends = torch.stack([side.to(small) for side in sides], 1)
+    first, second, third = (ends.index_select(0, corner) for corner in tri.T)
+    left, right, bottom, top = torch.minimum(torch.minimum(first, second), third).unbind(1)
+    inside = (left + right <= 0) & (bottom + top <= 0)
+    if not all_bounded or (z.abs() > w).any():  # not beyond one plane with all corners
+        tests = (x > w, -x > w, y > w, -y > w, z > w, -z > w, ~front)
+        outside = torch.stack([test.int() << bit for bit, test in enumerate(tests)]).sum(0, dtype=torch.int32)
+        beyond = [outside.index_select(0, corner) for corner in tri.T]
+        inside &= (beyond[0] & beyond[1] & beyond[2]) == 0
+    face = inside.nonzero().squeeze(1)
+    left, right, bottom, top = (side[face].long() for side in (left, right, bottom, top))
     return face, torch.stack([left, -right, bottom, -top])
 
 
