@@ -4,4 +4,4 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 latent-prior evaluate texturing --out outputs/texturing "$@"
-latent-prior evaluate texturing --list restyling --config ours=pocket_mesh_texture --out outputs/restyling "$@"
+latent-prior evaluate texturing --list restyling --config "LSD + FM=pocket_mesh_texture" --out outputs/restyling "$@"

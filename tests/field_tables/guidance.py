@@ -114,6 +114,7 @@ TABLES = [
             "max_step_percent": 0.3,
             "timestep_annealing": To("linear", {"trainer_max_steps": 20}),
             "anneal_end_percent": To(0.5, ANNEALED | {"trainer_max_steps": 10}),
+            "n_noises": 3,
             "sample_latents": True,
             "resize_input": False,
         },

@@ -341,7 +341,7 @@ def test_guidance_eval(guidance, make_processor, batch, geometry, perp_neg):
 
 
 def test_guidance_eval_of_a_nearly_clean_latent(make_guidance, processor, batch):
-    guidance = make_guidance(min_step_percent=0.0, max_step_percent=0.0, max_items_eval=-1)
+    guidance = make_guidance(min_step_percent=0.0, max_step_percent=0.0, max_items_eval=-1, n_noises=2)
     pictures = call(guidance, processor, batch, guidance_eval=True)["eval"]
     decoded = guidance.decode_latents(batch.latents.detach().permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     assert pictures["bs"] == 3

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 from latent_prior import OptionError
 from latent_prior.guidance.evaluation import guidance_pictures
+from latent_prior.models.condition import predict
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
 from latent_prior.prior import fm_loss, kl_loss
@@ -103,6 +104,29 @@ def test_distillation_alone_never_decodes(prior, images, latents, as_latents, mo
     out.total({"sds": 1.0}).backward()
     with pytest.raises(pytest.fail.Exception):
         prior(images, PROMPT)
+
+
+def test_several_noises_for_a_picture_are_the_mean_of_one_after_another(prior, latents):
+    """The same draws, by three noises for each of two latents, and by one noise for each, three times."""
+    out = prior(latents, PROMPT, latents=True, generator=seeded(), n_noises=3)
+    assert (out.t.shape, out.eps.shape, out.v.shape) == ((6,), (6, *latents.shape[1:]), latents.shape)
+    assert len(set(out.t.tolist())) > 2  # each noise has a timestep of its own
+    v = latents.detach().clone().requires_grad_()
+    condition = prior.condition(PROMPT, "", 2, prior.options)
+    expected = {"sds": 0.0, "fm": 0.0, "kl": kl_loss(v)}
+    for rows in (slice(0, 2), slice(2, 4), slice(4, 6)):
+        t, eps = out.t[rows], out.eps[rows]
+        delta = predict(prior.denoiser, out.z_t[rows], t, condition, prior.options).eps_hat.detach() - eps
+        w = 1 - prior.denoiser.schedule.alpha_bar(t)
+        expected["sds"] += (v * w * delta).sum() / 2 / 3  # has LSD's gradient, not its value
+        expected["fm"] += fm_loss(prior.autoencoder.features, v, delta) / 3
+    for name, term in out.terms().items():
+        wanted = torch.autograd.grad(expected[name], v, retain_graph=True)[0]
+        assert wanted.norm() > 0
+        found = torch.autograd.grad(term, latents, retain_graph=True)[0]
+        assert_close(found, wanted, rtol=1e-3, atol=1e-5, msg=name)
+    assert_close(out.fm.detach(), expected["fm"].detach())
+    assert_close(out.kl.detach(), expected["kl"].detach())
 
 
 def test_one_call_of_the_denoiser_without_graph(prior, latents):

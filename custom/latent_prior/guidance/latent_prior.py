@@ -126,7 +126,7 @@ class LatentPriorGuidance(host.BaseObject):
             require_finite({**terms, **norms})
             out: dict[str, Any] = dict(terms)
             # lsd is ||w delta||^2 / 2B, so the norm needs no second pass
-            out["grad_norm"] = (2 * len(v) * terms["loss_sds"].detach()).sqrt()
+            out["grad_norm"] = (2 * len(losses.t) * terms["loss_sds"].detach()).sqrt()
             if self.use_directional:
                 out["loss_directional"] = self._directional(source_rgb, rgb_as_latents, condition, losses)
             out |= {**norms, "min_step": self.min_step, "max_step": self.max_step}

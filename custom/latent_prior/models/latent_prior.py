@@ -207,10 +207,14 @@ class LatentPrior:
     ) -> PriorLosses:
         """The objective on scaled latents, with timesteps drawn from `bounds`.
 
+        With several noises the latents are repeated, one batch after another, and so are the rows of the results.
         One call of the denoiser without gradients. Only feature matching runs the decoder, up to its deepest layer.
         """
         options = self.complete(options or self.options)
         schedule = self.denoiser.schedule
+        given = v
+        if options.n_noises > 1:
+            v, condition = v.repeat(options.n_noises, 1, 1, 1), condition.repeat(options.n_noises)
         t = sample_timesteps(len(v), *bounds, generator=generator, device=v.device)
         eps = draw_noise(v, generator)
         with torch.no_grad():
@@ -226,7 +230,7 @@ class LatentPrior:
             kl = kl_loss(v, options.kl_form)
         eps_hat = prediction.eps_hat
         return PriorLosses(
-            lsd=lsd, fm=fm, kl=kl, t=t, v=v, eps=eps, z_t=z_t, eps_hat=eps_hat, delta=delta, x0_hat=x0_hat
+            lsd=lsd, fm=fm, kl=kl, t=t, v=given, eps=eps, z_t=z_t, eps_hat=eps_hat, delta=delta, x0_hat=x0_hat
         )
 
     def check_condition(self, condition: Condition, options: PriorOptions) -> None:

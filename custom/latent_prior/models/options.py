@@ -10,6 +10,7 @@ from latent_prior import OptionError
 from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, WEIGHTINGS, require_one_of
 
 SCORES = ("sds", "csd", "nfsd")
+MOST_NOISES = 64
 
 # A number; the guidance's config also accepts a schedule [v0, v1, end], ...
 Scheduled = Any
@@ -51,6 +52,9 @@ class PriorOptions:
     timestep_annealing: str = "none"
     # Final upper end under linear annealing, as a fraction of the schedule; None goes down to min_step_percent.
     anneal_end_percent: float | None = None
+    # Noises drawn for each picture, each at a timestep of its own; the terms are means over them. More of them steady the
+    # gradients, for one rendering and one pass through the encoder.
+    n_noises: int = 1
     # Draw latents from the encoder's Gaussian, as threestudio does, instead of taking its mode.
     sample_latents: bool = False
     # Resize input to the checkpoint's own size, bilinearly; otherwise pictures must have a size the encoder accepts.
@@ -66,6 +70,7 @@ class PriorOptions:
         require_one_of(self.timestep_annealing, ANNEALINGS, "timestep_annealing")
         scale, clip, end = self.guidance_scale, self.grad_clip, self.anneal_end_percent
         low, high = self.min_step_percent, self.max_step_percent
+        self._require(1 <= self.n_noises <= MOST_NOISES, "n_noises", f"a whole number from 1 to {MOST_NOISES}")
         self._require(scale is None or 0 <= scale < float("inf"), "guidance_scale", "a finite number >= 0, or None")
         self._require(0 <= self.guidance_rescale <= 1, "guidance_rescale", "a number in [0, 1]")
         self._require(clip is None or clip >= 0, "grad_clip", "a number >= 0, or None")

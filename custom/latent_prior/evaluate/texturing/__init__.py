@@ -11,23 +11,23 @@ generate` with each config on each of them in its own process, and compares the 
 Anything already in --out is not repeated, so an evaluation that was stopped continues when the same command is run
 again.""",
     examples="""examples:
-  the 16 fixed pairs of a solid and a look, half of them held out of the prior's training, ours beside LSD alone
+  the 16 fixed pairs of a solid and a look, half of them held out of the prior's training, with FM and by LSD alone
     latent-prior evaluate texturing
 
   three seeds
     latent-prior evaluate texturing --seeds 0 1 2
 
   from one look to another on the same solid, started from the first one's texture
-    latent-prior evaluate texturing --list restyling --config ours=pocket_mesh_texture
+    latent-prior evaluate texturing --list restyling --config "LSD + FM=pocket_mesh_texture"
 
   more steps, on the pairs for tuning
-    latent-prior evaluate texturing --list tuning --config ours=pocket_mesh_texture \\
+    latent-prior evaluate texturing --list tuning --config "LSD + FM=pocket_mesh_texture" \\
         --config "longer=pocket_mesh_texture" trainer.max_steps=300
 """,
     plan="latent_prior.evaluate.texturing.evaluation",
     configs={
+        "LSD + FM": "pocket_mesh_texture",
         "LSD alone": "pocket_mesh_texture system.loss.lambda_fm=0",
-        "ours": "pocket_mesh_texture",
     },
     out="outputs/evaluation_texturing",
     lists={
