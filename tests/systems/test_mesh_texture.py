@@ -87,7 +87,7 @@ def command(box, prior, out, *more):
         "data.eval_width": 24,
         "data.n_test_views": 4,
         "system.exporter.texture_size": 64,
-        "system.geometry.field.grid_size": "[8,8,8]",
+        "system.geometry.field.pos_encoding_config.log2_hashmap_size": 8,
     }
     return ["texture", str(box), "a red mug", *(f"{key}={value}" for key, value in small.items()), *more]
 
