@@ -55,6 +55,15 @@ def test_latents_train_and_are_given_as_such(box):
     assert system.geometry.field.grid.grad.abs().sum() > 0
 
 
+def test_the_grid_of_its_colours_can_be_smoothed(box):
+    system = texturing(box, loss={"lambda_grey": 0.0, "lambda_tv_features": 3.0})
+    with torch.no_grad():
+        system.geometry.field.grid.normal_(generator=torch.Generator().manual_seed(0))
+    grid = system.geometry.field.grid[:, 1:]
+    expected = sum(grid.diff(dim=axis).square().mean() for axis in (2, 3, 4)) / 3
+    torch.testing.assert_close(system.training_step(batch_of(), 0)["loss"], 3 * expected)
+
+
 def test_reconstruction_holds_on_to_the_start(box):
     system = texturing(box, geometry={"start": "texture"}, loss={"lambda_grey": 0.0, "lambda_reconstruction": 2.0})
     batch = batch_of()
