@@ -151,3 +151,14 @@ def test_it_needs_a_mesh():
         MeshRasterizer({}, geometry=host.find("volume-grid")({"grid_size": [4, 4, 4]}), **parts)
     with pytest.raises(OptionError, match="system.renderer.supersample is 0; expected 1 or more"):
         renderer_of(KNOT, supersample=0)
+
+
+def test_mixed_precision_moves_nothing():
+    """Rounded to bfloat16, clip coordinates are off by pixels, and triangles beyond 256 have no number."""
+    mesh, batch = trimesh.creation.icosphere(3), cameras()
+    plain = renderer_of(mesh)(**batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = renderer_of(mesh)(**batch)
+    for key in ("comp_rgb", "opacity", "depth"):
+        assert mixed[key].dtype == torch.float32
+        assert_close(mixed[key], plain[key])

@@ -55,6 +55,19 @@ def test_latents_train_and_are_given_as_such(box):
     assert system.geometry.field.grid.grad.abs().sum() > 0
 
 
+def test_lit_pictures_show_the_start_in_the_same_light(box):
+    """While the field is zero, nothing may pull on the colours, whatever light a batch gets."""
+    lit = {"material_type": "diffuse-with-point-light-material", "material": {"ambient_only_steps": 0}}
+    loss = {"lambda_grey": 0.0, "lambda_reconstruction": 2.0}
+    system = texturing(box, geometry={"start": "texture"}, loss=loss, **lit)
+    torch.nn.init.zeros_(system.geometry.field.grid)
+    pictures = []
+    for _ in range(8):
+        assert system.training_step(batch_of(), 0)["loss"] == 0
+        pictures.append(system(batch_of())["comp_rgb"])
+    assert len({picture.sum().item() for picture in pictures}) > 1  # lit, white or plain
+
+
 def test_the_grid_of_its_colours_can_be_smoothed(box):
     system = texturing(box, loss={"lambda_grey": 0.0, "lambda_tv_features": 3.0})
     with torch.no_grad():

@@ -30,6 +30,7 @@ def rasterize(
     height, width = resolution
     if (pos.ndim == 2) != (ranges is not None):
         raise ValueError(f"pos is {tuple(pos.shape)}; expected B V 4 without ranges, or V 4 with ranges")
+    pos = pos if pos.dtype == torch.float64 else pos.float()  # half precision could not number the triangles
     if pos.dtype == torch.float32 and len(tri) > 2**24:
         raise ValueError(f"tri has {len(tri)} triangles; expected at most {2**24}, which float32 can number")
 

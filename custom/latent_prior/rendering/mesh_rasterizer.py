@@ -75,13 +75,14 @@ class MeshRasterizer(Renderer):
         finer = self.cfg.supersample
         size = (height * finer, width * finer)
         mesh = self.geometry.isosurface()
-        clip = F.pad(mesh.v_pos, (0, 1), value=1.0) @ mvp_mtx.transpose(1, 2)
+        with torch.autocast(mvp_mtx.device.type, enabled=False):  # half precision would move vertices by pixels
+            clip = F.pad(mesh.v_pos.float(), (0, 1), value=1.0) @ mvp_mtx.float().transpose(1, 2)
         triangles = mesh.t_pos_idx.int()
         rast, _ = rasteriser.rasterize(self._context, clip, triangles, size)
         seen = _seen(rast, mesh, camera_positions)
         layers = self._layers(seen, camera_positions, light_positions, kwargs)
 
-        stacked = torch.cat(list(layers.values()), dim=1)
+        stacked = torch.cat([layer.float() for layer in layers.values()], dim=1)
         picture = stacked.new_zeros(views * size[0] * size[1], stacked.shape[1]).index_copy(0, seen.pixel, stacked)
         picture = rasteriser.antialias(picture.view(views, *size, -1), rast, clip, triangles, self._edges(triangles))
         if finer > 1:
@@ -106,22 +107,23 @@ class MeshRasterizer(Renderer):
             "positions": seen.points,
             "light_positions": viewer if lights is None else lights[seen.view],
             "shading_normal": seen.normals,
-            **kwargs,
         }
         if hasattr(self.geometry, "features_at"):  # ours: the colours may depend on the place in the mesh's file
             features = self.geometry.features_at(seen.points, seen.faces, seen.weights)
         else:
             features = self.geometry.export(points=seen.points)["features"]
-        layers = {
-            "comp_rgb_fg": self.material(features=features, **surroundings),
+        looks = {"comp_rgb_fg": features}
+        if getattr(self.geometry, "has_colours", False) and not (self.training and self.geometry.cfg.start == "grey"):
+            looks["comp_rgb_before"] = self.geometry.own_at(seen.faces, seen.weights)
+        # in one call, since a material may draw its light
+        repeated = {name: rows.repeat(len(looks), 1) for name, rows in surroundings.items()}
+        colours = self.material(features=torch.cat(list(looks.values())), **repeated, **kwargs).chunk(len(looks))
+        return {
+            **dict(zip(looks, colours, strict=True)),
             "opacity": torch.ones_like(seen.points[:, :1]),
             "depth": (seen.points - viewer).norm(dim=-1, keepdim=True),
             "comp_normal": (seen.normals + 1) / 2,
         }
-        if getattr(self.geometry, "has_colours", False) and not (self.training and self.geometry.cfg.start == "grey"):
-            own = self.geometry.own_at(seen.faces, seen.weights)
-            layers["comp_rgb_before"] = self.material(features=own, **surroundings)
-        return layers
 
     def _edges(self, triangles: Int[Tensor, "F 3"]) -> Any:
         """The neighbours of the mesh's faces, for a mesh that was rendered before; None for a new one."""
