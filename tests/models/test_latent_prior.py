@@ -72,6 +72,30 @@ def test_feature_matching_gradient_is_autograds(prior, latents, target):
     assert_close(found, wanted)
 
 
+def test_matching_of_pixels_by_hand(prior, images):
+    """The gradient is on the pictures alone, and does not pass through the encoder."""
+    out = prior(images, PROMPT, generator=seeded(), fm_target="pixels", n_noises=2)
+    target = prior.autoencoder.decode(out.x0_hat)
+    alpha_bar = prior.denoiser.schedule.alphas_cumprod[out.t]
+    off = images.detach().repeat(2, 1, 1, 1) - target
+    expected = sum(a * row.abs().mean() for a, row in zip(alpha_bar, off, strict=True)) / 4
+    assert_close(out.fm.detach(), expected)
+    signs = (alpha_bar.view(-1, 1, 1, 1) * off.sign()).view(2, *images.shape).sum(0) / off.numel()
+    assert_close(torch.autograd.grad(out.fm, images, retain_graph=True)[0], signs)
+    assert set(out.gradient_norms()) == {"sds", "kl"}
+
+
+def test_latents_have_no_pixels(prior, latents):
+    with pytest.raises(OptionError, match="fm_target is 'pixels'; expected another target where latents"):
+        prior(latents, PROMPT, latents=True, fm_target="pixels")
+
+
+def test_pixels_are_matched_at_the_checkpoints_size(prior, geometry):
+    large = torch.rand(1, 3, 2 * geometry.image_size, 2 * geometry.image_size, generator=seeded(), requires_grad=True)
+    out = prior(large, PROMPT, generator=seeded(), fm_target="pixels")
+    assert torch.autograd.grad(out.fm, large)[0].abs().sum() > 0
+
+
 def test_total_gradient_through_the_encoder(prior, images):
     weights = {"sds": 0.7, "fm": 0.3, "kl": 0.1}
     out = prior(images, PROMPT, generator=seeded())

@@ -119,7 +119,10 @@ class LatentPriorGuidance(host.BaseObject):
             cameras = (elevation, azimuth, camera_distances)
             condition = self._condition(prompt_utils, cameras)
             v = self._to_latents(rgb, rgb_as_latents)
-            losses = self.prior.score(v, condition, (self.min_step, self.max_step), self.options, self.generator)
+            pictures = None if rgb_as_latents else self.prior.resized(rgb.permute(0, 3, 1, 2), self.options)
+            bounds = (self.min_step, self.max_step)
+            with options_under("system.guidance."):
+                losses = self.prior.score(v, condition, bounds, self.options, self.generator, pictures)
             norms = losses.gradient_norms() if torch.is_grad_enabled() and v.requires_grad else {}
             norms = {f"grad_norm_{name}": norm for name, norm in norms.items()}
             terms = {f"loss_{name}": term for name, term in losses.terms().items()}

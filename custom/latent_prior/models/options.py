@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latent_prior import OptionError
-from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, WEIGHTINGS, require_one_of
+from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, PIXELS, WEIGHTINGS, require_one_of
 
 SCORES = ("sds", "csd", "nfsd")
 MOST_NOISES = 64
@@ -37,7 +37,7 @@ class PriorOptions:
     grad_clip: Scheduled = None
     # Compute the feature matching term. Only this term needs the decoder: without it a step costs just the denoiser.
     use_fm: Switch = True
-    # The target of feature matching: residual, paper or denoised, see latent_prior.prior.feature_matching.
+    # The target of feature matching: residual, paper, denoised or pixels, see latent_prior.prior.feature_matching.
     fm_target: str = "residual"
     # Decoder layers that it compares, of mid, up_0, up_1, ...; None uses the first three levels after the middle block.
     fm_layers: list[str] | None = None
@@ -65,7 +65,7 @@ class PriorOptions:
             self._require(getattr(self, name) is not None, name, "a number")
         require_one_of(self.score, SCORES, "score")
         require_one_of(self.weighting_strategy, WEIGHTINGS, "weighting_strategy")
-        require_one_of(self.fm_target, FM_TARGETS, "fm_target")
+        require_one_of(self.fm_target, (*FM_TARGETS, PIXELS), "fm_target")
         require_one_of(self.kl_form, KL_FORMS, "kl_form")
         require_one_of(self.timestep_annealing, ANNEALINGS, "timestep_annealing")
         scale, clip, end = self.guidance_scale, self.grad_clip, self.anneal_end_percent
