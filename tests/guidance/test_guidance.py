@@ -320,6 +320,16 @@ def test_it_is_no_module_and_has_nothing_to_train(guidance):
     assert not any(p.requires_grad for p in guidance.prior.denoiser.unet.parameters())
 
 
+def test_pixels_of_latents_are_refused_in_the_first_step(make_guidance, processor, batch):
+    """Also where feature matching starts late; and pictures have them."""
+    guidance = make_guidance(fm_target="pixels", use_fm=[10, 0.0, 1.0, 20])
+    with pytest.raises(OptionError, match=r"system\.guidance\.fm_target is 'pixels'"):
+        call(guidance, processor, batch)
+    guidance.update_step(0, 20)
+    assert call(guidance, processor, batch, latents=False)["loss_fm"] > 0
+    assert set(call(make_guidance(fm_target="pixels", use_fm=0.0), processor, batch)) >= {"loss_sds", "loss_kl"}
+
+
 @pytest.mark.parametrize("perp_neg", [False, True])
 def test_guidance_eval(guidance, make_processor, batch, geometry, perp_neg):
     processor = make_processor(use_perp_neg=perp_neg)

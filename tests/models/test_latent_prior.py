@@ -86,7 +86,7 @@ def test_matching_of_pixels_by_hand(prior, images):
 
 
 def test_latents_have_no_pixels(prior, latents):
-    with pytest.raises(OptionError, match="fm_target is 'pixels'; expected another target where latents"):
+    with pytest.raises(OptionError, match="fm_target is 'pixels'; expected residual, paper or denoised where latents"):
         prior(latents, PROMPT, latents=True, fm_target="pixels")
 
 

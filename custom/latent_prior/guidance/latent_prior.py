@@ -22,9 +22,9 @@ from latent_prior.host.embedded.scalars import knots
 from latent_prior.models.condition import Condition
 from latent_prior.models.directional import directional_regulariser
 from latent_prior.models.efficiency import Efficiency
-from latent_prior.models.latent_prior import LatentPrior
+from latent_prior.models.latent_prior import LatentPrior, no_pixels
 from latent_prior.models.options import PriorOptions, Switch
-from latent_prior.prior import PriorLosses, require_finite
+from latent_prior.prior import PIXELS, PriorLosses, require_finite
 
 # Options that may be schedules in a config.
 SCHEDULED = ("guidance_scale", "guidance_rescale", "grad_clip", "min_step_percent", "max_step_percent")
@@ -81,6 +81,7 @@ class LatentPriorGuidance(host.BaseObject):
             self.prior.autoencoder.check_layers(options[0].fm_layers)
             for some in options:
                 self.prior.timestep_bounds(some)
+        self.matches_pixels = self.cfg.fm_target == PIXELS and any(some.use_fm for some in options)  # at any step
         # None draws from torch's global generator; set one to draw the guidance's numbers independently of the run
         self.generator: torch.Generator | None = None
         self.update_step(0, 0)
@@ -119,6 +120,8 @@ class LatentPriorGuidance(host.BaseObject):
             cameras = (elevation, azimuth, camera_distances)
             condition = self._condition(prompt_utils, cameras)
             v = self._to_latents(rgb, rgb_as_latents)
+            if rgb_as_latents and self.matches_pixels:  # known from the first step on
+                raise no_pixels("system.guidance.fm_target")
             pictures = None if rgb_as_latents else self.prior.resized(rgb.permute(0, 3, 1, 2), self.options)
             bounds = (self.min_step, self.max_step)
             with options_under("system.guidance."):

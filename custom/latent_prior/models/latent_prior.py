@@ -251,7 +251,7 @@ class LatentPrior:
         self, pictures: Float[Tensor, "B 3 H W"] | None, x0_hat: Tensor, t: Tensor, options: PriorOptions
     ) -> Float[Tensor, ""]:
         if pictures is None:
-            raise OptionError("fm_target", PIXELS, "another target where latents are optimised: there are no pictures")
+            raise no_pixels()
         with torch.no_grad():
             target = self.autoencoder.decode(x0_hat)
         return pixel_loss(pictures.repeat(options.n_noises, 1, 1, 1), target, self.denoiser.schedule.alpha_bar(t))
@@ -273,6 +273,11 @@ class LatentPrior:
                 "",
                 f"one that names flaws, such as {flaws}: without it the domain term of score 'nfsd' is zero at high noise",
             )
+
+
+def no_pixels(key: str = "fm_target") -> OptionError:
+    """What is wrong with the target 'pixels' for latents."""
+    return OptionError(key, PIXELS, "residual, paper or denoised where latents are optimised: there are no pictures")
 
 
 def _guidance_scale(checkpoint: Checkpoint) -> float:
