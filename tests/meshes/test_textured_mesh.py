@@ -1,5 +1,7 @@
 """The geometry of a given mesh: where it lies, its own colours, what its field adds, and what it refuses."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,19 @@ def test_a_checkpoint_is_of_one_mesh(grey, tmp_path):
         OptionError, match="system.geometry.mesh is .*other.stl'; expected the mesh that the checkpoint"
     ):
         textured(tmp_path / "other.stl").load_state_dict(textured(grey).state_dict())
+
+
+def test_a_checkpoint_is_of_the_colours_that_it_started_from(tmp_path):
+    """The same box in two colours: they count where they are the start, or stay on other parts."""
+    for name, factor in (("red", 0.25), ("blue", 0.5)):
+        document = three_nodes()
+        document.json["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"][0] = factor
+        (tmp_path / f"{name}.glb").write_bytes(document.to_glb())
+    for settings, refused in (({"start": "texture"}, True), ({"parts": ["lamp"]}, True), ({}, False)):
+        red, same, blue = (textured(tmp_path / f"{name}.glb", **settings) for name in ("red", "red", "blue"))
+        same.load_state_dict(red.state_dict())
+        with pytest.raises(OptionError, match="blue.glb'; expected the mesh that the") if refused else nullcontext():
+            blue.load_state_dict(red.state_dict())
 
 
 def test_bad_input_names_its_key(scene, grey, tmp_path):

@@ -3,6 +3,7 @@
 Texture coordinates are glTF's: the origin is at the top left of the picture, v points down.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,12 @@ class BaseColour:
     def is_plain(self) -> bool:
         """Whether it is the same everywhere."""
         return self.picture is None and self.vertex is None
+
+    def content(self) -> Iterator[bytes]:
+        """All that it is made of, for a digest."""
+        yield repr((self.wrap, self.factor.tolist(), self.picture and self.picture.size)).encode()
+        for rows in (self.uv, self.vertex, self.picture and _rgba(self.picture)):
+            yield b"" if rows is None else rows.tobytes()
 
     def at(self, corners: Int[np.ndarray, "K 3"], weights: Float[np.ndarray, "K 3"]) -> Float[np.ndarray, "K 4"]:
         """RGBA in linear light at points of triangles: the corners' vertices, and the point's weights of them.

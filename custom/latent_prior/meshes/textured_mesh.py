@@ -83,13 +83,20 @@ class TexturedMesh(host.BaseModule):
         self._all_textured = all(part.selected for part in parts)
         self._require_colours()
         self.register_buffer("seen", torch.zeros(SEEN_CELLS**3, dtype=torch.bool))
-        # colours of a checkpoint are of no use for another mesh
-        digest = hashlib.sha256(self.v_pos.numpy().tobytes() + self.t_pos_idx.numpy().tobytes()).digest()
-        self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
+        self.register_buffer("digest", torch.tensor(list(self._digest()), dtype=torch.uint8))
 
     def _keep(self, name: str, rows: Sequence[np.ndarray], dtype: torch.dtype) -> None:
         """A buffer that comes from the mesh's file, and not from checkpoints."""
         self.register_buffer(name, torch.tensor(np.concatenate(rows), dtype=dtype), persistent=False)
+
+    def _digest(self) -> bytes:
+        """Of the mesh, and of its own colours that are shown: what is trained is of no use for others."""
+        found = hashlib.sha256(self.v_pos.numpy().tobytes() + self.t_pos_idx.numpy().tobytes())
+        for part in self._asset.parts:
+            if self.cfg.start == "texture" or not part.selected:
+                for data in part.colour.content():
+                    found.update(data)
+        return found.digest()
 
     def _require_colours(self) -> None:
         channels = self.field.cfg.n_feature_dims
@@ -105,7 +112,9 @@ class TexturedMesh(host.BaseModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         digest = state_dict.get(f"{prefix}digest")
         if digest is not None and not torch.equal(digest.cpu(), self.digest.cpu()):
-            raise OptionError("system.geometry.mesh", self.cfg.mesh, "the mesh that the checkpoint was trained on")
+            raise OptionError(
+                "system.geometry.mesh", self.cfg.mesh, "the mesh that the checkpoint was trained on, and its colours"
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
