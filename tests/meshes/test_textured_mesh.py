@@ -7,6 +7,7 @@ import pytest
 import torch
 import trimesh
 from latent_prior import OptionError
+from latent_prior.meshes.base_colour import BaseColour
 from latent_prior.meshes.textured_mesh import TexturedMesh
 from meshes.scenes import three_nodes
 from torch.testing import assert_close
@@ -71,6 +72,18 @@ def test_a_texture_is_where_training_starts(scene):
         torch.sigmoid(own[geometry.part_of_face == index][0]),
         torch.tensor(shown, dtype=torch.float32).clamp(0.02, 0.98),
     )
+
+
+def test_own_colours_are_read_once_for_a_picture(scene, monkeypatch):
+    geometry = textured(scene, start="texture")
+    points, faces, weights = middles(geometry)
+    asked, at = [], BaseColour.at
+    monkeypatch.setattr(BaseColour, "at", lambda self, *a: asked.append(self) or at(self, *a))
+    geometry.features_at(points, faces, weights)
+    own = geometry.own_at(faces, weights)
+    assert len(asked) == len(geometry.asset.parts)
+    assert_close(geometry.own_at(faces.flip(0), weights), own.flip(0))
+    assert len(asked) == 2 * len(geometry.asset.parts)
 
 
 def test_parts_that_are_not_named_keep_their_colours(scene):

@@ -3,6 +3,7 @@
 Texture coordinates are glTF's: the origin is at the top left of the picture, v points down.
 """
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)
 BAND = 1 << 18  # points sampled at a time
 GLOSSINESS = "KHR_materials_pbrSpecularGlossiness"  # an older description of a material, with a texture of its own
 TRANSFORM = "KHR_texture_transform"
+_CONVERTED: dict[int, np.ndarray] = {}  # see _rgba; by the picture's identity, since it has no hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +72,12 @@ class BaseColour:
         return found
 
 
-def _rgba(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("RGBA"))
+def _rgba(picture: Image.Image) -> UInt8[np.ndarray, "H W 4"]:
+    """A picture's texels, which are kept as long as it is: converting a large one takes longer than reading it."""
+    if (key := id(picture)) not in _CONVERTED:
+        _CONVERTED[key] = np.asarray(picture.convert("RGBA"))
+        weakref.finalize(picture, _CONVERTED.pop, key)
+    return _CONVERTED[key]
 
 
 def bilinear(

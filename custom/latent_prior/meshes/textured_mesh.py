@@ -80,6 +80,7 @@ class TexturedMesh(host.BaseModule):
         self._keep("part_of_face", [np.full(len(part.faces), i) for i, part in enumerate(parts)], torch.int32)
         self._keep("is_textured", [np.array([part.selected for part in parts])], torch.float32)
         self.first_face = np.cumsum([0, *(len(part.faces) for part in parts[:-1])])
+        self._last_own: tuple[Any, ...] = (None, None, None)  # faces and weights that were asked for, and their colours
         self._all_textured = all(part.selected for part in parts)
         self._require_colours()
         self.register_buffer("seen", torch.zeros(SEEN_CELLS**3, dtype=torch.bool))
@@ -162,6 +163,11 @@ class TexturedMesh(host.BaseModule):
     @torch.no_grad()
     def own_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """The file's own colours at points of faces, as features: logits of display values."""
+        if self._last_own[0] is not faces or self._last_own[1] is not weights:  # a picture asks for them twice
+            self._last_own = faces, weights, self._own_at(faces, weights)
+        return self._last_own[2]
+
+    def _own_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         colours = np.empty((len(faces), 3), np.float32)
         rows, shares = faces.cpu().numpy(), weights.detach().cpu().numpy()
         of_face = self.part_of_face.cpu().numpy()[rows]
