@@ -7,8 +7,10 @@ import pytest
 import trimesh
 from latent_prior import OptionError
 from latent_prior.meshes.asset import Asset
+from latent_prior.meshes.asset_files import save_asset
 from latent_prior.meshes.files import save_mesh
 from latent_prior.meshes.gltf import Document
+from latent_prior.meshes.layout import lay_out
 from latent_prior.meshes.nodes import local_matrix
 from meshes.scenes import three_nodes
 
@@ -39,6 +41,25 @@ def test_every_format_lies_where_blender_shows_it(wedge, tmp_path):
         # up is the last axis, the front the first: y and z where y is up, z and -y elsewhere
         lengths = wedge.extents[[2, 0, 1]] if suffix in ("obj", "glb") else wedge.extents[[1, 0, 2]]
         np.testing.assert_allclose(np.ptp(world, axis=0) / np.ptp(world), lengths / wedge.extents.max(), atol=1e-5)
+
+
+def test_a_mesh_in_a_maps_coordinates_keeps_its_shape(tmp_path, caplog):
+    """Single precision there has steps of half a metre."""
+    ball = trimesh.creation.icosphere(2, 0.5)
+    there = ball.vertices + [500_000, 120, 4_500_000]
+    (tmp_path / "ball.obj").write_text(
+        "\n".join(
+            [f"v {x:.9f} {y:.9f} {z:.9f}" for x, y, z in there] + [f"f {a} {b} {c}" for a, b, c in ball.faces + 1]
+        )
+    )
+    asset = Asset.read(tmp_path / "ball.obj")
+    layout = lay_out(asset, 64)
+    files = save_asset(layout, [np.zeros((64, 64, 3), np.uint8)], tmp_path, "out", ("glb", "obj"))
+    for part in (asset.parts[0], *(Asset.read(path).parts[0] for path in files[:2])):
+        np.testing.assert_allclose(part.vertices[part.faces], there[ball.faces], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(asset.world(asset.parts[0].vertices), axis=1), 0.8, atol=1e-5)
+    save_asset(layout, [np.zeros((64, 64, 3), np.uint8)], tmp_path, "out", ("ply",))
+    assert "single precision, which has steps of 0.5 there" in caplog.text
 
 
 def test_up_and_front_turn_the_frame_and_never_mirror_it(wedge, tmp_path):

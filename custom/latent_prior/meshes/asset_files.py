@@ -4,6 +4,7 @@ Each lies where the input lay when both are opened in Blender: .glb and .obj are
 .obj or .ply holds the parts alone, in their places, without hierarchy.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import trimesh
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
-from latent_prior import OptionError
+from latent_prior import OptionError, host
 from latent_prior.files import atomic_write, write_text
 from latent_prior.meshes.axes import Z_UP
 from latent_prior.meshes.base_colour import bilinear
@@ -23,6 +24,8 @@ from latent_prior.meshes.retexture import textured
 
 FORMATS = ("glb", "obj", "ply")
 CLAMPED = ("clamp", "clamp")
+SINGLE = 2.0**-23  # of a coordinate: the step between numbers of single precision
+ROUNDED = 1e-4  # of a mesh's extent: a larger step shows
 
 
 def save_asset(
@@ -71,9 +74,11 @@ def _ply(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]]) -> byte
         faces.append(part.faces + start)
         colours.append(_vertex_colours(part, place, pictures))
         start += len(part.vertices)
-    rgb = np.concatenate(colours)
+    points, rgb = np.concatenate(vertices), np.concatenate(colours)
+    if (step := abs(points).max() * SINGLE) > ROUNDED * np.ptp(points, axis=0).max():
+        host.warn(f"the .ply holds coordinates in single precision, which has steps of {step:.1g} there; .obj has more")
     rgba = np.concatenate([(rgb.clip(0, 1) * 255).round(), np.full((len(rgb), 1), 255)], axis=1).astype(np.uint8)
-    mesh = trimesh.Trimesh(np.concatenate(vertices), np.concatenate(faces), vertex_colors=rgba, process=False)
+    mesh = trimesh.Trimesh(points, np.concatenate(faces), vertex_colors=rgba, process=False)
     return mesh.export(file_type="ply")
 
 
@@ -106,7 +111,7 @@ def _save_obj(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]], pa
         picture, factor = part.colour.picture, part.colour.factor
         if place is not None:
             uv, uv_faces, picture, factor = place.uv, place.faces, images[place.texture], np.ones(4)
-        rows += [f"o {_word(part.name)}", *_lines("v", part.vertices, "%.9g")]
+        rows += [f"o {_word(part.name)}", *_lines("v", part.vertices, _digits(part.vertices))]
         corners, slots = [part.faces + starts[0]], "%d"
         if uv is not None:
             rows += _lines("vt", np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1), "%.7g")
@@ -120,6 +125,12 @@ def _save_obj(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]], pa
     written = materials.save(path.parent)
     write_text(path, "\n".join(rows) + "\n")  # last: it needs the others
     return [path, *written]
+
+
+def _digits(points: Float[np.ndarray, "N 3"]) -> str:
+    """The format of coordinates: nine digits, and more for a mesh that is far from the origin, as on a map."""
+    extent = max(float(np.ptp(points, axis=0).max()), 1e-300)
+    return f"%.{min(17, 9 + max(0, math.ceil(math.log10(max(abs(points).max() / extent, 1)))))}g"
 
 
 def _lines(start: str, values: Shaped[np.ndarray, "N k"], slot: str, groups: int | None = None) -> list[str]:
