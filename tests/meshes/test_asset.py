@@ -8,7 +8,7 @@ import trimesh
 from latent_prior import OptionError
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.asset_files import save_asset
-from latent_prior.meshes.files import save_mesh
+from latent_prior.meshes.files import linear_to_srgb, save_mesh
 from latent_prior.meshes.gltf import Document
 from latent_prior.meshes.layout import lay_out
 from latent_prior.meshes.nodes import local_matrix
@@ -167,6 +167,28 @@ def test_strips_and_fans_are_triangles(tmp_path):
         assert len(part.faces) == 4 and part.name == "node 0"
         area = np.cross(*(part.vertices[part.faces][:, k] - part.vertices[part.faces][:, 0] for k in (1, 2)))[:, 2] / 2
         assert (area > 0).all() and area.sum() == pytest.approx(1.5 * 3**0.5)  # of a hexagon
+
+
+def test_colours_and_places_through_all_parts(tmp_path):
+    """Against each part on its own; faces come in any order."""
+    (tmp_path / "scene.glb").write_bytes(three_nodes().to_glb())
+    asset = Asset.read(tmp_path / "scene.glb")
+    vertices, faces = asset.joined()
+    numbers = np.random.default_rng(0).permutation(len(faces))
+    weights = np.random.default_rng(1).dirichlet(np.ones(3), len(faces))
+    found = asset.colours_at(numbers, weights)
+    for number, weight, colour in zip(numbers, weights, found, strict=True):
+        part, own = next(
+            (part, number - first)
+            for part, first in zip(asset.parts, asset.first_faces, strict=True)
+            if first <= number < first + len(part.faces)
+        )
+        np.testing.assert_array_equal(vertices[faces[number]], part.vertices[part.faces[own]])
+        np.testing.assert_allclose(colour, linear_to_srgb(part.colour.at(part.faces[own][None], weight[None])[0, :3]))
+    lamp, first = asset.parts[4], asset.parts[0]
+    some, corners = asset.joined([4, 0])
+    np.testing.assert_array_equal(some[corners], np.concatenate([p.vertices[p.faces] for p in (lamp, first)]))
+    assert asset.colours_at(numbers[:0], weights[:0]).shape == (0, 3)
 
 
 def test_a_skinned_mesh_stands_at_its_joints(tmp_path):

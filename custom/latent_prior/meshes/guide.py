@@ -69,10 +69,8 @@ class Guide:
     def read(cls, cfg: GuideConfig, device: torch.device) -> "Guide":
         """OptionError for a mesh that cannot be read, or that encloses nothing."""
         asset = Asset.read(cfg.mesh, cfg.up, cfg.front, radius=cfg.radius, prefix=KEY)
-        starts = np.cumsum([0, *(len(part.vertices) for part in asset.parts)])
-        vertices = np.concatenate([asset.world(part.vertices) for part in asset.parts])
-        faces = np.concatenate([part.faces + start for part, start in zip(asset.parts, starts[:-1], strict=True)])
-        guide = cls.of(trimesh.Trimesh(vertices, faces, process=False), MARGIN * cfg.radius, device)
+        vertices, faces = asset.joined()
+        guide = cls.of(trimesh.Trimesh(asset.world(vertices), faces, process=False), MARGIN * cfg.radius, device)
         if guide is None:
             raise OptionError.because(f"{asset.path} encloses nothing: it is flat, thin or too open", f"{KEY}mesh")
         return guide

@@ -5,7 +5,7 @@ coordinates are glTF's, here and in all that uses them: the origin is at the top
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -214,6 +214,13 @@ def used_vertices(part: Part) -> Bool[np.ndarray, " N"]:
     used = np.zeros(len(part.vertices), bool)
     used[part.faces] = True
     return used
+
+
+def grouped(labels: Int[np.ndarray, " K"]) -> Iterator[tuple[int, Int[np.ndarray, " k"]]]:
+    """Each label that occurs, in ascending order, and the rows that have it."""
+    order = np.argsort(labels, kind="stable")
+    found, first = np.unique(labels[order], return_index=True)
+    yield from zip(found.tolist(), np.split(order, first)[1:], strict=True)
 
 
 def welded(vertices: Float[np.ndarray, "N 3"]) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " N"]]:

@@ -70,7 +70,7 @@ class TexturedMeshExporter(MeshExporter):
         points, weights = (
             torch.tensor(rows, dtype=torch.float32, device=device) for rows in (texels.points, texels.weights)
         )
-        faces = torch.tensor(self.geometry.first_face[part] + texels.face, device=device)
+        faces = torch.tensor(layout.asset.first_faces[part] + texels.face, device=device)
         colours, seen = [], []
         for some in zip(points.split(CHUNK), faces.split(CHUNK), weights.split(CHUNK), strict=True):
             colours.append(self.display({"features": self.geometry.features_at(*some)}, some[0]).float().cpu())
@@ -91,14 +91,17 @@ def filled(
     """
     if seen.all() or not seen.any():
         return colours
-    unseen = int((~seen).sum())
-    host.info(f"texture: {unseen} of {len(seen)} texels were seen by no camera; they take their neighbours' colours")
+    host.info(
+        f"texture: {(~seen).sum()} of {len(seen)} texels were seen by no camera; they take their neighbours' colours"
+    )
     places, shown = _patches(points[seen], normals[seen], colours[seen])
-    wanted = np.concatenate([points[~seen], TURN * normals[~seen]], axis=1)
-    distance, near = cKDTree(places).query(wanted, k=min(NEIGHBOURS, len(places)))
-    near, weight = near.reshape(len(near), -1), 1 / distance.reshape(len(near), -1).clip(min=1e-6)
-    found = colours.copy()
-    found[~seen] = (weight[..., None] * shown[near]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
+    tree, found, unseen = cKDTree(places), colours.copy(), np.flatnonzero(~seen)
+    for start in range(0, len(unseen), CHUNK):
+        some = unseen[start : start + CHUNK]
+        wanted = np.concatenate([points[some], TURN * normals[some]], axis=1)
+        distance, near = tree.query(wanted, k=min(NEIGHBOURS, len(places)))
+        near, weight = near.reshape(len(near), -1), 1 / distance.reshape(len(near), -1).clip(min=1e-6)
+        found[some] = (weight[..., None] * shown[near]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
     return found
 
 
@@ -111,9 +114,11 @@ def _patches(
     """
     axis = np.abs(normals).argmax(axis=1)
     half = 2 * axis + (np.take_along_axis(normals, axis[:, None], axis=1)[:, 0] > 0)
-    cells = np.column_stack([np.floor(points / PATCH).astype(np.int64), half])
-    patch = np.unique(cells, axis=0, return_inverse=True)[1].ravel()
-    rows = np.concatenate([points, TURN * normals, colours], axis=1)
-    sums = np.stack([np.bincount(patch, row) for row in rows.T], axis=1)
-    means = sums / np.bincount(patch)[:, None]
-    return means[:, :6], means[:, 6:]
+    low = np.floor(points.min(axis=0) / PATCH).astype(np.int64)
+    x, y, z = (np.floor(points[:, k] / PATCH).astype(np.int64) - low[k] for k in range(3))
+    cells = np.ravel_multi_index((x, y, z, half), (x.max() + 1, y.max() + 1, z.max() + 1, 6))
+    patch = np.unique(cells, return_inverse=True)[1]
+    counts = np.bincount(patch)
+    sums = [np.bincount(patch, row) for rows in (points, normals, colours) for row in rows.T]
+    means = np.stack(sums, axis=1) / counts[:, None]
+    return means[:, :6] * [1, 1, 1, TURN, TURN, TURN], means[:, 6:]

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from latent_prior import OptionError, host
 from latent_prior.meshes.asset import Asset
-from latent_prior.meshes.files import linear_to_srgb
 
 STARTS = ("grey", "texture")
 SEEN_CELLS = 64  # along each axis of the box in which is kept what the cameras saw in training
@@ -71,15 +70,12 @@ class TexturedMesh(host.BaseModule):
         self._asset = Asset.read(self.cfg.mesh, self.cfg.up, self.cfg.front, _names(self.cfg.parts), self.cfg.radius)
         self.field = host.find(self.cfg.field_type, "system.geometry.field_type")(self.cfg.field)
         parts = self._asset.parts
-        self._keep("v_pos", [self._asset.world(part.vertices) for part in parts], torch.float32)
+        vertices, faces = self._asset.joined()
+        self._keep("v_pos", [self._asset.world(vertices)], torch.float32)
         self._keep("v_nrm", [self._asset.world_directions(part.vertex_normals()) for part in parts], torch.float32)
-        first_vertex = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
-        self._keep(
-            "t_pos_idx", [part.faces + first for part, first in zip(parts, first_vertex, strict=True)], torch.int32
-        )
+        self._keep("t_pos_idx", [faces], torch.int32)
         self._keep("part_of_face", [np.full(len(part.faces), i) for i, part in enumerate(parts)], torch.int32)
         self._keep("is_textured", [np.array([part.selected for part in parts])], torch.float32)
-        self.first_face = np.cumsum([0, *(len(part.faces) for part in parts[:-1])])
         self._last_own: tuple[Any, ...] = (None, None, None)  # faces and weights that were asked for, and their colours
         self._all_textured = all(part.selected for part in parts)
         self._require_colours()
@@ -168,13 +164,7 @@ class TexturedMesh(host.BaseModule):
         return self._last_own[2]
 
     def _own_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        colours = np.empty((len(faces), 3), np.float32)
-        rows, shares = faces.cpu().numpy(), weights.detach().cpu().numpy()
-        of_face = self.part_of_face.cpu().numpy()[rows]
-        for index in np.unique(of_face):
-            part, own = self._asset.parts[index], of_face == index
-            corners = part.faces[rows[own] - self.first_face[index]]
-            colours[own] = linear_to_srgb(part.colour.at(corners, shares[own])[:, :3])
+        colours = self._asset.colours_at(faces.cpu().numpy(), weights.detach().cpu().numpy())
         return torch.from_numpy(colours).to(weights.device).clamp(1 - BRIGHTEST, BRIGHTEST).logit()
 
 
