@@ -46,3 +46,27 @@ def test_an_obj_holds_all_parts_and_their_materials(tmp_path):
     corners = [np.concatenate([part.vertices[part.faces].mean(axis=1) for part in a.parts]) for a in (asset, result)]
     first, second = (points[np.lexsort(points.round(4).T)] for points in corners)
     np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_an_obj_keeps_the_vertex_colours_of_parts_that_are_not_textured(tmp_path):
+    """One part is textured, one has colours at its vertices, one is of one colour, and one has a picture."""
+    document = three_nodes()
+    colours = np.random.default_rng(0).integers(0, 65535, (8, 3)).astype("<u2")
+    bulb = document.json["meshes"][1]["primitives"][0]["attributes"]
+    bulb["COLOR_0"] = document.add_accessor(np.pad(colours, ((0, 0), (0, 1)), constant_values=65535), normalized=True)
+    # our reader takes the picture of an .obj alone
+    document.json["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"] = [1.0, 1.0, 1.0, 1.0]
+    (tmp_path / "in.glb").write_bytes(document.to_glb())
+    asset = Asset.read(tmp_path / "in.glb", parts=["right"])
+    layout = lay_out(asset, SIZE)
+    (path, *_) = save_asset(layout, painted(layout), tmp_path, "out", ["obj"])
+    found = []
+    for read in (asset, Asset.read(path)):
+        vertices, faces = read.joined()
+        middles = vertices[faces].mean(axis=1)
+        shown = read.colours_at(np.arange(len(faces)), np.full((len(faces), 3), 1 / 3))
+        if read is asset:
+            textured = np.repeat([part.selected for part in asset.parts], [len(part.faces) for part in asset.parts])
+            shown[textured] = asset.world(middles[textured]) / 1.6 + 0.5
+        found.append(np.concatenate([middles, shown], axis=1)[np.lexsort(middles.round(3).T)])
+    np.testing.assert_allclose(found[1], found[0], atol=0.03)

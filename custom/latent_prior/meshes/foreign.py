@@ -61,7 +61,9 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
     materials: dict[Any, int] = {}
     for name, mesh in found:
         label = path.stem if name in (path.name, "geometry_0") or len(found) == 1 else str(name)
-        _add(document, label, mesh, to_asset, materials, colours.get(name))
+        material = getattr(getattr(mesh.visual, "material", None), "name", None)
+        own = colours.get(name, colours.get(name.removesuffix(f"_{material}")))  # trimesh adds it to an object's name
+        _add(document, label, mesh, to_asset, materials, own)
     return document
 
 
