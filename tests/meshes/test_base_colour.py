@@ -10,6 +10,7 @@ from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.base_colour import BaseColour, bilinear
 from latent_prior.meshes.files import linear_to_srgb, save_mesh, srgb_to_linear
 from latent_prior.meshes.gltf import INDICES, Document
+from meshes.scenes import three_nodes
 from PIL import EpsImagePlugin, Image
 
 CORNERS = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0.25 0.25\nvt 0.75 0.25\nvt 0.25 0.75\n"
@@ -152,6 +153,15 @@ def test_a_texture_that_cannot_be_read_is_white(tmp_path, monkeypatch, caplog):
         (part,) = Asset.read(tmp_path / "m.obj").parts
         assert part.colour.picture is None
         assert at_corners(part).min() == 255
+
+
+def test_a_texture_in_a_format_that_is_not_read_is_white_with_a_warning(tmp_path, caplog):
+    document = three_nodes()
+    source = document.add("images", {"mimeType": "image/ktx2", "bufferView": document.add_view(b"\xabKTX 20\xbb" * 8)})
+    document.json["textures"][0] = {"extensions": {"KHR_texture_basisu": {"source": source}}}
+    (tmp_path / "a.glb").write_bytes(document.to_glb())
+    assert Asset.read(tmp_path / "a.glb").parts[0].colour.picture is None
+    assert caplog.text.count("a texture is taken as white: images[1] cannot be read") == 1
 
 
 def test_a_document_needs_no_indices_nor_materials(tmp_path):

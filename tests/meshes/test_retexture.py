@@ -171,6 +171,24 @@ def test_what_is_replaced_leaves_the_file_and_nothing_else(tmp_path):
     assert len(result.document.json["textures"]) == 4 and png(pixels) in (tmp_path / "out.glb").read_bytes()
 
 
+def test_extensions_that_are_no_longer_used_are_not_listed(tmp_path):
+    """Those of the replaced textures go; those of other parts, and those that no object shows, stay."""
+    glossy = "KHR_materials_pbrSpecularGlossiness"
+    document = three_nodes()
+    document.json["materials"][0] |= {"extensions": {glossy: {"diffuseTexture": {"index": 0}}}}
+    document.json["textures"][0] = {"source": 0, "extensions": {"EXT_texture_webp": {"source": 0}}}
+    document.json["materials"][1]["extensions"] = {"KHR_materials_ior": {"ior": 1.4}}
+    used = [glossy, "EXT_texture_webp", "KHR_materials_ior", "KHR_mesh_quantization"]
+    document.json |= {"extensionsUsed": used, "extensionsRequired": used[1:2]}
+    for parts, expected in ((None, used[2:]), (["left"], used)):
+        (tmp_path / "in.glb").write_bytes(document.to_glb())
+        layout = lay_out(Asset.read(tmp_path / "in.glb", parts=parts), SIZE)
+        found = textured(layout, painted(layout)).json
+        assert found["extensionsUsed"] == expected
+        assert found.get("extensionsRequired", []) == [name for name in used[1:2] if name in expected]
+        assert "extensionsRequired" not in found or found["extensionsRequired"]
+
+
 def test_a_spare_byte_goes_and_views_that_overlap_stay():
     data = bytes(range(100))
     extents = [(10, 20), (15, 30), (40, 4), (71, 9), (80, 8)]

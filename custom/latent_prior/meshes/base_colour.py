@@ -155,7 +155,10 @@ def read_base_colour(
 
 
 def _picture(document: Document, texture: dict[str, Any], opened: dict[Any, Image.Image | None]) -> Image.Image | None:
-    source = inner(texture, "extensions", "EXT_texture_webp").get("source", texture.get("source"))
+    # of several the one that can be read for certain; a last one, such as KTX2, has its refusal shown
+    formats = [inner(texture, "extensions", name) for name in ("EXT_texture_avif", "KHR_texture_basisu")]
+    owners = (inner(texture, "extensions", "EXT_texture_webp"), texture, *formats)
+    source = next((owner["source"] for owner in owners if "source" in owner), None)
     if source is None:
         return None
     data, name = document.image_bytes(source), f"images[{source}]"
