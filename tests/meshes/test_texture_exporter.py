@@ -128,7 +128,7 @@ def test_unseen_places_take_the_colour_of_seen_ones_on_their_side(tmp_path, caps
         return torch.where(hole & (points[:, 2:] > 0), torch.tensor([-9.0, 9, -9]), colour)
 
     geometry.features_at = features_at
-    geometry.was_seen = lambda points: (points[:, :2].norm(dim=-1) >= 0.2) | (points[:, 2] <= 0)
+    geometry.was_seen = lambda points, faces: (points[:, :2].norm(dim=-1) >= 0.2) | (points[:, 2] <= 0)
     shown, points, *_ = colours(Asset.read(written(exporter)["model.glb"]))
     world = geometry.asset.world(points.numpy())
     flat = np.abs(world[:, :2]).max(axis=1) < 0.5

@@ -105,11 +105,26 @@ def test_what_was_seen_is_kept_in_checkpoints(grey):
     points, faces, weights = middles(geometry)
     upper = points[:, 2] > 0.1
     geometry.eval().features_at(points, faces, weights)
-    assert not geometry.was_seen(points).any()
+    assert not geometry.was_seen(points, faces).any()
     geometry.train().features_at(points[upper], faces[upper], weights[upper])
     other = textured(grey)
     other.load_state_dict(geometry.state_dict())
-    assert other.was_seen(points[upper]).all() and not other.was_seen(points[points[:, 2] < 0]).any()
+    assert other.was_seen(points[upper], faces[upper]).all()
+    assert not other.was_seen(points[points[:, 2] < 0], faces[points[:, 2] < 0]).any()
+
+
+def test_the_other_side_of_a_thin_wall_was_not_seen(tmp_path):
+    plate, weight = trimesh.creation.box((2, 2, 0.001)), trimesh.creation.box((0.1, 0.1, 0.1))
+    weight.apply_translation([0, 0, -1.23])  # without it the border of two cells would lie in the plate
+    trimesh.util.concatenate([plate, weight]).export(tmp_path / "plate.stl")
+    geometry = textured(tmp_path / "plate.stl")
+    points, faces, weights = middles(geometry)
+    across = torch.linalg.cross(*(geometry.v_pos[geometry.t_pos_idx.long()].diff(dim=1).unbind(dim=1)))
+    above, below = (across[:, 2] * sign > 0.1 * across.norm(dim=1).amax() for sign in (1, -1))
+    assert above.sum() == below.sum() == 2
+    geometry.train().features_at(points[above], faces[above], weights[above])
+    assert geometry.was_seen(points[above], faces[above]).all()
+    assert not geometry.was_seen(points[above] - torch.tensor([0, 0, 1e-4]), faces[below]).any()
 
 
 def test_a_checkpoint_is_of_one_mesh(grey, tmp_path):

@@ -216,6 +216,12 @@ def used_vertices(part: Part) -> Bool[np.ndarray, " N"]:
     return used
 
 
+def half_axis(normals: Float[np.ndarray, "K 3"]) -> Int[np.ndarray, " K"]:
+    """Along which half of which axis each normal points the most, as a number of 0 to 5."""
+    axis = np.abs(normals).argmax(axis=1)
+    return 2 * axis + (np.take_along_axis(normals, axis[:, None], axis=1)[:, 0] > 0)
+
+
 def grouped(labels: Int[np.ndarray, " K"]) -> Iterator[tuple[int, Int[np.ndarray, " k"]]]:
     """Each label that occurs, in ascending order, and the rows that have it."""
     order = np.argsort(labels, kind="stable")

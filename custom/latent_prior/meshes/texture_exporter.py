@@ -1,8 +1,8 @@
 """`textured-mesh-exporter`: bakes a mesh's trained colours into textures, and writes its file back with them.
 
 A texel's colour is the field's at the point of the surface under it. Places that no camera saw in training were never
-learned; they take the colours of the nearest places that were, with normals that count beside positions, so that a
-colour does not come through a thin wall.
+learned; they take the colours of the nearest places that were. Which way the surface faces counts for both, so that no
+colour comes through a thin wall.
 """
 
 from collections.abc import Collection
@@ -21,6 +21,7 @@ from latent_prior.files.refusals import naming
 from latent_prior.meshes.asset_files import FORMATS, save_asset
 from latent_prior.meshes.layout import Layout, lay_out
 from latent_prior.meshes.mesh_exporter import MeshExporter
+from latent_prior.meshes.parts import half_axis
 from latent_prior.meshes.retexture import png
 
 CHUNK = 1 << 18  # texels coloured at a time
@@ -74,7 +75,7 @@ class TexturedMeshExporter(MeshExporter):
         colours, seen = [], []
         for some in zip(points.split(CHUNK), faces.split(CHUNK), weights.split(CHUNK), strict=True):
             colours.append(self.display({"features": self.geometry.features_at(*some)}, some[0]).float().cpu())
-            seen.append(self.geometry.was_seen(some[0]).cpu())
+            seen.append(self.geometry.was_seen(*some[:2]).cpu())
         rgb = filled(torch.cat(colours).clamp(0, 1).numpy(), torch.cat(seen).numpy(), texels.points, texels.normals)
         return texels.picture((rgb * 255).round().astype(np.uint8))
 
@@ -112,11 +113,9 @@ def _patches(
 
     Among all texels the search would take minutes, since very many are about as far.
     """
-    axis = np.abs(normals).argmax(axis=1)
-    half = 2 * axis + (np.take_along_axis(normals, axis[:, None], axis=1)[:, 0] > 0)
     low = np.floor(points.min(axis=0) / PATCH).astype(np.int64)
     x, y, z = (np.floor(points[:, k] / PATCH).astype(np.int64) - low[k] for k in range(3))
-    cells = np.ravel_multi_index((x, y, z, half), (x.max() + 1, y.max() + 1, z.max() + 1, 6))
+    cells = np.ravel_multi_index((x, y, z, half_axis(normals)), (x.max() + 1, y.max() + 1, z.max() + 1, 6))
     patch = np.unique(cells, return_inverse=True)[1]
     counts = np.bincount(patch)
     sums = [np.bincount(patch, row) for rows in (points, normals, colours) for row in rows.T]

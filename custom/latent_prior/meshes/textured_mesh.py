@@ -21,6 +21,7 @@ from torch import Tensor
 
 from latent_prior import OptionError, host
 from latent_prior.meshes.asset import Asset
+from latent_prior.meshes.parts import cross_products, half_axis
 
 STARTS = ("grey", "texture")
 SEEN_CELLS = 64  # along each axis of the box in which is kept what the cameras saw in training
@@ -74,12 +75,14 @@ class TexturedMesh(host.BaseModule):
         self._keep("v_pos", [self._asset.world(vertices)], torch.float32)
         self._keep("v_nrm", [self._asset.world_directions(part.vertex_normals()) for part in parts], torch.float32)
         self._keep("t_pos_idx", [faces], torch.int32)
+        across = cross_products(self._asset.world(vertices)[faces])
+        self._keep("half_axis_of_face", [half_axis(across)], torch.int32)
         self._keep("part_of_face", [np.full(len(part.faces), i) for i, part in enumerate(parts)], torch.int32)
         self._keep("is_textured", [np.array([part.selected for part in parts])], torch.float32)
         self._last_own: tuple[Any, ...] = (None, None, None)  # faces and weights that were asked for, and their colours
         self._all_textured = all(part.selected for part in parts)
         self._require_colours()
-        self.register_buffer("seen", torch.zeros(SEEN_CELLS**3, dtype=torch.bool))
+        self.register_buffer("seen", torch.zeros(6 * SEEN_CELLS**3, dtype=torch.bool))
         self.register_buffer("digest", torch.tensor(list(self._digest()), dtype=torch.uint8))
 
     def _keep(self, name: str, rows: Sequence[np.ndarray], dtype: torch.dtype) -> None:
@@ -138,7 +141,7 @@ class TexturedMesh(host.BaseModule):
         weights: of the face's corners.
         """
         if self.training:
-            self.seen[self._cell(points)] = True
+            self.seen[self._cell(points, faces)] = True
         features = self.field.export(points=points)["features"]
         textured = self.is_textured[self.part_of_face[faces].long()]
         if self.cfg.start == "texture":
@@ -148,13 +151,14 @@ class TexturedMesh(host.BaseModule):
             return features
         return features.index_copy(0, kept, self.own_at(faces[kept], weights[kept]))
 
-    def was_seen(self, points: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
-        """Whether a camera saw the surface near the points in training."""
-        return self.seen[self._cell(points)]
+    def was_seen(self, points: Float[Tensor, "N 3"], faces: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
+        """Whether a camera saw the surface near the points of faces in training, where it faces about the same way."""
+        return self.seen[self._cell(points, faces)]
 
-    def _cell(self, points: Float[Tensor, "N 3"]) -> Int[Tensor, "N"]:
+    def _cell(self, points: Float[Tensor, "N 3"], faces: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
         index = ((points.detach() / self.cfg.radius + 1) * (SEEN_CELLS / 2)).long().clamp(0, SEEN_CELLS - 1)
-        return (index[:, 0] * SEEN_CELLS + index[:, 1]) * SEEN_CELLS + index[:, 2]
+        cell = (index[:, 0] * SEEN_CELLS + index[:, 1]) * SEEN_CELLS + index[:, 2]
+        return 6 * cell + self.half_axis_of_face[faces].long()
 
     @torch.no_grad()
     def own_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
