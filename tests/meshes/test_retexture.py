@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 import trimesh
+from latent_prior.files.pictures import png
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.asset_files import save_asset
 from latent_prior.meshes.gltf import INDICES, Document
 from latent_prior.meshes.gltf_unused import drop_unused
 from latent_prior.meshes.layout import lay_out
-from latent_prior.meshes.retexture import png, textured
+from latent_prior.meshes.retexture import textured
 from meshes import validator
 from meshes.painting import SIZE, assert_painted, painted
 from meshes.scenes import box_corners, picture, three_nodes

@@ -94,7 +94,7 @@ def _primitives(document: Document, mesh: Any) -> list[int]:
     """The numbers of a mesh's primitives that are triangles."""
     found = array(document.entry("meshes", mesh), "primitives", f"meshes[{mesh}]")
     if not all(isinstance(primitive, dict) for primitive in found):
-        raise OptionError.because(f"meshes[{mesh}] has a primitive that is no object")
+        raise OptionError.because(f"meshes[{mesh}] has a primitive that is not an object")
     modes = [whole(primitive, "mode", f"meshes[{mesh}]", TRIANGLES, most=6) for primitive in found]
     drawn = [number for number, mode in enumerate(modes) if mode in (TRIANGLES, STRIP, FAN)]
     return [number for number in drawn if "POSITION" in inner(found[number], "attributes")]
@@ -167,7 +167,7 @@ def _faces(document: Document, primitive: dict[str, Any], count: int, name: str)
     if "indices" in primitive:
         corners = document.accessor(primitive["indices"])
         if corners.ndim != 1 or corners.dtype.kind != "u":
-            raise OptionError.because(f"{shown(name)} has indices that are no whole numbers")
+            raise OptionError.because(f"{shown(name)} has indices that are not whole numbers")
         corners = corners.astype(np.int64)
         if corners.max() >= count:
             raise OptionError.because(f"{shown(name)} has a face with vertex {corners.max()} of {count}")

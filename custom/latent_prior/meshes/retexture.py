@@ -5,15 +5,14 @@ data goes with them: normals, tangents, colours, joints, weights, morph targets,
 """
 
 import copy
-import io
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
+from latent_prior.files.pictures import png
 from latent_prior.meshes.base_colour import GLOSSINESS, TRANSFORM, texture_info
 from latent_prior.meshes.gltf import INDICES, Document, array, inner, objects
 from latent_prior.meshes.gltf_unused import drop_unused
@@ -127,13 +126,6 @@ def _add_texture(document: Document, layout: Layout, number: int, rgb: UInt8[np.
     samplers = array(document.json, "samplers", "the file")
     sampler = samplers.index(SAMPLER) if SAMPLER in samplers else document.add("samplers", dict(SAMPLER))
     return document.add("textures", {"source": source, "sampler": sampler})
-
-
-def png(pixels: UInt8[np.ndarray, "H W C"]) -> bytes:
-    """A picture's file."""
-    with io.BytesIO() as file:
-        Image.fromarray(pixels).save(file, "PNG")
-        return file.getvalue()
 
 
 def _set_materials(

@@ -17,12 +17,12 @@ from scipy.spatial import cKDTree
 
 from latent_prior import host
 from latent_prior.files import atomic_write
+from latent_prior.files.pictures import png
 from latent_prior.files.refusals import naming
 from latent_prior.meshes.asset_files import FORMATS, save_asset
 from latent_prior.meshes.layout import Layout, lay_out
 from latent_prior.meshes.mesh_exporter import MeshExporter
 from latent_prior.meshes.parts import half_axis
-from latent_prior.meshes.retexture import png
 
 CHUNK = 1 << 18  # texels coloured at a time
 TURN = 0.2  # world units that count as far as the difference of two unit normals
