@@ -107,6 +107,22 @@ def test_every_command_has_verbose_and_examples_that_parse(command):
         parser.parse_known_args(shlex.split(line)[1:])  # leaves by SystemExit where it does not parse
 
 
+def test_a_negative_axis_is_typed_as_it_is():
+    parser = cli.parser(["texture"])
+    for words in (
+        ["--up", "z", "--front", "-y"],
+        ["--front=-y", "--up=z"],
+        ["--up", "z", "--front", "-y", "--gpu", "1"],
+    ):
+        for argv in (["texture", "a.obj", "a duck", *words], ["texture", *words, "a.obj", "a duck"]):
+            args, rest = parser.parse_known_args(argv)
+            assert (str(args.mesh), args.prompt, args.up, args.front, rest) == ("a.obj", "a duck", "z", "-y", [])
+    for axis in ("-x", "-y", "-z"):
+        assert parser.parse_known_args(["texture", "a.obj", "a duck", "--up", axis])[0].up == axis
+    with pytest.raises(SystemExit):
+        parser.parse_known_args(["texture", "a.obj", "a duck", "--part", "-y"])
+
+
 def test_help_and_refusals_import_nothing_heavy():
     """`--help` answers at once, and so does a mistyped flag's value."""
     code = (

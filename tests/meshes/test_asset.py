@@ -7,8 +7,10 @@ import pytest
 import trimesh
 from latent_prior import OptionError
 from latent_prior.meshes.asset import Asset
-from latent_prior.meshes.files import save_mesh
+from latent_prior.meshes.asset_files import save_asset
+from latent_prior.meshes.files import linear_to_srgb, save_mesh
 from latent_prior.meshes.gltf import Document
+from latent_prior.meshes.layout import lay_out
 from latent_prior.meshes.nodes import local_matrix
 from meshes.scenes import three_nodes
 
@@ -39,6 +41,25 @@ def test_every_format_lies_where_blender_shows_it(wedge, tmp_path):
         # up is the last axis, the front the first: y and z where y is up, z and -y elsewhere
         lengths = wedge.extents[[2, 0, 1]] if suffix in ("obj", "glb") else wedge.extents[[1, 0, 2]]
         np.testing.assert_allclose(np.ptp(world, axis=0) / np.ptp(world), lengths / wedge.extents.max(), atol=1e-5)
+
+
+def test_a_mesh_in_a_maps_coordinates_keeps_its_shape(tmp_path, caplog):
+    """Single precision there has steps of half a metre."""
+    ball = trimesh.creation.icosphere(2, 0.5)
+    there = ball.vertices + [500_000, 120, 4_500_000]
+    (tmp_path / "ball.obj").write_text(
+        "\n".join(
+            [f"v {x:.9f} {y:.9f} {z:.9f}" for x, y, z in there] + [f"f {a} {b} {c}" for a, b, c in ball.faces + 1]
+        )
+    )
+    asset = Asset.read(tmp_path / "ball.obj")
+    layout = lay_out(asset, 64)
+    files = save_asset(layout, [np.zeros((64, 64, 3), np.uint8)], tmp_path, "out", ("glb", "obj"))
+    for part in (asset.parts[0], *(Asset.read(path).parts[0] for path in files[:2])):
+        np.testing.assert_allclose(part.vertices[part.faces], there[ball.faces], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(asset.world(asset.parts[0].vertices), axis=1), 0.8, atol=1e-5)
+    save_asset(layout, [np.zeros((64, 64, 3), np.uint8)], tmp_path, "out", ("ply",))
+    assert "single precision, which has steps of 0.5 there" in caplog.text
 
 
 def test_up_and_front_turn_the_frame_and_never_mirror_it(wedge, tmp_path):
@@ -146,6 +167,28 @@ def test_strips_and_fans_are_triangles(tmp_path):
         assert len(part.faces) == 4 and part.name == "node 0"
         area = np.cross(*(part.vertices[part.faces][:, k] - part.vertices[part.faces][:, 0] for k in (1, 2)))[:, 2] / 2
         assert (area > 0).all() and area.sum() == pytest.approx(1.5 * 3**0.5)  # of a hexagon
+
+
+def test_colours_and_places_through_all_parts(tmp_path):
+    """Against each part on its own; faces come in any order."""
+    (tmp_path / "scene.glb").write_bytes(three_nodes().to_glb())
+    asset = Asset.read(tmp_path / "scene.glb")
+    vertices, faces = asset.joined()
+    numbers = np.random.default_rng(0).permutation(len(faces))
+    weights = np.random.default_rng(1).dirichlet(np.ones(3), len(faces))
+    found = asset.colours_at(numbers, weights)
+    for number, weight, colour in zip(numbers, weights, found, strict=True):
+        part, own = next(
+            (part, number - first)
+            for part, first in zip(asset.parts, asset.first_faces, strict=True)
+            if first <= number < first + len(part.faces)
+        )
+        np.testing.assert_array_equal(vertices[faces[number]], part.vertices[part.faces[own]])
+        np.testing.assert_allclose(colour, linear_to_srgb(part.colour.at(part.faces[own][None], weight[None])[0, :3]))
+    lamp, first = asset.parts[4], asset.parts[0]
+    some, corners = asset.joined([4, 0])
+    np.testing.assert_array_equal(some[corners], np.concatenate([p.vertices[p.faces] for p in (lamp, first)]))
+    assert asset.colours_at(numbers[:0], weights[:0]).shape == (0, 3)
 
 
 def test_a_skinned_mesh_stands_at_its_joints(tmp_path):

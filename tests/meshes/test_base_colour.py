@@ -5,10 +5,12 @@ import io
 import numpy as np
 import pytest
 import trimesh
+from latent_prior.meshes import base_colour
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.base_colour import BaseColour, bilinear
 from latent_prior.meshes.files import linear_to_srgb, save_mesh, srgb_to_linear
 from latent_prior.meshes.gltf import INDICES, Document
+from meshes.scenes import three_nodes
 from PIL import EpsImagePlugin, Image
 
 CORNERS = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0.25 0.25\nvt 0.75 0.25\nvt 0.25 0.75\n"
@@ -47,6 +49,22 @@ def test_factor_texture_and_vertex_colours_are_multiplied():
     found = colour.at(np.array([[0, 1, 2]]), np.array([[0.5, 0.25, 0.25]]))[0]
     half = srgb_to_linear(np.array(188 / 255))
     np.testing.assert_allclose(found, [0.5 * half * 0.5, half * 0.5, half * 0.25, 0.8 * 0.75], rtol=1e-5)
+
+
+def test_a_picture_is_converted_once_and_let_go_with_its_last_user(monkeypatch):
+    picture, converted = Image.new("RGB", (4, 4), (1, 2, 3)), []
+    convert = Image.Image.convert
+    monkeypatch.setattr(Image.Image, "convert", lambda *a, **k: converted.append(a[1]) or convert(*a, **k))
+    before = len(base_colour._CONVERTED)
+    users = [BaseColour(np.full(4, f), picture, np.full((3, 2), 0.5), ("clamp", "clamp"), None, "") for f in (1.0, 0.5)]
+    corners, weights = np.array([[0, 1, 2]]), np.full((1, 3), 1 / 3)
+    found = [user.at(corners, weights)[0] for user in (*users, *users)]
+    np.testing.assert_allclose(found[0][:3], srgb_to_linear(np.array([1, 2, 3]) / 255), rtol=1e-5)
+    np.testing.assert_allclose(found[2], found[0])
+    np.testing.assert_allclose(found[1], found[0] / 2)
+    assert converted == ["RGBA"] and len(base_colour._CONVERTED) == before + 1
+    del users, picture
+    assert len(base_colour._CONVERTED) == before
 
 
 def test_a_texture_is_placed_by_its_transform_and_sampler(tmp_path):
@@ -135,6 +153,15 @@ def test_a_texture_that_cannot_be_read_is_white(tmp_path, monkeypatch, caplog):
         (part,) = Asset.read(tmp_path / "m.obj").parts
         assert part.colour.picture is None
         assert at_corners(part).min() == 255
+
+
+def test_a_texture_in_a_format_that_is_not_read_is_white_with_a_warning(tmp_path, caplog):
+    document = three_nodes()
+    source = document.add("images", {"mimeType": "image/ktx2", "bufferView": document.add_view(b"\xabKTX 20\xbb" * 8)})
+    document.json["textures"][0] = {"extensions": {"KHR_texture_basisu": {"source": source}}}
+    (tmp_path / "a.glb").write_bytes(document.to_glb())
+    assert Asset.read(tmp_path / "a.glb").parts[0].colour.picture is None
+    assert caplog.text.count("a texture is taken as white: images[1] cannot be read") == 1
 
 
 def test_a_document_needs_no_indices_nor_materials(tmp_path):

@@ -1,5 +1,6 @@
 """The guide against balls, boxes and rough sketches, and what is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +103,27 @@ def test_a_ball_without_a_lid(flip):
     assert torch.equal(inside[clear], signed[clear] < 0)
 
 
+def test_a_sketch_of_many_pieces_keeps_them(monkeypatch, caplog):
+    """Fewer faces than twelve for each of its boxes would take some of them away."""
+    monkeypatch.setattr(guides, "FEW_FACES", 100)
+    centres = np.stack(np.meshgrid(*[(-0.45, -0.15, 0.15, 0.45)] * 3), axis=-1).reshape(-1, 3)[:50]
+    sketch = trimesh.util.concatenate([box((0.2, 0.2, 0.2), centre) for centre in centres])
+    inside, _ = Guide.of(sketch.copy(), 0.875, CPU).at(points := points_in(0.875))
+    signed = torch.stack([to_box(points, (0.2, 0.2, 0.2), centre) for centre in centres.tolist()]).amin(dim=0)
+    clear = signed.abs() > STEP
+    assert torch.equal(inside[clear], signed[clear] < 0) and "simplified" not in caplog.text
+    monkeypatch.setattr(guides, "MOST_FACES", 300)  # for half of them
+    Guide.of(sketch, 0.875, CPU)
+    assert re.search(r"simplified to \d+ faces, which changes its volume by \d+%", caplog.text)
+
+
+def test_a_mesh_without_faces_that_are_left_is_none():
+    corners = [[0, 0, 0], [1, 0, 0], [1, 3e-7, 0], [0, 3e-7, 0]]
+    assert Guide.of(trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False), 0.875, CPU) is None
+
+
 def test_a_fine_mesh_is_simplified(monkeypatch):
-    monkeypatch.setattr(guides, "MOST_FACES", 200)
+    monkeypatch.setattr(guides, "FEW_FACES", 200)
     counted = []
     winding_number = guides.winding_number
     monkeypatch.setattr(guides, "winding_number", lambda p, v, f: counted.append(len(f)) or winding_number(p, v, f))

@@ -6,18 +6,16 @@ import json
 import numpy as np
 import pytest
 import trimesh
-from latent_prior import OptionError
+from latent_prior.files.pictures import png
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.asset_files import save_asset
-from latent_prior.meshes.files import linear_to_srgb
 from latent_prior.meshes.gltf import INDICES, Document
 from latent_prior.meshes.gltf_unused import drop_unused
 from latent_prior.meshes.layout import lay_out
-from latent_prior.meshes.retexture import png, textured
+from latent_prior.meshes.retexture import textured
 from meshes import validator
+from meshes.painting import SIZE, assert_painted, painted
 from meshes.scenes import box_corners, picture, three_nodes
-
-SIZE = 128
 
 
 def written(document: Document, folder) -> Asset:
@@ -25,78 +23,9 @@ def written(document: Document, folder) -> Asset:
     return Asset.read(folder / "in.glb")
 
 
-def painted(layout, color=lambda points: points / 1.6 + 0.5):
-    """Pictures whose every texel has the colour of its place in the frame of training."""
-    found = []
-    for number in range(layout.textures):
-        texels = layout.texels(number, SIZE)
-        found.append((texels.picture(color(texels.points)).clip(0, 1) * 255).round().astype(np.uint8))
-    return found
-
-
 def again(layout, folder) -> Asset:
     (folder / "out.glb").write_bytes(textured(layout, painted(layout)).to_glb())
     return Asset.read(folder / "out.glb")
-
-
-def assert_painted(asset: Asset, frame: Asset, tolerance: float) -> None:
-    """Each face's middle has the colour of its place."""
-    for part in asset.selected:
-        thirds = np.full((len(part.faces), 3), 1 / 3)
-        shown = linear_to_srgb(part.colour.at(part.faces, thirds))[:, :3]
-        place = frame.world(part.vertices[part.faces].mean(axis=1)) / 1.6 + 0.5
-        assert np.abs(shown - place).max() < tolerance, part.name
-
-
-def test_texels_lie_on_the_surface_that_the_part_has_there(tmp_path):
-    asset = written(three_nodes(), tmp_path)
-    layout = lay_out(asset, SIZE)
-    # the box's two halves share a texture, its instance has its own; the lamp has no coordinates
-    assert [(place.part, place.texture, place.source is None) for place in layout.places] == [
-        (0, 0, True),
-        (1, 0, True),
-        (2, 1, True),
-        (3, 1, True),
-        (4, 2, False),
-    ]
-    for number in range(3):
-        texels = layout.texels(number, SIZE)
-        part = asset.parts[layout.places[int(texels.place[0])].part]
-        assert len(texels.rows) + texels.gutters.sum() == SIZE**2
-        for index in np.unique(texels.place):
-            here = texels.place == index
-            place = layout.places[index]
-            part = asset.parts[place.part]
-            centres = np.stack([texels.columns[here], texels.rows[here]], axis=1) + 0.5
-            at = np.einsum("kc,kca->ka", texels.weights[here], place.uv[place.faces[texels.face[here]]])
-            np.testing.assert_allclose(at * SIZE, centres, atol=1e-6)
-            corners = asset.world(part.vertices)[part.faces[texels.face[here]]]
-            np.testing.assert_allclose(
-                np.einsum("kc,kca->ka", texels.weights[here], corners), texels.points[here], atol=1e-9
-            )
-            if part.normals is not None:  # of a box: flat
-                flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-                flat /= np.linalg.norm(flat, axis=1, keepdims=True)
-                np.testing.assert_allclose(texels.normals[here], flat, atol=1e-5)
-        # a gutter's texel takes the value of the covered one nearest to it
-        covered = np.stack([texels.rows, texels.columns], axis=1)
-        for row, column in np.argwhere(texels.gutters)[::97]:
-            distance = np.linalg.norm(covered - [row, column], axis=1)
-            assert distance[texels.nearest[row, column]] == pytest.approx(distance.min())
-
-
-def test_the_old_texture_on_the_new_texels(tmp_path):
-    asset = written(three_nodes(), tmp_path)
-    layout = lay_out(asset, SIZE)
-    texels = layout.texels(0, SIZE)
-    found = layout.base_colours(texels)
-    wood = texels.place == 0
-    light = np.array([0.5, 0.25, 1]) * [0.578, 0.0452, 0.0130]  # of (200, 60, 30) in linear light, times the factor
-    middle = wood & (texels.rows > SIZE // 4)  # away from the dark texel
-    np.testing.assert_allclose(found[middle][:, :3], np.tile(light, (middle.sum(), 1)), rtol=0.02)
-    np.testing.assert_allclose(found[wood][:, 3], 0.75)
-    steel = texels.place == 1
-    np.testing.assert_allclose(found[steel], np.tile(np.float32([0.2, 0.2, 0.3, 1]), (steel.sum(), 1)))
 
 
 def without(tree: dict, *kinds: str) -> dict:
@@ -243,6 +172,24 @@ def test_what_is_replaced_leaves_the_file_and_nothing_else(tmp_path):
     assert len(result.document.json["textures"]) == 4 and png(pixels) in (tmp_path / "out.glb").read_bytes()
 
 
+def test_extensions_that_are_no_longer_used_are_not_listed(tmp_path):
+    """Those of the replaced textures go; those of other parts, and those that no object shows, stay."""
+    glossy = "KHR_materials_pbrSpecularGlossiness"
+    document = three_nodes()
+    document.json["materials"][0] |= {"extensions": {glossy: {"diffuseTexture": {"index": 0}}}}
+    document.json["textures"][0] = {"source": 0, "extensions": {"EXT_texture_webp": {"source": 0}}}
+    document.json["materials"][1]["extensions"] = {"KHR_materials_ior": {"ior": 1.4}}
+    used = [glossy, "EXT_texture_webp", "KHR_materials_ior", "KHR_mesh_quantization"]
+    document.json |= {"extensionsUsed": used, "extensionsRequired": used[1:2]}
+    for parts, expected in ((None, used[2:]), (["left"], used)):
+        (tmp_path / "in.glb").write_bytes(document.to_glb())
+        layout = lay_out(Asset.read(tmp_path / "in.glb", parts=parts), SIZE)
+        found = textured(layout, painted(layout)).json
+        assert found["extensionsUsed"] == expected
+        assert found.get("extensionsRequired", []) == [name for name in used[1:2] if name in expected]
+        assert "extensionsRequired" not in found or found["extensionsRequired"]
+
+
 def test_a_spare_byte_goes_and_views_that_overlap_stay():
     data = bytes(range(100))
     extents = [(10, 20), (15, 30), (40, 4), (71, 9), (80, 8)]
@@ -333,43 +280,6 @@ def test_what_was_cut_out_by_alpha_stays_cut_out(tmp_path):
     material = result.document.json["materials"][result.parts[0].material]
     assert material["alphaMode"] == "MASK" and material["pbrMetallicRoughness"]["baseColorFactor"][3] == 0.75
     assert result.parts[4].colour.picture.mode == "RGB"
-
-
-@pytest.mark.parametrize("suffix", ["stl", "ply", "obj", "glb", "off"])
-def test_files_of_every_format_are_painted_in_place(tmp_path, suffix):
-    body = trimesh.creation.capsule(height=1.0, radius=0.4, count=[10, 10])
-    body.vertices = body.vertices * [1, 0.6, 1] + [3, 1, -2]
-    body.export(tmp_path / f"in.{suffix}")
-    asset = Asset.read(tmp_path / f"in.{suffix}")
-    layout = lay_out(asset, SIZE)
-    files = save_asset(layout, painted(layout), tmp_path, "out", ("glb", "obj", "ply"))
-    assert [path.name for path in files] == ["out.glb", "out.obj", "out.mtl", "out.png", "out.ply"]
-    for path in (files[0], files[1], files[4]):
-        other = Asset.read(path)
-        np.testing.assert_allclose(
-            other.parts[0].vertices[other.parts[0].faces], asset.parts[0].vertices[asset.parts[0].faces], atol=2e-6
-        )
-        if path.suffix != ".ply":
-            assert_painted(other, asset, 0.05)
-    read = trimesh.load(files[4], process=False)
-    place = asset.world(asset.parts[0].vertices) / 1.6 + 0.5
-    assert len(read.vertices) == len(asset.parts[0].vertices)
-    assert np.abs(read.visual.vertex_colors[:, :3] / 255 - place).max() < 0.05
-    with pytest.raises(OptionError, match="formats is 'fbx'; expected some of glb, obj, ply"):
-        save_asset(layout, painted(layout), tmp_path, "out", ["fbx"])
-
-
-def test_an_obj_holds_all_parts_and_their_materials(tmp_path):
-    (tmp_path / "in.glb").write_bytes(three_nodes().to_glb())
-    asset = Asset.read(tmp_path / "in.glb", parts=["left"])
-    files = save_asset(lay_out(asset, SIZE), painted(lay_out(asset, SIZE)), tmp_path, "out", ["obj"])
-    assert [path.name for path in files] == ["out.obj", "out.mtl", "out.png", "out_1.png"]
-    result = Asset.read(files[0])
-    found = sorted(len(part.faces) for part in result.parts)
-    assert found == sorted(len(part.faces) for part in asset.parts)
-    corners = [np.concatenate([part.vertices[part.faces].mean(axis=1) for part in a.parts]) for a in (asset, result)]
-    first, second = (points[np.lexsort(points.round(4).T)] for points in corners)
-    np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 def test_the_validator_finds_no_fault(tmp_path):

@@ -1,5 +1,6 @@
 """Baking: the written file shows what the renderer shows, and what was never seen takes its neighbours' colours."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 import trimesh
 from latent_prior import OptionError, host
+from latent_prior.meshes import layout, texture_exporter
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.files import linear_to_srgb
+from latent_prior.meshes.mesh_exporter import TEXEL
 from latent_prior.meshes.texture_exporter import TexturedMeshExporter, filled
 from latent_prior.meshes.textured_mesh import TexturedMesh
 from meshes.scenes import three_nodes
@@ -125,7 +128,7 @@ def test_unseen_places_take_the_colour_of_seen_ones_on_their_side(tmp_path, caps
         return torch.where(hole & (points[:, 2:] > 0), torch.tensor([-9.0, 9, -9]), colour)
 
     geometry.features_at = features_at
-    geometry.was_seen = lambda points: (points[:, :2].norm(dim=-1) >= 0.2) | (points[:, 2] <= 0)
+    geometry.was_seen = lambda points, faces: (points[:, :2].norm(dim=-1) >= 0.2) | (points[:, 2] <= 0)
     shown, points, *_ = colours(Asset.read(written(exporter)["model.glb"]))
     world = geometry.asset.world(points.numpy())
     flat = np.abs(world[:, :2]).max(axis=1) < 0.5
@@ -140,6 +143,21 @@ def test_filling_is_the_mean_by_distance():
     found = filled(colours, np.array([True, False, True]), points, normals)
     np.testing.assert_allclose(found, [[1, 0, 0], [2 / 3, 0, 1 / 3], [0, 0, 1]], atol=1e-6)
     np.testing.assert_array_equal(filled(colours, np.zeros(3, bool), points, normals), colours)
+
+
+def test_the_memory_that_is_checked_for_is_what_it_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "BAND", 1 << 13)
+    monkeypatch.setattr(texture_exporter, "CHUNK", 1 << 13)
+    trimesh.creation.icosphere(3).export(tmp_path / "ball.stl")
+    exporter = exporter_of(tmp_path / "ball.stl", {"texture_size": 512})
+    exporter.geometry.seen[: len(exporter.geometry.seen) // 2] = True
+    tracemalloc.start()
+    try:
+        written(exporter)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.5 < peak / (4 * TEXEL * 512**2) < 1.3
 
 
 def test_bad_settings_are_refused_before_training(tmp_path):

@@ -1,10 +1,13 @@
 """The geometry of a given mesh: where it lies, its own colours, what its field adds, and what it refuses."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 from latent_prior import OptionError
+from latent_prior.meshes.base_colour import BaseColour
 from latent_prior.meshes.textured_mesh import TexturedMesh
 from meshes.scenes import three_nodes
 from torch.testing import assert_close
@@ -71,6 +74,18 @@ def test_a_texture_is_where_training_starts(scene):
     )
 
 
+def test_own_colours_are_read_once_for_a_picture(scene, monkeypatch):
+    geometry = textured(scene, start="texture")
+    points, faces, weights = middles(geometry)
+    asked, at = [], BaseColour.at
+    monkeypatch.setattr(BaseColour, "at", lambda self, *a: asked.append(self) or at(self, *a))
+    geometry.features_at(points, faces, weights)
+    own = geometry.own_at(faces, weights)
+    assert len(asked) == len(geometry.asset.parts)
+    assert_close(geometry.own_at(faces.flip(0), weights), own.flip(0))
+    assert len(asked) == 2 * len(geometry.asset.parts)
+
+
 def test_parts_that_are_not_named_keep_their_colours(scene):
     geometry = textured(scene, parts=["lamp"])
     points, faces, weights = middles(geometry)
@@ -90,11 +105,26 @@ def test_what_was_seen_is_kept_in_checkpoints(grey):
     points, faces, weights = middles(geometry)
     upper = points[:, 2] > 0.1
     geometry.eval().features_at(points, faces, weights)
-    assert not geometry.was_seen(points).any()
+    assert not geometry.was_seen(points, faces).any()
     geometry.train().features_at(points[upper], faces[upper], weights[upper])
     other = textured(grey)
     other.load_state_dict(geometry.state_dict())
-    assert other.was_seen(points[upper]).all() and not other.was_seen(points[points[:, 2] < 0]).any()
+    assert other.was_seen(points[upper], faces[upper]).all()
+    assert not other.was_seen(points[points[:, 2] < 0], faces[points[:, 2] < 0]).any()
+
+
+def test_the_other_side_of_a_thin_wall_was_not_seen(tmp_path):
+    plate, weight = trimesh.creation.box((2, 2, 0.001)), trimesh.creation.box((0.1, 0.1, 0.1))
+    weight.apply_translation([0, 0, -1.23])  # without it the border of two cells would lie in the plate
+    trimesh.util.concatenate([plate, weight]).export(tmp_path / "plate.stl")
+    geometry = textured(tmp_path / "plate.stl")
+    points, faces, weights = middles(geometry)
+    across = torch.linalg.cross(*(geometry.v_pos[geometry.t_pos_idx.long()].diff(dim=1).unbind(dim=1)))
+    above, below = (across[:, 2] * sign > 0.1 * across.norm(dim=1).amax() for sign in (1, -1))
+    assert above.sum() == below.sum() == 2
+    geometry.train().features_at(points[above], faces[above], weights[above])
+    assert geometry.was_seen(points[above], faces[above]).all()
+    assert not geometry.was_seen(points[above] - torch.tensor([0, 0, 1e-4]), faces[below]).any()
 
 
 def test_a_checkpoint_is_of_one_mesh(grey, tmp_path):
@@ -103,6 +133,19 @@ def test_a_checkpoint_is_of_one_mesh(grey, tmp_path):
         OptionError, match="system.geometry.mesh is .*other.stl'; expected the mesh that the checkpoint"
     ):
         textured(tmp_path / "other.stl").load_state_dict(textured(grey).state_dict())
+
+
+def test_a_checkpoint_is_of_the_colours_that_it_started_from(tmp_path):
+    """The same box in two colours: they count where they are the start, or stay on other parts."""
+    for name, factor in (("red", 0.25), ("blue", 0.5)):
+        document = three_nodes()
+        document.json["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"][0] = factor
+        (tmp_path / f"{name}.glb").write_bytes(document.to_glb())
+    for settings, refused in (({"start": "texture"}, True), ({"parts": ["lamp"]}, True), ({}, False)):
+        red, same, blue = (textured(tmp_path / f"{name}.glb", **settings) for name in ("red", "red", "blue"))
+        same.load_state_dict(red.state_dict())
+        with pytest.raises(OptionError, match="blue.glb'; expected the mesh that the") if refused else nullcontext():
+            blue.load_state_dict(red.state_dict())
 
 
 def test_bad_input_names_its_key(scene, grey, tmp_path):

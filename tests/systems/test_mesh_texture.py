@@ -1,6 +1,7 @@
 """Texturing of a mesh by the system of text to 3D: its terms, both spaces, and what a run writes and resumes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 import torch.nn.functional as F
 import trimesh
 from latent_prior import OptionError, cli
+from latent_prior.cli import launch
 from latent_prior.meshes.asset import Asset
 from latent_prior.runs import folder as run_folder
+from omegaconf import OmegaConf
 from PIL import Image
 from systems.test_text_to_3d import batch_of, stand_in_prompts, system_of  # noqa: F401
 
@@ -143,9 +146,28 @@ def test_it_is_resumed_exported_and_textured_further(finished, box, tiny_prior, 
     assert cli.main(["export", str(finished), "--format", "ply"]) == 0
     assert (finished / "save" / "it6-export" / "model.ply").is_file()
     assert cli.main(command(finished, tiny_prior, tmp_path, "--start", "texture")) == 0
+    # the export of now, and not a later one
+    stored = OmegaConf.load(tmp_path / "pocket_mesh_texture" / "run" / "configs" / "parsed.yaml")
+    assert stored.system.geometry.mesh == str(finished / "save" / "it6-export" / "model.glb")
     further = tmp_path / "pocket_mesh_texture" / "run" / "save" / "it4-export" / "model.glb"
     old, new = Asset.read(box), Asset.read(further)
     np.testing.assert_allclose(old.parts[0].vertices.max(axis=0), new.parts[0].vertices.max(axis=0), atol=1e-6)
+
+
+def test_a_run_knows_its_mesh_wherever_it_is_continued(box, tiny_prior, tmp_path, monkeypatch):
+    mesh = tmp_path / "in" / "box.ply"
+    mesh.parent.mkdir()
+    shutil.copy(box, mesh)
+    settings = command(mesh, tiny_prior, tmp_path, "trainer.max_steps=1", "system.geometry.mesh=box.ply")[3:]
+    settings.append("system.prompt_processor.prompt=a red mug")
+    monkeypatch.chdir(mesh.parent)
+    config = str(run_folder.config_path("pocket_mesh_texture"))
+    assert launch.main(["--config", config, *settings, "--train"]) == 0
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "pocket_mesh_texture" / "run"
+    for name in ("parsed.yaml", "unresolved.yaml"):
+        assert OmegaConf.load(run / "configs" / name).system.geometry.mesh == str(mesh)
+    assert cli.main(["export", str(run)]) == 0
 
 
 def test_a_mesh_that_is_none_is_one_line(tiny_prior, tmp_path, capsys):

@@ -5,8 +5,10 @@ Only the chosen command's file is imported, and its flags need neither torch nor
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from latent_prior.cli.errors import guarded
 from latent_prior.runs.gpus import one_gpu
@@ -40,9 +42,25 @@ Details: `latent-prior COMMAND --help`
 """
 
 
+AXIS_FLAGS = ("--up", "--front")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes `--front -y` as typed, where argparse would read -y as another flag."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        words: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            if words and words[-1] in AXIS_FLAGS and re.fullmatch("-[xyz]", word):
+                words[-1] += f"={word}"
+            else:
+                words.append(word)
+        return super().parse_known_args(words, namespace)
+
+
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser, with the flags of the command named in `argv`."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="latent-prior",
         description="Text to 3D under a latent diffusion prior, from pip alone.",
         epilog=EXAMPLES,

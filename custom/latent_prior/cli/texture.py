@@ -45,7 +45,7 @@ def texture(args: argparse.Namespace) -> None:
     """The command."""
     given = {"start": args.start, "parts": args.part, "up": args.up, "front": args.front}
     geometry = {key: value for key, value in given.items() if value is not None}
-    system: dict[str, Any] = {"geometry": {"mesh": str(args.mesh.absolute()), **geometry}}
+    system: dict[str, Any] = {"geometry": {"mesh": str(args.mesh), **geometry}}
     if args.format is not None:
         system["exporter"] = {"fmt": args.format.split(",")}
     generate.run_prompt(args, system)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageChops, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
@@ -148,6 +148,13 @@ def to_picture(pixels: Float[Tensor, "C H W"]) -> Image.Image:
         raise Diverged(f"a picture has {count} of {pixels.numel()} numbers that are not finite", ("a picture",))
     rows = (pixels.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows)
+
+
+def png(pixels: UInt8[np.ndarray, "H W C"]) -> bytes:
+    """A picture's file."""
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
 
 
 @contextmanager

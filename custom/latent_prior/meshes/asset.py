@@ -8,18 +8,19 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from latent_prior import OptionError, options_under
 from latent_prior.files import shown, user_path
 from latent_prior.meshes import axes
-from latent_prior.meshes.files import UP_MARK, newest_mesh
+from latent_prior.meshes.files import UP_MARK, linear_to_srgb, newest_mesh
 from latent_prior.meshes.foreign import formats, read_foreign
 from latent_prior.meshes.gltf import Document
-from latent_prior.meshes.parts import Part, cross_products, read_parts, used_vertices
+from latent_prior.meshes.parts import Part, cross_products, grouped, read_parts, used_vertices
 
 KEY = "system.geometry."
 RADIUS = 0.8  # of the farthest vertex in the frame of training
@@ -74,6 +75,27 @@ class Asset:
     def selected(self) -> list[Part]:
         """The parts that are to be textured."""
         return [part for part in self.parts if part.selected]
+
+    @cached_property
+    def first_faces(self) -> Int[np.ndarray, " parts"]:
+        """The number of each part's first face, counted through all parts."""
+        return np.cumsum([0, *(len(part.faces) for part in self.parts[:-1])])
+
+    def joined(self, parts: Sequence[int] | None = None) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
+        """The vertices and faces of some parts, one part after another, as one mesh in the asset's world; None: all."""
+        chosen = self.parts if parts is None else [self.parts[index] for index in parts]
+        starts = np.cumsum([0, *(len(part.vertices) for part in chosen[:-1])])
+        faces = [part.faces + start for part, start in zip(chosen, starts, strict=True)]
+        return np.concatenate([part.vertices for part in chosen]), np.concatenate(faces)
+
+    def colours_at(self, faces: Int[np.ndarray, " K"], weights: Float[np.ndarray, "K 3"]) -> Float[np.ndarray, "K 3"]:
+        """Display values at points of faces, which are counted through all parts. weights: of the face's corners."""
+        found = np.empty((len(faces), 3), np.float32)
+        for index, rows in grouped(np.searchsorted(self.first_faces, faces, side="right") - 1):
+            part = self.parts[index]
+            corners = part.faces[faces[rows] - self.first_faces[index]]
+            found[rows] = linear_to_srgb(part.colour.at(corners, weights[rows])[:, :3])
+        return found
 
     def world(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
         """Points of the asset in the frame of training."""

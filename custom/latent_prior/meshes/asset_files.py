@@ -4,6 +4,7 @@ Each lies where the input lay when both are opened in Blender: .glb and .obj are
 .obj or .ply holds the parts alone, in their places, without hierarchy.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import trimesh
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
-from latent_prior import OptionError
+from latent_prior import OptionError, host
 from latent_prior.files import atomic_write, write_text
 from latent_prior.meshes.axes import Z_UP
 from latent_prior.meshes.base_colour import bilinear
@@ -23,6 +24,8 @@ from latent_prior.meshes.retexture import textured
 
 FORMATS = ("glb", "obj", "ply")
 CLAMPED = ("clamp", "clamp")
+SINGLE = 2.0**-23  # of a coordinate: the step between numbers of single precision
+ROUNDED = 1e-4  # of a mesh's extent: a larger step shows
 
 
 def save_asset(
@@ -71,9 +74,11 @@ def _ply(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]]) -> byte
         faces.append(part.faces + start)
         colours.append(_vertex_colours(part, place, pictures))
         start += len(part.vertices)
-    rgb = np.concatenate(colours)
+    points, rgb = np.concatenate(vertices), np.concatenate(colours)
+    if (step := abs(points).max() * SINGLE) > ROUNDED * np.ptp(points, axis=0).max():
+        host.warn(f"the .ply holds coordinates in single precision, which has steps of {step:.1g} there; .obj has more")
     rgba = np.concatenate([(rgb.clip(0, 1) * 255).round(), np.full((len(rgb), 1), 255)], axis=1).astype(np.uint8)
-    mesh = trimesh.Trimesh(np.concatenate(vertices), np.concatenate(faces), vertex_colors=rgba, process=False)
+    mesh = trimesh.Trimesh(points, np.concatenate(faces), vertex_colors=rgba, process=False)
     return mesh.export(file_type="ply")
 
 
@@ -100,31 +105,57 @@ def _opaque(rgb: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "S S 4"]:
 def _save_obj(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]], path: Path) -> list[Path]:
     materials, images = _Materials(path.stem), [Image.fromarray(np.asarray(picture)) for picture in pictures]
     rows = [f"mtllib {path.stem}.mtl"]
+    # for the parts that keep some; the format has none for a part alone
+    coloured = any(part.colour.vertex is not None for part, place in _places(layout) if place is None)
     starts = np.ones(3, np.int64)  # of vertices, coordinates and normals: the format counts from 1, through all parts
     for part, place in _places(layout):
         uv, uv_faces = part.colour.uv, part.faces
-        picture, factor = part.colour.picture, part.colour.factor
+        picture, factor, light = _shown(part)
         if place is not None:
-            uv, uv_faces, picture, factor = place.uv, place.faces, images[place.texture], np.ones(4)
-        rows += [f"o {_word(part.name)}", *_lines("v", part.vertices, "%.9g")]
-        corners, slots = [part.faces + starts[0]], "%d"
+            uv, uv_faces, picture = place.uv, place.faces, images[place.texture]
+            factor, light = np.ones(4), np.ones_like(light)
+        values, slots = part.vertices, [_digits(part.vertices)] * 3
+        if coloured:
+            values, slots = np.concatenate([values, linear_to_srgb(light)], axis=1), [*slots, *["%.5g"] * 3]
+        rows += [f"o {_word(part.name)}", *_lines("v", values, slots)]
+        corners, slot = [part.faces + starts[0]], "%d"
         if uv is not None:
-            rows += _lines("vt", np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1), "%.7g")
-            corners, slots = [*corners, uv_faces + starts[1]], slots + "/%d"
+            rows += _lines("vt", np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1), ["%.7g"] * 2)
+            corners, slot = [*corners, uv_faces + starts[1]], slot + "/%d"
         if part.normals is not None:
-            rows += _lines("vn", part.normals, "%.6g")
-            corners, slots = [*corners, part.faces + starts[2]], slots + ("/%d" if uv is not None else "//%d")
+            rows += _lines("vn", part.normals, ["%.6g"] * 3)
+            corners, slot = [*corners, part.faces + starts[2]], slot + ("/%d" if uv is not None else "//%d")
         rows.append(f"usemtl {materials.name(picture if uv is not None else None, factor)}")
-        rows += _lines("f", np.stack(corners, axis=2).reshape(len(part.faces), -1), slots, 3)
+        rows += _lines("f", np.stack(corners, axis=2).reshape(len(part.faces), -1), [slot] * 3)
         starts += [len(part.vertices), 0 if uv is None else len(uv), 0 if part.normals is None else len(part.normals)]
     written = materials.save(path.parent)
     write_text(path, "\n".join(rows) + "\n")  # last: it needs the others
     return [path, *written]
 
 
-def _lines(start: str, values: Shaped[np.ndarray, "N k"], slot: str, groups: int | None = None) -> list[str]:
+def _shown(part: Part) -> tuple[Image.Image | None, Float[np.ndarray, "4"], Float[np.ndarray, "N 3"]]:
+    """A part's own picture, its material's factor, and its vertices' colours, in linear light.
+
+    Without a picture the vertices have all of the colour, and the material their mean, for programs that know no colours
+    of vertices.
+    """
+    colour = part.colour
+    light = np.ones((len(part.vertices), 3)) if colour.vertex is None else colour.vertex[:, :3]
+    if colour.picture is not None:
+        return colour.picture, colour.factor, light
+    light = light * colour.factor[:3]
+    return None, np.array([*light.mean(axis=0), colour.factor[3]]), light
+
+
+def _digits(points: Float[np.ndarray, "N 3"]) -> str:
+    """The format of coordinates: nine digits, and more for a mesh that is far from the origin, as on a map."""
+    extent = max(float(np.ptp(points, axis=0).max()), 1e-300)
+    return f"%.{min(17, 9 + max(0, math.ceil(math.log10(max(abs(points).max() / extent, 1)))))}g"
+
+
+def _lines(start: str, values: Shaped[np.ndarray, "N k"], slots: Sequence[str]) -> list[str]:
     """A line for each row."""
-    pattern = f"{start} {' '.join([slot] * (groups or values.shape[1]))}"
+    pattern = f"{start} {' '.join(slots)}"
     return [pattern % tuple(row) for row in values.tolist()]
 
 

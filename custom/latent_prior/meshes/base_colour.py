@@ -3,6 +3,8 @@
 Texture coordinates are glTF's: the origin is at the top left of the picture, v points down.
 """
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)
 BAND = 1 << 18  # points sampled at a time
 GLOSSINESS = "KHR_materials_pbrSpecularGlossiness"  # an older description of a material, with a texture of its own
 TRANSFORM = "KHR_texture_transform"
+_CONVERTED: dict[int, np.ndarray] = {}  # see _rgba; by the picture's identity, since it has no hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,12 @@ class BaseColour:
         """Whether it is the same everywhere."""
         return self.picture is None and self.vertex is None
 
+    def content(self) -> Iterator[bytes]:
+        """All that it is made of, for a digest."""
+        yield repr((self.wrap, self.factor.tolist(), self.picture and self.picture.size)).encode()
+        for rows in (self.uv, self.vertex, self.picture and _rgba(self.picture)):
+            yield b"" if rows is None else rows.tobytes()
+
     def at(self, corners: Int[np.ndarray, "K 3"], weights: Float[np.ndarray, "K 3"]) -> Float[np.ndarray, "K 4"]:
         """RGBA in linear light at points of triangles: the corners' vertices, and the point's weights of them.
 
@@ -63,8 +72,12 @@ class BaseColour:
         return found
 
 
-def _rgba(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("RGBA"))
+def _rgba(picture: Image.Image) -> UInt8[np.ndarray, "H W 4"]:
+    """A picture's texels, which are kept as long as it is: converting a large one takes longer than reading it."""
+    if (key := id(picture)) not in _CONVERTED:
+        _CONVERTED[key] = np.asarray(picture.convert("RGBA"))
+        weakref.finalize(picture, _CONVERTED.pop, key)
+    return _CONVERTED[key]
 
 
 def bilinear(
@@ -142,7 +155,10 @@ def read_base_colour(
 
 
 def _picture(document: Document, texture: dict[str, Any], opened: dict[Any, Image.Image | None]) -> Image.Image | None:
-    source = inner(texture, "extensions", "EXT_texture_webp").get("source", texture.get("source"))
+    # of several the one that can be read for certain; a last one, such as KTX2, has its refusal shown
+    formats = [inner(texture, "extensions", name) for name in ("EXT_texture_avif", "KHR_texture_basisu")]
+    owners = (inner(texture, "extensions", "EXT_texture_webp"), texture, *formats)
+    source = next((owner["source"] for owner in owners if "source" in owner), None)
     if source is None:
         return None
     data, name = document.image_bytes(source), f"images[{source}]"

@@ -15,6 +15,7 @@ For the last three `up` may select the other axis; a line in the file's header r
 it.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import trimesh
 from jaxtyping import Float, UInt
 
 from latent_prior import Diverged, OptionError
-from latent_prior.files import atomic_write, write_text
+from latent_prior.files import atomic_write, user_path, write_text
 from latent_prior.files.pictures import only_known_formats
 
 UP = {"glb": "y", "obj": "y", "ply": "z", "stl": "z"}  # the usual up axis in programs that open such files
@@ -178,3 +179,9 @@ def newest_mesh(run: Path, suffixes: Sequence[str] = (".glb", ".ply", ".obj")) -
             if found := sorted(export.glob(f"[!.]*{suffix}")):
                 return found[0]
     return None
+
+
+def absolute_mesh(path: str) -> Path:
+    """A mesh's path as a user gives it, made absolute; for the folder of a run its newest GLB, if it has one."""
+    given = user_path(path)
+    return ((newest_mesh(given, (".glb",)) if os.path.isdir(given) else None) or given).absolute()

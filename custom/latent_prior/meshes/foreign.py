@@ -61,7 +61,9 @@ def read_foreign(path: Path, to_asset: Float[np.ndarray, "3 3"]) -> Document:
     materials: dict[Any, int] = {}
     for name, mesh in found:
         label = path.stem if name in (path.name, "geometry_0") or len(found) == 1 else str(name)
-        _add(document, label, mesh, to_asset, materials, colours.get(name))
+        material = getattr(getattr(mesh.visual, "material", None), "name", None)
+        own = colours.get(name, colours.get(name.removesuffix(f"_{material}")))  # trimesh adds it to an object's name
+        _add(document, label, mesh, to_asset, materials, own)
     return document
 
 
@@ -134,7 +136,9 @@ def _add(
         colours = np.repeat(visual.face_colors, 3, axis=0)
         vertices, normals = vertices[faces.ravel()], None if normals is None else normals[faces.ravel()]
         faces = np.arange(3 * len(faces)).reshape(-1, 3)
-    attributes = {"POSITION": document.add_accessor((vertices @ to_asset.T).astype("<f4"))}
+    vertices = vertices @ to_asset.T
+    middle = _far_middle(vertices)
+    attributes = {"POSITION": document.add_accessor((vertices - middle).astype("<f4"))}
     document.set_limits(attributes["POSITION"])
     if normals is not None and np.isfinite(normals).all():
         lengths = np.linalg.norm(normals, axis=1, keepdims=True)
@@ -154,7 +158,18 @@ def _add(
         materials[key] = document.add("materials", _material(document, material, "COLOR_0" in attributes))
     primitive["material"] = materials[key]
     index = document.add("meshes", {"name": name, "primitives": [primitive]})
-    document.json["scenes"][0]["nodes"].append(document.add("nodes", {"name": name, "mesh": index}))
+    node = {"name": name, "mesh": index} | ({"translation": middle.tolist()} if middle.any() else {})
+    document.json["scenes"][0]["nodes"].append(document.add("nodes", node))
+
+
+def _far_middle(vertices: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "3"]:
+    """The middle of the vertices' box if it is farther from the origin than the box is large; else the origin.
+
+    Positions are single precision in glTF, which would round those of a map's coordinates to half a metre.
+    """
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    middle = low / 2 + high / 2
+    return middle if abs(middle).max() > (high - low).max() else np.zeros(3)
 
 
 def _material(document: Document, material: Any, coloured: bool) -> dict[str, Any]:

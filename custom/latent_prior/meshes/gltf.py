@@ -57,7 +57,7 @@ class Document:
         return Document(copy.deepcopy(self.json), list(self.buffers))
 
     def entry(self, kind: str, index: Any) -> dict[str, Any]:
-        """Entry `index` of an array at the top, such as "nodes". OptionError if there is none, or if it is no object."""
+        """Entry `index` of an array at the top, such as "nodes". OptionError if there is none, or it is not an object."""
         entries = array(self.json, kind, "the file")
         if not is_index(index, len(entries)):
             raise OptionError.because(f"{kind}[{shown(str(index), 20)}] is referred to; it has {len(entries)} {kind}")

@@ -30,7 +30,7 @@ def read_document(path: Path) -> Document:
     elif data.lstrip()[:1] == b"{":
         tree, blob = parse_json(data, MOST_VALUES), None
     else:
-        raise OptionError.because("it is no glTF file: it begins neither with glTF nor with JSON")
+        raise OptionError.because("it is not a glTF file: it begins neither with glTF nor with JSON")
     version = text(inner(tree, "asset"), "version")
     if version.split(".")[0] != "2":
         raise OptionError.because(f"it is of glTF {shown(version, 20) or 'of no version'}; expected 2.0")
@@ -144,7 +144,7 @@ def _fetched(uri: Any, folder: Path, name: str) -> bytes:
         try:
             return binascii.a2b_base64(body) if head.endswith(";base64") else urllib.parse.unquote_to_bytes(body)
         except ValueError as error:
-            raise OptionError.because(f"{name}.uri is no readable base64") from error
+            raise OptionError.because(f"{name}.uri is not readable base64") from error
     relative = os.path.normpath(urllib.parse.unquote(uri))
     if ":" in uri.split("/")[0] or os.path.isabs(relative) or relative.startswith("..") or "\0" in relative:
         raise OptionError.because(f"{name} is {shown(uri, 80)}; expected a file in the mesh's folder")

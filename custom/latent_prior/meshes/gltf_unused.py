@@ -31,13 +31,31 @@ Slot = tuple[dict[str, Any], str]  # where a number of an entry stands
 def drop_unused(document: Document, before: Document) -> None:
     """Remove from a document what is used in `before`, of which it is an edited copy, and no longer in it."""
     names = document.json.get("extensionsUsed", [])
-    if not all(name in KNOWN or (isinstance(name, str) and name.startswith(MATERIALS)) for name in names):
-        return
-    for kind in KINDS:
-        dead = _used(before.json, kind) - _used(document.json, kind)
-        if dead:
-            _remove(document, kind, dead)
-    _shrink(document)
+    if all(name in KNOWN or (isinstance(name, str) and name.startswith(MATERIALS)) for name in names):
+        for kind in KINDS:
+            dead = _used(before.json, kind) - _used(document.json, kind)
+            if dead:
+                _remove(document, kind, dead)
+        _shrink(document)
+    gone = _extensions(before.json) - _extensions(document.json)
+    for key in ("extensionsUsed", "extensionsRequired"):
+        if gone.intersection(kept := document.json.get(key, [])):
+            document.json[key] = [name for name in kept if name not in gone]
+            if not document.json[key]:
+                del document.json[key]
+
+
+def _extensions(tree: dict[str, Any]) -> set[str]:
+    """The names of all extensions with an object somewhere; others, such as KHR_mesh_quantization, have none."""
+    found, waiting = set[str](), list[Any]([tree])
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            found.update(inner(value, "extensions"))
+            waiting += (entry for key, entry in value.items() if key != "extras")
+        elif isinstance(value, list):
+            waiting += value
+    return found
 
 
 def _used(tree: dict[str, Any], kind: str) -> set[int]:

@@ -17,16 +17,18 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import OptionError, host
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.isosurface import simplify
-from latent_prior.meshes.winding import winding_number, wound_outwards
+from latent_prior.meshes.winding import FLAT, winding_number, wound_outwards
 
 KEY = "system.guide."
 CELLS = 64  # of the grid along each axis
 COARSE = 2  # cells; away from the surface the winding number is smooth, and computed at each second point only
 MARGIN = 1.25  # half the grid's edge, in radii of the mesh
-MOST_FACES = 1000  # of the mesh that is kept; the time to build the grid grows with them
+FEW_FACES = 1000  # of the mesh that is kept, where its volume stays; the time to build the grid grows with them
+MOST_FACES = 32_000  # of one that needs more, such as a sketch of many pieces
+CHANGED = 0.03  # of the volume, by which fewer faces may change it
 SAMPLES = 100_000  # points of the surface that tell which grid points are near it
 WELD = 6  # decimals to which vertices of world coordinates are the same
 
@@ -67,10 +69,8 @@ class Guide:
     def read(cls, cfg: GuideConfig, device: torch.device) -> "Guide":
         """OptionError for a mesh that cannot be read, or that encloses nothing."""
         asset = Asset.read(cfg.mesh, cfg.up, cfg.front, radius=cfg.radius, prefix=KEY)
-        starts = np.cumsum([0, *(len(part.vertices) for part in asset.parts)])
-        vertices = np.concatenate([asset.world(part.vertices) for part in asset.parts])
-        faces = np.concatenate([part.faces + start for part, start in zip(asset.parts, starts[:-1], strict=True)])
-        guide = cls.of(trimesh.Trimesh(vertices, faces, process=False), MARGIN * cfg.radius, device)
+        vertices, faces = asset.joined()
+        guide = cls.of(trimesh.Trimesh(asset.world(vertices), faces, process=False), MARGIN * cfg.radius, device)
         if guide is None:
             raise OptionError.because(f"{asset.path} encloses nothing: it is flat, thin or too open", f"{KEY}mesh")
         return guide
@@ -79,6 +79,8 @@ class Guide:
     def of(cls, mesh: trimesh.Trimesh, half_edge: float, device: torch.device) -> "Guide | None":
         """The guide of a mesh in world coordinates; None if it is nowhere thicker than two cells."""
         mesh = _mended(mesh)
+        if not len(mesh.faces):
+            return None
         axis = torch.linspace(-half_edge, half_edge, CELLS + 1)
         points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1)  # indexed [z, y, x]
         vertices, faces = torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces)
@@ -112,9 +114,28 @@ def _near(mesh: trimesh.Trimesh, half_edge: float) -> Bool[Tensor, "N N N"]:
 
 
 def _mended(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """The mesh with few faces, joined at equal vertices and wound outwards."""
+    """The mesh joined at equal vertices and wound outwards, with as few faces as keep its volume; maybe with none."""
     mesh.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=WELD)
+    # winding a fine mesh anew takes minutes
+    whole = _wound(mesh if mesh.is_winding_consistent else simplify(mesh, MOST_FACES))
+    volume, faces = _volume(whole), FEW_FACES
+    most = CHANGED * abs(volume) + FLAT * whole.area**1.5
+    while True:
+        found = _wound(simplify(mesh, faces))
+        change = abs(_volume(found) - volume)
+        if change <= most or faces >= min(MOST_FACES, len(mesh.faces)):
+            break
+        faces = min(2 * faces, MOST_FACES)
+    if change > most:
+        share = change / abs(volume) if volume else 1
+        host.warn(f"the guide is simplified to {len(found.faces)} faces, which changes its volume by {share:.0%}")
+    return found
+
+
+def _wound(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     mesh.update_faces(mesh.nondegenerate_faces())
-    mesh = simplify(mesh, MOST_FACES)
-    mesh.update_faces(mesh.nondegenerate_faces())
-    return wound_outwards(mesh)
+    return wound_outwards(mesh) if len(mesh.faces) else mesh
+
+
+def _volume(mesh: trimesh.Trimesh) -> float:
+    return float(np.linalg.det(mesh.triangles).sum() / 6)

@@ -17,8 +17,10 @@ from latent_prior import OptionError, host
 from latent_prior.files import shown
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.atlas import TIMEOUT, best_atlas
+from latent_prior.meshes.parts import grouped
 from latent_prior.meshes.uv import MOST_TWICE, TEST_SIZE, barycentric, nearest_covered, own_texels, rasterise
 
+BAND = 1 << 18  # texels whose places are computed at a time
 MOST_KEPT = 16  # textures for parts that keep their coordinates; others of them join the atlas
 
 
@@ -39,14 +41,13 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Texels:
-    """The covered texels of a texture of `size` x `size`.
+    """The covered texels of a texture.
 
     rows, columns: where they are. place: index in the layout's places; face: of that part; weights: of the face's
     corners. points, normals: in the frame of training. nearest: for every texel of the picture the index of the covered
     one nearest to it, itself or one across a gutter.
     """
 
-    size: int
     rows: Int[np.ndarray, " K"]
     columns: Int[np.ndarray, " K"]
     place: Int[np.ndarray, " K"]
@@ -59,13 +60,6 @@ class Texels:
     def picture(self, values: Shaped[np.ndarray, "K C"]) -> Shaped[np.ndarray, "S S C"]:
         """Values of the covered texels as a picture, whose gutters take their nearest neighbour's."""
         return values[self.nearest]
-
-    @property
-    def gutters(self) -> Shaped[np.ndarray, "S S"]:
-        """Which texels no face covers."""
-        found = np.ones((self.size, self.size), bool)
-        found[self.rows, self.columns] = False
-        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,47 +75,38 @@ class Layout:
 
         OptionError for a size at which no face covers a texel.
         """
-        owner = np.full((2, size * size), -1)
-        for index, place in enumerate(self.places):
-            if place.texture == texture:
-                for face, row, column in rasterise(place.uv[place.faces] * size, size):
-                    owner[:, row * size + column] = np.stack([np.full(len(face), index), face])
-        cells = np.flatnonzero(owner[0] >= 0)
+        own = [index for index, place in enumerate(self.places) if place.texture == texture]
+        places, asset = [self.places[index] for index in own], self.asset
+        corners = np.concatenate([place.uv[place.faces] for place in places]) * size
+        owner = np.full(size * size, -1, np.int32)
+        for face, row, column in rasterise(corners, size):
+            owner[row * size + column] = face
+        cells = np.flatnonzero(owner >= 0)
         if not len(cells):
             raise OptionError("texture_size", size, "more, so that a texel's centre lies in a face")
-        rows, columns = cells // size, cells % size
-        which, faces = owner[:, cells]
-        weights, points, normals = np.zeros((3, len(cells), 3))
-        centres = np.stack([columns, rows], axis=1) + 0.5
-        for index in np.unique(which):
-            here, place = which == index, self.places[index]
-            part, face = self.asset.parts[place.part], faces[here]
-            weights[here] = share = barycentric(centres[here], place.uv[place.faces[face]] * size)
-            corners = part.faces[face]
-            points[here] = np.einsum("kc,kca->ka", share, part.vertices[corners])
-            normals[here] = np.einsum("kc,kca->ka", share, part.vertex_normals()[corners])
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(min=1e-12)
-        number = np.zeros((size, size), np.int64)
-        number[rows, columns] = np.arange(len(cells))
-        near = nearest_covered(rows, columns, size)
-        asset = self.asset
-        return Texels(
-            size,
-            rows,
-            columns,
-            which,
-            faces,
-            weights,
-            asset.world(points),
-            asset.world_directions(normals),
-            number[near[0], near[1]],
-        )
+        rows, columns, faces = cells // size, cells % size, owner[cells]
+        parts = [place.part for place in places]
+        vertices, triangles = asset.joined(parts)
+        vertices = asset.world(vertices)
+        across = asset.world_directions(np.concatenate([asset.parts[part].vertex_normals() for part in parts]))
+        weights, points, normals = np.empty((3, len(cells), 3))
+        for start in range(0, len(cells), BAND):
+            band = slice(start, start + BAND)
+            face, centres = faces[band], np.stack([columns[band], rows[band]], axis=1) + 0.5
+            weights[band] = share = barycentric(centres, corners[face])
+            points[band] = np.einsum("kc,kca->ka", share, vertices[triangles[face]])
+            normal = np.einsum("kc,kca->ka", share, across[triangles[face]])
+            normals[band] = normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(min=1e-12)
+        firsts = np.cumsum([0, *(len(place.faces) for place in places[:-1])])
+        place = np.searchsorted(firsts, faces, side="right") - 1
+        owner[cells] = np.arange(len(cells))
+        nearest = owner[np.ravel_multi_index(tuple(nearest_covered(rows, columns, size)), (size, size))]
+        return Texels(rows, columns, np.array(own)[place], faces - firsts[place], weights, points, normals, nearest)
 
     def base_colours(self, texels: Texels) -> Float[np.ndarray, "K 4"]:
         """The asset's own base colour under each covered texel, RGBA in linear light."""
         found = np.ones((len(texels.rows), 4), np.float32)
-        for index in np.unique(texels.place):
-            here = texels.place == index
+        for index, here in grouped(texels.place):
             part = self.asset.parts[self.places[index].part]
             found[here] = part.colour.at(part.faces[texels.face[here]], texels.weights[here])
         return found
@@ -160,12 +145,11 @@ def lay_out(asset: Asset, size: int = 1024, timeout: float = TIMEOUT) -> Layout:
 
 def _new_places(asset: Asset, parts: Sequence[int], texture: int, size: int, timeout: float) -> Iterator[Place]:
     """The parts in one atlas, at one number of texels for an area of the surface."""
-    vertices = [asset.world(asset.parts[index].vertices) for index in parts]
-    starts = np.concatenate([[0], np.cumsum([len(points) for points in vertices])])
-    faces = [asset.parts[index].faces + start for index, start in zip(parts, starts, strict=False)]
-    atlas = best_atlas(np.concatenate(vertices), np.concatenate(faces), size, timeout)
-    first = 0
-    for index, start, own in zip(parts, starts, faces, strict=False):
-        rows, corners = np.unique(atlas.faces[first : first + len(own)], return_inverse=True)
+    vertices, faces = asset.joined(parts)
+    atlas = best_atlas(asset.world(vertices), faces, size, timeout)
+    first = start = 0
+    for index in parts:
+        part = asset.parts[index]
+        rows, corners = np.unique(atlas.faces[first : first + len(part.faces)], return_inverse=True)
         yield Place(index, texture, atlas.uv[rows], corners.reshape(-1, 3), atlas.source[rows] - start)
-        first += len(own)
+        first, start = first + len(part.faces), start + len(part.vertices)

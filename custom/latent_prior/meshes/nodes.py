@@ -26,7 +26,7 @@ class Placed:
 
 
 def placed_meshes(document: Document) -> list[Placed]:
-    """The nodes with a mesh of the file's scene, in the order of the tree. OptionError for a tree that is none."""
+    """The nodes with a mesh of the file's scene, in the order of the tree. OptionError for nodes that are not a tree."""
     matrices = world_matrices(document)
     nodes = ((index, document.entry("nodes", index)) for index in matrices)
     return [Placed(index, node["mesh"], matrices[index]) for index, node in nodes if "mesh" in node]

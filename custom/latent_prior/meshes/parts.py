@@ -5,7 +5,7 @@ coordinates are glTF's, here and in all that uses them: the origin is at the top
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,7 +94,7 @@ def _primitives(document: Document, mesh: Any) -> list[int]:
     """The numbers of a mesh's primitives that are triangles."""
     found = array(document.entry("meshes", mesh), "primitives", f"meshes[{mesh}]")
     if not all(isinstance(primitive, dict) for primitive in found):
-        raise OptionError.because(f"meshes[{mesh}] has a primitive that is no object")
+        raise OptionError.because(f"meshes[{mesh}] has a primitive that is not an object")
     modes = [whole(primitive, "mode", f"meshes[{mesh}]", TRIANGLES, most=6) for primitive in found]
     drawn = [number for number, mode in enumerate(modes) if mode in (TRIANGLES, STRIP, FAN)]
     return [number for number in drawn if "POSITION" in inner(found[number], "attributes")]
@@ -167,7 +167,7 @@ def _faces(document: Document, primitive: dict[str, Any], count: int, name: str)
     if "indices" in primitive:
         corners = document.accessor(primitive["indices"])
         if corners.ndim != 1 or corners.dtype.kind != "u":
-            raise OptionError.because(f"{shown(name)} has indices that are no whole numbers")
+            raise OptionError.because(f"{shown(name)} has indices that are not whole numbers")
         corners = corners.astype(np.int64)
         if corners.max() >= count:
             raise OptionError.because(f"{shown(name)} has a face with vertex {corners.max()} of {count}")
@@ -214,6 +214,19 @@ def used_vertices(part: Part) -> Bool[np.ndarray, " N"]:
     used = np.zeros(len(part.vertices), bool)
     used[part.faces] = True
     return used
+
+
+def half_axis(normals: Float[np.ndarray, "K 3"]) -> Int[np.ndarray, " K"]:
+    """Along which half of which axis each normal points the most, as a number of 0 to 5."""
+    axis = np.abs(normals).argmax(axis=1)
+    return 2 * axis + (np.take_along_axis(normals, axis[:, None], axis=1)[:, 0] > 0)
+
+
+def grouped(labels: Int[np.ndarray, " K"]) -> Iterator[tuple[int, Int[np.ndarray, " k"]]]:
+    """Each label that occurs, in ascending order, and the rows that have it."""
+    order = np.argsort(labels, kind="stable")
+    found, first = np.unique(labels[order], return_index=True)
+    yield from zip(found.tolist(), np.split(order, first)[1:], strict=True)
 
 
 def welded(vertices: Float[np.ndarray, "N 3"]) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " N"]]:

@@ -5,20 +5,19 @@ data goes with them: normals, tangents, colours, joints, weights, morph targets,
 """
 
 import copy
-import io
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
+from latent_prior.files.pictures import png
 from latent_prior.meshes.base_colour import GLOSSINESS, TRANSFORM, texture_info
 from latent_prior.meshes.gltf import INDICES, Document, array, inner, objects
 from latent_prior.meshes.gltf_unused import drop_unused
 from latent_prior.meshes.layout import Layout, Place
-from latent_prior.meshes.parts import Part
+from latent_prior.meshes.parts import Part, grouped
 
 VARIANTS = "KHR_materials_variants"
 SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}  # linear, mipmaps, clamped
@@ -116,11 +115,10 @@ def _add_texture(document: Document, layout: Layout, number: int, rgb: UInt8[np.
     if any(part.colour.alpha != "OPAQUE" and not part.colour.is_plain for part in seen):
         texels = layout.texels(number, len(pixels))
         alpha = layout.base_colours(texels)[:, 3]
-        for index, place in enumerate(layout.places):  # the factor stays in the material
-            part = layout.asset.parts[place.part]
-            alpha[texels.place == index] /= max(float(part.colour.factor[3]), 1e-6)
-            if part.colour.alpha == "OPAQUE":
-                alpha[texels.place == index] = 1
+        for index, here in grouped(texels.place):
+            colour = layout.asset.parts[layout.places[index].part].colour
+            # the factor stays in the material
+            alpha[here] = 1 if colour.alpha == "OPAQUE" else alpha[here] / max(float(colour.factor[3]), 1e-6)
         alpha_picture = texels.picture((alpha.clip(0, 1) * 255).round().astype(np.uint8)[:, None])
         pixels = np.concatenate([pixels, alpha_picture], axis=2)
     name = "base colour" if layout.textures == 1 else f"base colour {number}"
@@ -128,13 +126,6 @@ def _add_texture(document: Document, layout: Layout, number: int, rgb: UInt8[np.
     samplers = array(document.json, "samplers", "the file")
     sampler = samplers.index(SAMPLER) if SAMPLER in samplers else document.add("samplers", dict(SAMPLER))
     return document.add("textures", {"source": source, "sampler": sampler})
-
-
-def png(pixels: UInt8[np.ndarray, "H W C"]) -> bytes:
-    """A picture's file."""
-    with io.BytesIO() as file:
-        Image.fromarray(pixels).save(file, "PNG")
-        return file.getvalue()
 
 
 def _set_materials(

@@ -1,8 +1,8 @@
 """`textured-mesh-exporter`: bakes a mesh's trained colours into textures, and writes its file back with them.
 
 A texel's colour is the field's at the point of the surface under it. Places that no camera saw in training were never
-learned; they take the colours of the nearest places that were, with normals that count beside positions, so that a
-colour does not come through a thin wall.
+learned; they take the colours of the nearest places that were. Which way the surface faces counts for both, so that no
+colour comes through a thin wall.
 """
 
 from collections.abc import Collection
@@ -17,11 +17,12 @@ from scipy.spatial import cKDTree
 
 from latent_prior import host
 from latent_prior.files import atomic_write
+from latent_prior.files.pictures import png
 from latent_prior.files.refusals import naming
 from latent_prior.meshes.asset_files import FORMATS, save_asset
 from latent_prior.meshes.layout import Layout, lay_out
 from latent_prior.meshes.mesh_exporter import MeshExporter
-from latent_prior.meshes.retexture import png
+from latent_prior.meshes.parts import half_axis
 
 CHUNK = 1 << 18  # texels coloured at a time
 TURN = 0.2  # world units that count as far as the difference of two unit normals
@@ -70,11 +71,11 @@ class TexturedMeshExporter(MeshExporter):
         points, weights = (
             torch.tensor(rows, dtype=torch.float32, device=device) for rows in (texels.points, texels.weights)
         )
-        faces = torch.tensor(self.geometry.first_face[part] + texels.face, device=device)
+        faces = torch.tensor(layout.asset.first_faces[part] + texels.face, device=device)
         colours, seen = [], []
         for some in zip(points.split(CHUNK), faces.split(CHUNK), weights.split(CHUNK), strict=True):
             colours.append(self.display({"features": self.geometry.features_at(*some)}, some[0]).float().cpu())
-            seen.append(self.geometry.was_seen(some[0]).cpu())
+            seen.append(self.geometry.was_seen(*some[:2]).cpu())
         rgb = filled(torch.cat(colours).clamp(0, 1).numpy(), torch.cat(seen).numpy(), texels.points, texels.normals)
         return texels.picture((rgb * 255).round().astype(np.uint8))
 
@@ -91,14 +92,17 @@ def filled(
     """
     if seen.all() or not seen.any():
         return colours
-    unseen = int((~seen).sum())
-    host.info(f"texture: {unseen} of {len(seen)} texels were seen by no camera; they take their neighbours' colours")
+    host.info(
+        f"texture: {(~seen).sum()} of {len(seen)} texels were seen by no camera; they take their neighbours' colours"
+    )
     places, shown = _patches(points[seen], normals[seen], colours[seen])
-    wanted = np.concatenate([points[~seen], TURN * normals[~seen]], axis=1)
-    distance, near = cKDTree(places).query(wanted, k=min(NEIGHBOURS, len(places)))
-    near, weight = near.reshape(len(near), -1), 1 / distance.reshape(len(near), -1).clip(min=1e-6)
-    found = colours.copy()
-    found[~seen] = (weight[..., None] * shown[near]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
+    tree, found, unseen = cKDTree(places), colours.copy(), np.flatnonzero(~seen)
+    for start in range(0, len(unseen), CHUNK):
+        some = unseen[start : start + CHUNK]
+        wanted = np.concatenate([points[some], TURN * normals[some]], axis=1)
+        distance, near = tree.query(wanted, k=min(NEIGHBOURS, len(places)))
+        near, weight = near.reshape(len(near), -1), 1 / distance.reshape(len(near), -1).clip(min=1e-6)
+        found[some] = (weight[..., None] * shown[near]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
     return found
 
 
@@ -109,11 +113,11 @@ def _patches(
 
     Among all texels the search would take minutes, since very many are about as far.
     """
-    axis = np.abs(normals).argmax(axis=1)
-    half = 2 * axis + (np.take_along_axis(normals, axis[:, None], axis=1)[:, 0] > 0)
-    cells = np.column_stack([np.floor(points / PATCH).astype(np.int64), half])
-    patch = np.unique(cells, axis=0, return_inverse=True)[1].ravel()
-    rows = np.concatenate([points, TURN * normals, colours], axis=1)
-    sums = np.stack([np.bincount(patch, row) for row in rows.T], axis=1)
-    means = sums / np.bincount(patch)[:, None]
-    return means[:, :6], means[:, 6:]
+    low = np.floor(points.min(axis=0) / PATCH).astype(np.int64)
+    x, y, z = (np.floor(points[:, k] / PATCH).astype(np.int64) - low[k] for k in range(3))
+    cells = np.ravel_multi_index((x, y, z, half_axis(normals)), (x.max() + 1, y.max() + 1, z.max() + 1, 6))
+    patch = np.unique(cells, return_inverse=True)[1]
+    counts = np.bincount(patch)
+    sums = [np.bincount(patch, row) for rows in (points, normals, colours) for row in rows.T]
+    means = np.stack(sums, axis=1) / counts[:, None]
+    return means[:, :6] * [1, 1, 1, TURN, TURN, TURN], means[:, 6:]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from latent_prior import OptionError, host
 from latent_prior.meshes.asset import Asset
-from latent_prior.meshes.files import linear_to_srgb
+from latent_prior.meshes.parts import cross_products, half_axis
 
 STARTS = ("grey", "texture")
 SEEN_CELLS = 64  # along each axis of the box in which is kept what the cameras saw in training
@@ -71,25 +71,32 @@ class TexturedMesh(host.BaseModule):
         self._asset = Asset.read(self.cfg.mesh, self.cfg.up, self.cfg.front, _names(self.cfg.parts), self.cfg.radius)
         self.field = host.find(self.cfg.field_type, "system.geometry.field_type")(self.cfg.field)
         parts = self._asset.parts
-        self._keep("v_pos", [self._asset.world(part.vertices) for part in parts], torch.float32)
+        vertices, faces = self._asset.joined()
+        self._keep("v_pos", [self._asset.world(vertices)], torch.float32)
         self._keep("v_nrm", [self._asset.world_directions(part.vertex_normals()) for part in parts], torch.float32)
-        first_vertex = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
-        self._keep(
-            "t_pos_idx", [part.faces + first for part, first in zip(parts, first_vertex, strict=True)], torch.int32
-        )
+        self._keep("t_pos_idx", [faces], torch.int32)
+        across = cross_products(self._asset.world(vertices)[faces])
+        self._keep("half_axis_of_face", [half_axis(across)], torch.int32)
         self._keep("part_of_face", [np.full(len(part.faces), i) for i, part in enumerate(parts)], torch.int32)
         self._keep("is_textured", [np.array([part.selected for part in parts])], torch.float32)
-        self.first_face = np.cumsum([0, *(len(part.faces) for part in parts[:-1])])
+        self._last_own: tuple[Any, ...] = (None, None, None)  # faces and weights that were asked for, and their colours
         self._all_textured = all(part.selected for part in parts)
         self._require_colours()
-        self.register_buffer("seen", torch.zeros(SEEN_CELLS**3, dtype=torch.bool))
-        # colours of a checkpoint are of no use for another mesh
-        digest = hashlib.sha256(self.v_pos.numpy().tobytes() + self.t_pos_idx.numpy().tobytes()).digest()
-        self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
+        self.register_buffer("seen", torch.zeros(6 * SEEN_CELLS**3, dtype=torch.bool))
+        self.register_buffer("digest", torch.tensor(list(self._digest()), dtype=torch.uint8))
 
     def _keep(self, name: str, rows: Sequence[np.ndarray], dtype: torch.dtype) -> None:
         """A buffer that comes from the mesh's file, and not from checkpoints."""
         self.register_buffer(name, torch.tensor(np.concatenate(rows), dtype=dtype), persistent=False)
+
+    def _digest(self) -> bytes:
+        """Of the mesh, and of its own colours that are shown: what is trained is of no use for others."""
+        found = hashlib.sha256(self.v_pos.numpy().tobytes() + self.t_pos_idx.numpy().tobytes())
+        for part in self._asset.parts:
+            if self.cfg.start == "texture" or not part.selected:
+                for data in part.colour.content():
+                    found.update(data)
+        return found.digest()
 
     def _require_colours(self) -> None:
         channels = self.field.cfg.n_feature_dims
@@ -105,7 +112,9 @@ class TexturedMesh(host.BaseModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         digest = state_dict.get(f"{prefix}digest")
         if digest is not None and not torch.equal(digest.cpu(), self.digest.cpu()):
-            raise OptionError("system.geometry.mesh", self.cfg.mesh, "the mesh that the checkpoint was trained on")
+            raise OptionError(
+                "system.geometry.mesh", self.cfg.mesh, "the mesh that the checkpoint was trained on, and its colours"
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
@@ -132,7 +141,7 @@ class TexturedMesh(host.BaseModule):
         weights: of the face's corners.
         """
         if self.training:
-            self.seen[self._cell(points)] = True
+            self.seen[self._cell(points, faces)] = True
         features = self.field.export(points=points)["features"]
         textured = self.is_textured[self.part_of_face[faces].long()]
         if self.cfg.start == "texture":
@@ -142,24 +151,24 @@ class TexturedMesh(host.BaseModule):
             return features
         return features.index_copy(0, kept, self.own_at(faces[kept], weights[kept]))
 
-    def was_seen(self, points: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
-        """Whether a camera saw the surface near the points in training."""
-        return self.seen[self._cell(points)]
+    def was_seen(self, points: Float[Tensor, "N 3"], faces: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
+        """Whether a camera saw the surface near the points of faces in training, where it faces about the same way."""
+        return self.seen[self._cell(points, faces)]
 
-    def _cell(self, points: Float[Tensor, "N 3"]) -> Int[Tensor, "N"]:
+    def _cell(self, points: Float[Tensor, "N 3"], faces: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
         index = ((points.detach() / self.cfg.radius + 1) * (SEEN_CELLS / 2)).long().clamp(0, SEEN_CELLS - 1)
-        return (index[:, 0] * SEEN_CELLS + index[:, 1]) * SEEN_CELLS + index[:, 2]
+        cell = (index[:, 0] * SEEN_CELLS + index[:, 1]) * SEEN_CELLS + index[:, 2]
+        return 6 * cell + self.half_axis_of_face[faces].long()
 
     @torch.no_grad()
     def own_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """The file's own colours at points of faces, as features: logits of display values."""
-        colours = np.empty((len(faces), 3), np.float32)
-        rows, shares = faces.cpu().numpy(), weights.detach().cpu().numpy()
-        of_face = self.part_of_face.cpu().numpy()[rows]
-        for index in np.unique(of_face):
-            part, own = self._asset.parts[index], of_face == index
-            corners = part.faces[rows[own] - self.first_face[index]]
-            colours[own] = linear_to_srgb(part.colour.at(corners, shares[own])[:, :3])
+        if self._last_own[0] is not faces or self._last_own[1] is not weights:  # a picture asks for them twice
+            self._last_own = faces, weights, self._own_at(faces, weights)
+        return self._last_own[2]
+
+    def _own_at(self, faces: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        colours = self._asset.colours_at(faces.cpu().numpy(), weights.detach().cpu().numpy())
         return torch.from_numpy(colours).to(weights.device).clamp(1 - BRIGHTEST, BRIGHTEST).logit()
 
 

@@ -44,7 +44,7 @@ def test_the_truths_figures_are_nearly_perfect_and_another_looks_are_not(painted
     asset = Asset.read(painted)
     opinions = [{MUG: 0.9}] * 12 + [{parse("a red mug"): 0.9}] * 4
     found = measure.figures(MUG, asset, fixed_judge(opinions))
-    assert found.iou > 0.95 and found.psnr > 25 and found.psnr_above > 25
+    assert found.psnr > 25 and found.psnr_above > 25
     assert found.best_psnr == pytest.approx(found.psnr)
     assert found.r_ring == 12 / 16 and found.r_ring_mean and found.colour_right
     other = measure.figures(parse("a striped blue mug"), asset, fixed_judge(opinions))

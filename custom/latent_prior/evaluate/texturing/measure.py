@@ -27,8 +27,8 @@ class Figures:
 
     r_ring: the share of the ring's views at which the judge names the subject; r_ring_mean: whether it does by the mean
     of its similarities over the ring; r_above: as r_ring, from above. psnr, psnr_above: dB to the truth, mean over the
-    views; best_psnr: at the best phase of a pattern. iou: silhouettes. mean_colour: display values; colour: the nearest
-    colour's name (see text_to_3d/surface.py).
+    views; best_psnr: at the best phase of a pattern. mean_colour: display values; colour: the nearest colour's name (see
+    text_to_3d/surface.py).
     """
 
     r_ring: float
@@ -37,7 +37,6 @@ class Figures:
     psnr: float
     best_psnr: float
     psnr_above: float
-    iou: float
     colour: str
     colour_right: bool
     mean_colour: list[float]
@@ -64,7 +63,6 @@ def figures(subject: Subject, asset: Asset, judge: Judge) -> Figures:
         psnr=_psnr(ring, truth.rgb),
         best_psnr=_best_psnr(subject, ring),
         psnr_above=_psnr(high, views.truth_views(subject, above()).rgb),
-        iou=metrics.iou(ring.opacity, truth.opacity).mean().item(),
         colour=name,
         colour_right=name == subject.colour,
         mean_colour=colour.tolist(),

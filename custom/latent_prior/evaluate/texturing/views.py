@@ -10,7 +10,8 @@ from latent_prior import rasteriser
 from latent_prior.evaluate.text_to_3d.views import SIZE, Angles, Views
 from latent_prior.host.embedded import camera_geometry
 from latent_prior.meshes.asset import Asset
-from latent_prior.meshes.files import WORLD_TO_Y_UP, linear_to_srgb
+from latent_prior.meshes.files import WORLD_TO_Y_UP
+from latent_prior.meshes.parts import cross_products
 from latent_prior.pocket import cameras
 
 FINER = 2  # pixels along each axis for one of a picture, as in the truth's
@@ -21,11 +22,10 @@ def mesh_views(asset: Asset, angles: Angles, size: int = SIZE) -> Views:
 
     The file is as `save_mesh` places a solid of the pocket world in it.
     """
-    corners = [part.vertices @ WORLD_TO_Y_UP[:3, :3] for part in asset.parts]  # its inverse: it is orthogonal
-    firsts = np.cumsum([0, *(len(rows) for rows in corners[:-1])])
-    faces = [part.faces + first for part, first in zip(asset.parts, firsts, strict=True)]
-    vertices = torch.tensor(np.concatenate(corners), dtype=torch.float32)
-    triangles = torch.tensor(np.concatenate(faces), dtype=torch.int32)
+    points, faces = asset.joined()
+    # the inverse of what placed it, since that is orthogonal
+    vertices = torch.tensor(points @ WORLD_TO_Y_UP[:3, :3], dtype=torch.float32)
+    triangles = torch.tensor(faces, dtype=torch.int32)
     clip = F.pad(vertices, (0, 1), value=1.0) @ _world_to_clip(angles).transpose(1, 2)
 
     fine = (size * FINER, size * FINER)
@@ -34,7 +34,8 @@ def mesh_views(asset: Asset, angles: Angles, size: int = SIZE) -> Views:
     pixel = (flat[:, 3] > 0).nonzero().squeeze(1)
     u, v, _, number = flat[pixel].double().numpy().T
     layers = torch.zeros(len(flat), 4)
-    layers[pixel, :3] = torch.tensor(_colours(asset, number.astype(np.int64) - 1, np.stack([u, v, 1 - u - v], axis=1)))
+    weights = np.stack([u, v, 1 - u - v], axis=1)
+    layers[pixel, :3] = torch.tensor(asset.colours_at(number.astype(np.int64) - 1, weights))
     layers[pixel, 3] = 1
     layers = rasteriser.antialias(layers.view(len(angles), *fine, 4), rast, clip, triangles)
     pictures = F.avg_pool2d(layers.permute(0, 3, 1, 2), FINER)
@@ -50,24 +51,11 @@ def _world_to_clip(angles: Angles) -> Float[Tensor, "B 4 4"]:
     return camera_geometry.mvp_matrix(poses, camera_geometry.projection_matrix(torch.deg2rad(like * cameras.FOVY), 1.0))
 
 
-def _colours(asset: Asset, faces: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "N 3"]:
-    """Display colours at points of faces, numbered through all parts."""
-    ends = np.cumsum([len(part.faces) for part in asset.parts])
-    of_face = np.searchsorted(ends, faces, side="right")
-    found = np.zeros((len(faces), 3), np.float32)
-    for index in np.unique(of_face):
-        part, own = asset.parts[index], of_face == index
-        corners = part.faces[faces[own] - (ends[index] - len(part.faces))]
-        found[own] = linear_to_srgb(part.colour.at(corners, weights[own])[:, :3])
-    return found
-
-
 def mean_colour(asset: Asset, count: int, seed: int = 0) -> Float[np.ndarray, "3"]:
     """The mean display colour over the surface, by points drawn uniformly on it."""
     draw = np.random.default_rng(seed)
     corners = np.concatenate([part.vertices[part.faces] for part in asset.parts])
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.linalg.norm(across, axis=1)
+    area = np.linalg.norm(cross_products(corners), axis=1)
     faces = draw.choice(len(area), count, p=area / area.sum())
     weights = draw.dirichlet(np.ones(3), count)  # uniform on a triangle
-    return _colours(asset, faces, weights).mean(axis=0)
+    return asset.colours_at(faces, weights).mean(axis=0)
