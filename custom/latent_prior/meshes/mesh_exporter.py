@@ -15,9 +15,8 @@ from latent_prior import OptionError, host
 from latent_prior.meshes.mesh import linear_latents_to_rgb
 from latent_prior.prior import require_finite
 
-TEXEL = (
-    32  # float32 numbers for each texel of a picture that is about half covered: measured peaks are 100 to 130 bytes
-)
+# float32 numbers for each texel of a picture that is about half covered: measured peaks are 100 to 130 bytes
+TEXEL = 32
 
 
 class MeshExporter(host.Exporter):
