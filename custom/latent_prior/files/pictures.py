@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image, ImageChops, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
@@ -150,10 +150,10 @@ def to_picture(pixels: Float[Tensor, "C H W"]) -> Image.Image:
     return Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows)
 
 
-def png(pixels: UInt8[np.ndarray, "H W C"]) -> bytes:
+def png(picture: Image.Image) -> bytes:
     """A picture's file."""
     with io.BytesIO() as file:
-        Image.fromarray(pixels).save(file, "PNG")
+        picture.save(file, "PNG")
         return file.getvalue()
 
 

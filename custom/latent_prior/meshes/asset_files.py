@@ -128,7 +128,7 @@ def _save_obj(layout: Layout, pictures: Sequence[UInt8[np.ndarray, "S S 3"]], pa
         rows.append(f"usemtl {materials.name(picture if uv is not None else None, factor)}")
         rows += _lines("f", np.stack(corners, axis=2).reshape(len(part.faces), -1), [slot] * 3)
         starts += [len(part.vertices), 0 if uv is None else len(uv), 0 if part.normals is None else len(part.normals)]
-    written = materials.save(path.parent)
+    written = materials.write(path.parent)
     write_text(path, "\n".join(rows) + "\n")  # last: it needs the others
     return [path, *written]
 
@@ -179,7 +179,7 @@ class _Materials:
             self.known.append(kind)
         return f"surface_{found[0] if found else len(self.known) - 1}"
 
-    def save(self, folder: Path) -> list[Path]:
+    def write(self, folder: Path) -> list[Path]:
         """Write the .mtl and its pictures; returns them."""
         lines, files = [], {}
         for number, (picture, factor) in enumerate(self.known):

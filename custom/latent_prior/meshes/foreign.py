@@ -205,9 +205,7 @@ def _picture(image: Any) -> tuple[bytes, str] | None:
                 return data.getvalue(), f"image/{image.format.lower()}"
         else:
             read = image.convert("RGBA")
-        with io.BytesIO() as file:
-            read.save(file, "PNG")
-            return file.getvalue(), "image/png"
+        return pictures.png(read), "image/png"
     except (OptionError, OSError, ValueError, SyntaxError) as error:
         host.warn(f"a texture is taken as white: {shown(str(error), 200)}")
         return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from latent_prior.files.pictures import png
 from latent_prior.meshes.base_colour import GLOSSINESS, TRANSFORM, texture_info
@@ -122,7 +123,7 @@ def _add_texture(document: Document, layout: Layout, number: int, rgb: UInt8[np.
         alpha_picture = texels.picture((alpha.clip(0, 1) * 255).round().astype(np.uint8)[:, None])
         pixels = np.concatenate([pixels, alpha_picture], axis=2)
     name = "base colour" if layout.textures == 1 else f"base colour {number}"
-    source = document.add_image(png(pixels), name)
+    source = document.add_image(png(Image.fromarray(pixels)), name)
     samplers = array(document.json, "samplers", "the file")
     sampler = samplers.index(SAMPLER) if SAMPLER in samplers else document.add("samplers", dict(SAMPLER))
     return document.add("textures", {"source": source, "sampler": sampler})

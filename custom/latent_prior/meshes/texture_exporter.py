@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 from scipy.spatial import cKDTree
 
 from latent_prior import host
@@ -60,7 +61,7 @@ class TexturedMeshExporter(MeshExporter):
     def _picture(self, folder: Path, number: int, picture: UInt8[np.ndarray, "S S 3"]) -> Path:
         path = folder / f"{self.cfg.save_name}_texture{number or ''}.png"
         with atomic_write(path) as beside:
-            beside.write_bytes(png(picture))
+            beside.write_bytes(png(Image.fromarray(picture)))
         return path
 
     def _painted(self, layout: Layout, number: int) -> UInt8[np.ndarray, "S S 3"]:
