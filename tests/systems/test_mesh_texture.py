@@ -51,6 +51,17 @@ def test_its_colours_train_towards_the_guidances(box):
     assert torch.equal(system.geometry.field.grid[:, 0], torch.ones(1, 6, 6, 6))  # nothing reads the density
 
 
+def test_the_guidance_is_told_the_places_that_are_seen(box):
+    system = texturing(box)
+    system.training_step(batch_of(), 0)
+    seen = system.guidance.seen.batch
+    places = seen["points"][seen["opacity"][..., 0] > 0.99]
+    half = system.geometry.isosurface().v_pos.abs().max(dim=0).values
+    off = (places.abs() - half).abs().min(dim=1).values  # each lies on one side of the box
+    assert len(places) > 10 and off.max() < 1e-5
+    assert (places.abs() < half + 1e-5).all()
+
+
 def test_latents_train_and_are_given_as_such(box):
     system = texturing(box, channels=4, space="latent")
     system.training_step(batch_of(), 0)["loss"].backward()

@@ -214,10 +214,13 @@ class LatentPrior:
         options: PriorOptions | None = None,
         generator: torch.Generator | None = None,
         pictures: Float[Tensor, "B 3 H W"] | None = None,
+        noise: Float[Tensor, "B C h w"] | None = None,
     ) -> PriorLosses:
         """The objective on scaled latents, with timesteps drawn from `bounds`.
 
         pictures: what the latents were encoded from, for feature matching with the target 'pixels'.
+        noise: standard normal, instead of drawing it; then several noises for a picture are the same one at as many
+        timesteps.
 
         With several noises the latents are repeated, one batch after another, and so are the rows of the results.
         One call of the denoiser without gradients. Only feature matching runs the decoder, up to its deepest layer.
@@ -228,7 +231,7 @@ class LatentPrior:
         if options.n_noises > 1:
             v, condition = v.repeat(options.n_noises, 1, 1, 1), condition.repeat(options.n_noises)
         t = sample_timesteps(len(v), *bounds, generator=generator, device=v.device)
-        eps = draw_noise(v, generator)
+        eps = draw_noise(v, generator) if noise is None else noise.to(v).repeat(options.n_noises, 1, 1, 1)
         with torch.no_grad():
             z_t = schedule.add_noise(v, eps, t)
             prediction = predict(self.denoiser, z_t, t, condition, options)

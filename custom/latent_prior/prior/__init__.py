@@ -22,6 +22,7 @@ from latent_prior.prior.parameterization import (
     x0_from_model,
 )
 from latent_prior.prior.schedule import NoiseSchedule, draw_noise
+from latent_prior.prior.surface_noise import SurfaceNoise
 from latent_prior.prior.timesteps import (
     ANNEALINGS,
     annealed_bounds,
@@ -42,6 +43,7 @@ __all__ = [
     "WEIGHTINGS",
     "NoiseSchedule",
     "PriorLosses",
+    "SurfaceNoise",
     "annealed_bounds",
     "classifier_free_guidance",
     "csd_residual",

@@ -137,8 +137,10 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         out = self(batch)
+        depth = out["depth"] / out["opacity"].clamp(min=1e-6)
+        seen = {"points": batch["rays_o"] + batch["rays_d"] * depth, "opacity": out["opacity"]}
         guidance_out = self.guidance(
-            out["comp_rgb"], self.prompt_processor(), **batch, rgb_as_latents=self.cfg.space == "latent"
+            out["comp_rgb"], self.prompt_processor(), **batch, **seen, rgb_as_latents=self.cfg.space == "latent"
         )
         loss = torch.zeros((), device=out["comp_rgb"].device) + self.weighted_guidance(guidance_out)
         emptiness_scale = float(self.cfg.loss.get("emptiness_scale", 10.0))
