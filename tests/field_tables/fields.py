@@ -322,7 +322,7 @@ TABLES = [
             "field": {"grid_size": [5, 5, 5]},
         },
     ),
-    Table(MeshRasterizer.Config, see_rasterizer, {"supersample": 2}),
+    Table(MeshRasterizer.Config, see_rasterizer, {"supersample": 2, "return_comp_normal": True}),
     Table(
         TexturedMeshExporter.Config,
         see_texture_exporter,

@@ -109,16 +109,27 @@ def test_normals_face_the_viewer_on_both_sides_of_a_sheet():
     sheet = trimesh.Trimesh([[0, -1, -1], [0, 1, -1], [0, 1, 1], [0, -1, 1]], [[0, 1, 2], [0, 2, 3]], process=False)
     seen = []
     renderer = renderer_of(sheet)
+
+    def material(features, shading_normal, viewdirs, **_):
+        seen.append((shading_normal, viewdirs))
+        return features
+
+    material.requires_normal = True
     renderer.sub_modules = SimpleNamespace(
-        geometry=renderer.geometry,
-        material=lambda features, shading_normal, viewdirs, **_: seen.append((shading_normal, viewdirs)) or features,
-        background=renderer.background,
+        geometry=renderer.geometry, material=material, background=renderer.background
     )
     renderer(**cameras(elevation=5.0))  # one camera before it, one behind
     ((normals, directions),) = seen
     assert (normals.norm(dim=-1) - 1).abs().max() < 1e-6
     assert (normals[:, 0] > 0).any() and (normals[:, 0] < 0).any()
     assert ((normals * directions).sum(-1) < 0).all()
+
+
+def test_normals_are_drawn_while_training_only_where_they_are_asked_for():
+    plain, asked = renderer_of(KNOT), renderer_of(KNOT, return_comp_normal=True)
+    shown = plain.eval()(**cameras())["comp_normal"]
+    assert "comp_normal" not in plain.train()(**cameras())
+    assert torch.equal(asked.train()(**cameras())["comp_normal"], shown)
 
 
 def test_a_view_of_nothing_is_the_background():

@@ -26,7 +26,7 @@ class Seen:
     faces: Int[Tensor, "N"]
     weights: Float[Tensor, "N 3"]  # of the face's corners
     points: Float[Tensor, "N 3"]
-    normals: Float[Tensor, "N 3"]  # unit, on the viewer's side of the face
+    normals: Float[Tensor, "N 3"] | None  # unit, on the viewer's side of the face; None where nobody needs them
 
 
 @host.register("mesh-rasterizer")
@@ -37,6 +37,8 @@ class MeshRasterizer(Renderer):
     class Config(Renderer.Config):
         # Pixels are rendered this many times finer along each axis, and averaged.
         supersample: int = 1
+        # Draw normals while training too (threestudio's key).
+        return_comp_normal: bool = False
 
     cfg: Config
 
@@ -68,8 +70,9 @@ class MeshRasterizer(Renderer):
         colour: Nc, B Nc or B H W Nc. Other keywords go to the material (the hosts pass the whole batch).
 
         Returns comp_rgb, comp_rgb_fg, comp_rgb_bg (B H W Nc), opacity and depth (B H W 1; depth is the distance from
-        the camera times the opacity), comp_normal (B H W 3, drawn as (n + 1) / 2 * opacity), mesh; and comp_rgb_before
-        (B H W 3), the picture in the colours of the mesh's file, if it has any; while training only if these are the start.
+        the camera times the opacity), mesh; comp_normal (B H W 3, drawn as (n + 1) / 2 * opacity), while training only with
+        return_comp_normal; and comp_rgb_before (B H W 3), the picture in the colours of the mesh's file, if it has any;
+        while training only if these are the start.
         """
         views, height, width = rays_d.shape[:3]
         finer = self.cfg.supersample
@@ -79,7 +82,7 @@ class MeshRasterizer(Renderer):
             clip = F.pad(mesh.v_pos.float(), (0, 1), value=1.0) @ mvp_mtx.float().transpose(1, 2)
         triangles = mesh.t_pos_idx.int()
         rast, _ = rasteriser.rasterize(self._context, clip, triangles, size)
-        seen = _seen(rast, mesh, camera_positions)
+        seen = _seen(rast, mesh, camera_positions, self._draws_normals or self.material.requires_normal)
         layers = self._layers(seen, camera_positions, light_positions, kwargs)
 
         stacked = torch.cat([layer.float() for layer in layers.values()], dim=1)
@@ -106,8 +109,9 @@ class MeshRasterizer(Renderer):
             "viewdirs": F.normalize(seen.points - viewer, dim=-1),
             "positions": seen.points,
             "light_positions": viewer if lights is None else lights[seen.view],
-            "shading_normal": seen.normals,
         }
+        if seen.normals is not None:
+            surroundings["shading_normal"] = seen.normals
         if hasattr(self.geometry, "features_at"):  # ours: the colours may depend on the place in the mesh's file
             features = self.geometry.features_at(seen.points, seen.faces, seen.weights)
         else:
@@ -118,12 +122,16 @@ class MeshRasterizer(Renderer):
         # in one call, since a material may draw its light
         repeated = {name: rows.repeat(len(looks), 1) for name, rows in surroundings.items()}
         colours = self.material(features=torch.cat(list(looks.values())), **repeated, **kwargs).chunk(len(looks))
-        return {
+        layers = {
             **dict(zip(looks, colours, strict=True)),
             "opacity": torch.ones_like(seen.points[:, :1]),
             "depth": (seen.points - viewer).norm(dim=-1, keepdim=True),
-            "comp_normal": (seen.normals + 1) / 2,
         }
+        return layers | ({"comp_normal": (seen.normals + 1) / 2} if self._draws_normals else {})
+
+    @property
+    def _draws_normals(self) -> bool:
+        return self.cfg.return_comp_normal or not self.training
 
     def _edges(self, triangles: Int[Tensor, "F 3"]) -> Any:
         """The neighbours of the mesh's faces, for a mesh that was rendered before; None for a new one."""
@@ -134,7 +142,7 @@ class MeshRasterizer(Renderer):
         return self._topology
 
 
-def _seen(rast: Float[Tensor, "B H W 4"], mesh: Any, cameras: Float[Tensor, "B 3"]) -> Seen:
+def _seen(rast: Float[Tensor, "B H W 4"], mesh: Any, cameras: Float[Tensor, "B 3"], with_normals: bool) -> Seen:
     flat = rast.reshape(-1, 4)
     pixel = (flat[:, 3] > 0).nonzero().squeeze(1)
     flat = flat.index_select(0, pixel)
@@ -142,8 +150,11 @@ def _seen(rast: Float[Tensor, "B H W 4"], mesh: Any, cameras: Float[Tensor, "B 3
     weights = torch.stack([flat[:, 0], flat[:, 1], 1 - flat[:, 0] - flat[:, 1]], dim=1)
     corners = mesh.t_pos_idx.index_select(0, faces).long()
     places = mesh.v_pos[corners]
-    points, normals = ((weights[..., None] * rows).sum(dim=1) for rows in (places, mesh.v_nrm[corners]))
+    points = (weights[..., None] * places).sum(dim=1)
     view = pixel // (rast.shape[1] * rast.shape[2])
+    if not with_normals:
+        return Seen(pixel, view, faces, weights, points, None)
+    normals = (weights[..., None] * mesh.v_nrm[corners]).sum(dim=1)
     # both sides of a face may be seen, as of a leaf
     across = torch.linalg.cross(places[:, 1] - places[:, 0], places[:, 2] - places[:, 0], dim=-1)
     away = (across * (points - cameras[view])).sum(dim=-1, keepdim=True) > 0
