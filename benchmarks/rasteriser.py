@@ -100,7 +100,7 @@ def row(faces: int, side: int, views: int, repeats: int, device: torch.device) -
 
     actions: list[Callable[[], object] | None] = [
         embree(pos[0], tri, side),
-        lambda: visible_triangles(pos[0].detach(), tri, side, side),
+        lambda: visible_triangles(pos[:1].detach(), tri, side, side),
         lambda: rasteriser.rasterize(context, pos, tri, size),
         lambda: rasteriser.interpolate(colour, rast, tri),
         lambda: rasteriser.antialias(out, rast, pos, tri, topology),

@@ -5,9 +5,13 @@ import math
 import pytest
 import torch
 from latent_prior.rasteriser import visibility
-from latent_prior.rasteriser.visibility import visible_triangles
 from reference.clip_meshes import random_mesh
 from reference.rasteriser import visible
+
+
+def visible_triangles(pos, *rest):
+    """In one view."""
+    return visibility.visible_triangles(pos[None], *rest)[0]
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))
@@ -30,6 +34,17 @@ def test_it_does_not_depend_on_how_the_work_is_split(monkeypatch):
     monkeypatch.setattr(visibility, "PIXELS_AT_ONCE", 5)
     for mesh, wanted in zip(meshes, whole, strict=True):
         torch.testing.assert_close(visible_triangles(*mesh), wanted)
+
+
+def test_views_do_not_depend_on_each_other():
+    views = 0
+    for seed in range(40):
+        pos, *rest = random_mesh(seed)
+        poses = torch.stack([pos, pos.flip(0), pos * torch.tensor([-1, 1, 1, 1]), pos * torch.tensor([1, 1, 1, -1])])
+        found = visibility.visible_triangles(poses, *rest)
+        torch.testing.assert_close(found, torch.stack([visible_triangles(pos, *rest) for pos in poses]))
+        views += len({tuple(view.flatten().tolist()) for view in found})
+    assert views > 80  # different ones
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -35,13 +35,11 @@ def rasterize(
         raise ValueError(f"tri has {len(tri)} triangles; expected at most {2**24}, which float32 can number")
 
     if ranges is None:
-        found = [visible_triangles(view, tri, height, width) for view in pos.detach()]
+        seen = visible_triangles(pos.detach(), tri, height, width)
     else:
-        found = [
-            visible_triangles(pos.detach(), tri[first : first + count], height, width, first)
-            for first, count in ranges.tolist()
-        ]
-    seen = torch.stack(found)
+        one = pos.detach()[None]
+        found = [visible_triangles(one, tri[i : i + count], height, width, i) for i, count in ranges.tolist()]
+        seen = torch.cat(found)
     view, row, column = (seen >= 0).nonzero(as_tuple=True)
     triangle = seen[view, row, column]
 

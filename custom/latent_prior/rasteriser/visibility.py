@@ -16,39 +16,39 @@ SLACK = 1e-6  # pixels by which a box or a span is widened; the exact test follo
 
 @torch.no_grad()
 def visible_triangles(
-    pos: Float[Tensor, "V 4"], tri: Int[Tensor, "F 3"], height: int, width: int, first: int = 0
-) -> Int[Tensor, "{height} {width}"]:
+    pos: Float[Tensor, "B V 4"], tri: Int[Tensor, "F 3"], height: int, width: int, first: int = 0
+) -> Int[Tensor, "B {height} {width}"]:
     """The triangle nearest along z/w at each pixel centre, or -1; at equal depth the one of the lowest index.
 
     first: the number of triangle 0.
     """
     pos = pos.double()
-    face, box = _boxes(pos, tri, height, width)
-    depth = torch.full((height * width,), torch.inf, dtype=pos.dtype, device=pos.device)
+    face, view, box = _boxes(pos, tri, height, width)
+    depth = torch.full((len(pos) * height * width,), torch.inf, dtype=pos.dtype, device=pos.device)
     nobody = len(tri)
     seen = torch.full(depth.shape, nobody, device=pos.device)
     pixels = ((box[1] - box[0] + 1) * (box[3] - box[2] + 1)).cumsum(0)
     sizes = (pixels // PIXELS_AT_ONCE).unique_consecutive(return_counts=True)[1].tolist()
-    for some, its_box in zip(face.split(sizes), box.split(sizes, dim=1), strict=True):
-        pixel, z, which = _covered(
-            corners(pos, tri.index_select(0, some), torch.zeros_like(some)), its_box, height, width
-        )
+    for some, its_view, its_box in zip(face.split(sizes), view.split(sizes), box.split(sizes, dim=1), strict=True):
+        its_corners = corners(pos, tri.index_select(0, some), its_view)
+        pixel, z, which = _covered(its_corners, its_box, height, width)
+        pixel = its_view[which] * (height * width) + pixel
         nearest = depth.scatter_reduce(0, pixel, z, "amin")
         seen = torch.where(nearest < depth, nobody, seen)
         winners = (z == nearest.index_select(0, pixel)).nonzero().squeeze(1)
         seen = seen.scatter_reduce(0, pixel[winners], some[which[winners]], "amin")
         depth = nearest
-    return torch.where(seen == nobody, -1, seen + first).reshape(height, width)
+    return torch.where(seen == nobody, -1, seen + first).reshape(-1, height, width)
 
 
 def _boxes(
-    pos: Float[Tensor, "V 4"], tri: Int[Tensor, "F 3"], height: int, width: int
-) -> tuple[Int[Tensor, "K"], Int[Tensor, "4 K"]]:
-    """The triangles that may cover a pixel centre, and their boxes: first and last column, first and last row.
+    pos: Float[Tensor, "B V 4"], tri: Int[Tensor, "F 3"], height: int, width: int
+) -> tuple[Int[Tensor, "K"], Int[Tensor, "K"], Int[Tensor, "4 K"]]:
+    """The triangles that may cover a pixel centre, in which view, and their boxes: first and last column and row.
 
     A triangle with a corner behind the camera, where projection is of no use, gets the whole picture.
     """
-    x, y, z, w = pos.T
+    x, y, z, w = pos.permute(2, 1, 0).unbind()  # V B each, so that a corner is looked up once for all views
     front = w > 0
     at = [(coordinate / w + 1) * (size / 2) - 0.5 for coordinate, size in ((x, width), (y, height))]
     bounded = front & ~(at[0] + at[1]).isnan()
@@ -69,9 +69,9 @@ def _boxes(
         outside = torch.stack([test.int() << bit for bit, test in enumerate(tests)]).sum(0, dtype=torch.int32)
         beyond = [outside.index_select(0, corner) for corner in tri.T]
         inside &= (beyond[0] & beyond[1] & beyond[2]) == 0
-    face = inside.nonzero().squeeze(1)
-    left, right, bottom, top = (side[face].long() for side in (left, right, bottom, top))
-    return face, torch.stack([left, -right, bottom, -top])
+    face, view = inside.nonzero(as_tuple=True)
+    left, right, bottom, top = (side[face, view].long() for side in (left, right, bottom, top))
+    return face, view, torch.stack([left, -right, bottom, -top])
 
 
 def _covered(
