@@ -7,6 +7,7 @@ Source: Yan et al. 2025, "Consistent Flow Distillation for Text-to-3D Generation
 noise in a map around the object; here it is in cells of space, so the surface needs no coordinates.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,7 +31,7 @@ class SurfaceNoise:
     seed: int = 0
 
     def __call__(
-        self, points: Float[Tensor, "B H W 3"], opacity: Float[Tensor, "B H W 1"], size: tuple[int, int]
+        self, points: Float[Tensor, "B H W 3"], opacity: Float[Tensor, "B H W 1"], size: Sequence[int]
     ) -> Float[Tensor, "B C h w"]:
         """Noise of latents of `size` (h, w) for pictures that see `points`; where opacity is below half, nothing.
 
