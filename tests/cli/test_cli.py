@@ -252,6 +252,7 @@ def test_slugs_are_cut_between_words():
     assert slug("x" * 60) == "x" * 60 and slug("x" * 60 + " y") == "x" * 60 and slug("x" * 99) == "x" * 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", sorted(path.stem for path in [*ROOT.glob("configs/*.yaml"), Path(CONFIG)]))
 @pytest.mark.parametrize("prompt", ["../../x", "一个红色的杯子 " * 40, "a: 'mug' #1 ${seed}"])
 def test_no_config_lets_a_prompt_leave_its_folder(asked, tmp_path, capsys, config, prompt):

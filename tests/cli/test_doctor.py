@@ -78,6 +78,7 @@ def test_on_this_machine_the_embedded_host_can_run():
     assert "Host: embedded" in done.stdout and "diffusers" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_host_that_cannot_run_is_exit_code_1(tmp_path):
     done = run("--host", "threestudio", str(tmp_path))
     assert done.returncode == 1, done.stdout + done.stderr

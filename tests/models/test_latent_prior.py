@@ -254,7 +254,7 @@ def test_unknown_layer_is_found_on_loading(folder):
 
 def test_timesteps_narrow_with_progress(prior, latents):
     def drawn(progress, **changes):
-        many = latents.detach()[:1].expand(64, -1, -1, -1)
+        many = latents.detach()[:1].expand(20, -1, -1, -1)
         out = prior(many, PROMPT, latents=True, progress=progress, use_fm=False, generator=seeded(), **changes)
         return out.t.min().item(), out.t.max().item()
 
