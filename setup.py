@@ -51,6 +51,7 @@ setup(
         "scikit-image>=0.24",
         "scipy>=1.13",
         "fast-simplification>=0.1.9",
+        "xatlas>=0.0.9",
         "imageio>=2.34",
         "imageio-ffmpeg>=0.5",
         "pillow>=10",
@@ -62,7 +63,6 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "texture": ["xatlas>=0.0.9"],
         "wandb": ["wandb"],
         "lora": ["peft>=0.13"],
         "threestudio": THREESTUDIO,
@@ -74,7 +74,6 @@ setup(
             "mypy>=1.13",
             "import-linter>=2.1",
             "torchmetrics>=1.4",
-            "xatlas>=0.0.9",
             "peft>=0.13",
             *THREESTUDIO,
         ],

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import trimesh
 from latent_prior.files.pictures import to_picture
 from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
@@ -15,14 +16,16 @@ CONFIGS = {
 
 
 def write_inputs(folder: Path, prior: Path) -> dict[str, Path]:
-    """A picture, a generator with codes as long as the published ones', and checkpoints of the two layouts."""
+    """A picture, a mesh, a generator with codes as long as the published ones', and checkpoints of the two layouts."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         to_picture(torch.rand(3, 40, 48)).save(folder / "photo.png")
         generator = StyleGAN2(StyleGAN2Config.of_size(16, mapping_layers=1, base=64, most=4))
         save_generator(generator, folder / "generator.pt")
+    trimesh.creation.icosphere(1).export(folder / "ball.stl")
     stable = write_checkpoint(folder / "stable", GEOMETRIES["stable"])
-    return {"picture": folder / "photo.png", "generator": folder / "generator.pt", "sd": stable, "pocket": prior}
+    files = {"picture": "photo.png", "mesh": "ball.stl", "generator": "generator.pt"}
+    return {name: folder / file for name, file in files.items()} | {"sd": stable, "pocket": prior}
 
 
 def small(name: str, inputs: dict[str, Path]) -> dict:
@@ -41,6 +44,10 @@ def small(name: str, inputs: dict[str, Path]) -> dict:
         if is_sd:
             system["pretrained_generator"] = str(inputs["generator"])
         return {"data": {"batch_size": 1}, "system": system}
+    if "mesh" in name:
+        return {"data": {"height": 16, "width": 16}, "system": system | {"geometry": {"mesh": str(inputs["mesh"])}}}
+    if "sketch" in name:
+        system["guide"] = {"mesh": str(ROOT / "configs" / "sketches" / "swan.obj")}
     return {"data": {"height": 8, "width": 8}, "system": system | {"renderer": {"num_samples_per_ray": 4}}}
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import latent_prior.registration  # noqa: F401
 import pytest
 import torch
+import trimesh
 from config_fields import Idle, Refused, Table, To, plain, same
 from field_tables import data, fields, guidance, systems
 from latent_prior.files.pictures import to_picture
@@ -59,6 +60,10 @@ def given(tiny_prior, tmp_path_factory) -> SimpleNamespace:
     }.items():
         to_picture(picture.sigmoid()).save(folder / f"{name}.png")
         setattr(found, name, folder / f"{name}.png")
+    for name, extents in (("sketch", (1.0, 0.3, 0.5)), ("other_sketch", (0.5, 0.5, 1.0))):
+        setattr(found, name, str(folder / f"{name}.obj"))
+        trimesh.creation.box(extents).export(getattr(found, name))
+
     for name in ("noisy", "other_generator"):
         generator = StyleGAN2(StyleGAN2Config.of_size(16, z_dim=8, w_dim=8, mapping_layers=2, base=64, most=8))
         for parameter, values in generator.named_parameters():

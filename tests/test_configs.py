@@ -38,9 +38,10 @@ def test_it_trains(name, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.Optimizer, "__init__", recorded)
     trainer = {"max_steps": STEPS, "log_every_n_steps": 1, "precision": "32-true"}
     settings = small(name, inputs) | {"trainer": trainer, "exp_root_dir": str(tmp_path)}
-    hash_grid = "system.geometry.pos_encoding_config=" + GRID  # as an override, since it is replaced as a whole
-    cfg = host.load_config(str(CONFIGS[name]), cli_args=[], n_gpus=1)
-    overrides = [hash_grid] if cfg.system.get("geometry_type") == "implicit-volume" else []
+    cfg = host.merge_config(str(CONFIGS[name]))
+    types = {"geometry": "system.geometry_type", "geometry.field": "system.geometry.field_type"}
+    fields = [part for part, key in types.items() if host.select(cfg, key) == "implicit-volume"]
+    overrides = [f"system.{field}.pos_encoding_config={GRID}" for field in fields]  # which is replaced as a whole
     run = experiment.run([str(CONFIGS[name])], overrides, ("train",), **settings)
 
     assert torch.load(run.folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == STEPS

@@ -34,6 +34,7 @@ def test_imports_run_downwards():
     "file, statement, contract",
     [
         ("metrics/pictures.py", "from latent_prior.models import clip", "Imports run downwards"),
+        ("rasteriser/edges.py", "from latent_prior.prior import cfg", "Imports run downwards"),
         ("host/embedded/misc.py", "from latent_prior.runs import folder", "Imports run downwards"),
         ("runs/folder.py", "from latent_prior.cli import errors", "Imports run downwards"),
         ("meshes/mesh.py", "from latent_prior.stylegan2 import files", "Imports run downwards"),

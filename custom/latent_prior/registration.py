@@ -6,7 +6,10 @@ import latent_prior.guidance.clip_guidance
 import latent_prior.guidance.latent_prior
 import latent_prior.guidance.prompt_processor
 import latent_prior.meshes.exporter
+import latent_prior.meshes.texture_exporter
+import latent_prior.meshes.textured_mesh
 import latent_prior.rendering.latent_material
+import latent_prior.rendering.mesh_rasterizer
 import latent_prior.rendering.volume_renderer
 import latent_prior.systems.layered_editing
 import latent_prior.systems.stylegan_adaptation

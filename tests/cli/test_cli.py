@@ -107,6 +107,22 @@ def test_every_command_has_verbose_and_examples_that_parse(command):
         parser.parse_known_args(shlex.split(line)[1:])  # leaves by SystemExit where it does not parse
 
 
+def test_a_negative_axis_is_typed_as_it_is():
+    parser = cli.parser(["texture"])
+    for words in (
+        ["--up", "z", "--front", "-y"],
+        ["--front=-y", "--up=z"],
+        ["--up", "z", "--front", "-y", "--gpu", "1"],
+    ):
+        for argv in (["texture", "a.obj", "a duck", *words], ["texture", *words, "a.obj", "a duck"]):
+            args, rest = parser.parse_known_args(argv)
+            assert (str(args.mesh), args.prompt, args.up, args.front, rest) == ("a.obj", "a duck", "z", "-y", [])
+    for axis in ("-x", "-y", "-z"):
+        assert parser.parse_known_args(["texture", "a.obj", "a duck", "--up", axis])[0].up == axis
+    with pytest.raises(SystemExit):
+        parser.parse_known_args(["texture", "a.obj", "a duck", "--part", "-y"])
+
+
 def test_help_and_refusals_import_nothing_heavy():
     """`--help` answers at once, and so does a mistyped flag's value."""
     code = (
@@ -236,6 +252,7 @@ def test_slugs_are_cut_between_words():
     assert slug("x" * 60) == "x" * 60 and slug("x" * 60 + " y") == "x" * 60 and slug("x" * 99) == "x" * 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", sorted(path.stem for path in [*ROOT.glob("configs/*.yaml"), Path(CONFIG)]))
 @pytest.mark.parametrize("prompt", ["../../x", "一个红色的杯子 " * 40, "a: 'mug' #1 ${seed}"])
 def test_no_config_lets_a_prompt_leave_its_folder(asked, tmp_path, capsys, config, prompt):

@@ -1,9 +1,14 @@
 """Geometries, materials, backgrounds, the renderer and the exporter, on small fields."""
 
+import tempfile
+from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import torch
+import trimesh
 from config_fields import Idle, Refused, Table, To
 from latent_prior import host
 from latent_prior.host.embedded.backgrounds import (
@@ -12,10 +17,14 @@ from latent_prior.host.embedded.backgrounds import (
     TexturedBackground,
 )
 from latent_prior.host.embedded.geometry import ImplicitVolume, VolumeGrid
-from latent_prior.host.embedded.materials import NoMaterial
+from latent_prior.host.embedded.materials import DiffuseWithPointLightMaterial, NoMaterial
 from latent_prior.meshes.exporter import VertexColorMeshExporter
+from latent_prior.meshes.texture_exporter import TexturedMeshExporter
+from latent_prior.meshes.textured_mesh import TexturedMesh
 from latent_prior.rendering.latent_material import LatentColourMaterial
+from latent_prior.rendering.mesh_rasterizer import MeshRasterizer
 from latent_prior.rendering.volume_renderer import DenseVolumeRenderer
+from meshes.scenes import three_nodes
 
 GRID = {"otype": "HashGrid", "n_levels": 2, "n_features_per_level": 2, "log2_hashmap_size": 8, "base_resolution": 4}
 GRID |= {"per_level_scale": 1.5}
@@ -107,6 +116,70 @@ def see_exporter(settings, given):
     if settings.get("texture"):
         textures = {"fmt": "obj", "max_faces": 60, "texture_size": 32}
     return export(geometry, textures | settings)
+
+
+@cache
+def meshes():
+    """A coloured box and a scene, in a folder that lasts as long as the tests."""
+    folder = tempfile.TemporaryDirectory()
+    box = trimesh.creation.box((1.0, 2.0, 3.0))
+    box.visual.vertex_colors = np.arange(4 * len(box.vertices)).reshape(-1, 4) * 7
+    box.export(f"{folder.name}/box.ply")
+    trimesh.creation.icosphere(1).export(f"{folder.name}/ball.stl")
+    Path(folder.name, "scene.glb").write_bytes(three_nodes().to_glb())
+    return folder
+
+
+def mesh_file(name):
+    return f"{meshes().name}/{name}"
+
+
+def textured(settings=None) -> TexturedMesh:
+    settings = {"mesh": "box.ply", "field": {"grid_size": [4, 4, 4], "radius": 0.8}} | (settings or {})
+    geometry = TexturedMesh(settings | {"mesh": mesh_file(settings["mesh"])})
+    for parameter in geometry.field.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    return geometry
+
+
+def see_textured(settings, given):
+    geometry = textured(settings)
+    faces = torch.arange(len(geometry.t_pos_idx))
+    weights = torch.full((len(faces), 3), 1 / 3)
+    points = geometry.v_pos[geometry.t_pos_idx.long()].mean(1)
+    return {"mesh": geometry.isosurface().v_pos, "features": geometry.features_at(points, faces, weights)}
+
+
+def see_rasterizer(settings, given):
+    own = parts() | {"geometry": textured()}
+    renderer = MeshRasterizer(settings, **own)
+    return {key: value for key, value in renderer(**rays()).items() if isinstance(value, torch.Tensor)}
+
+
+def see_texture_exporter(settings, given):
+    channels = 4 if "latent_to_rgb" in settings else 3
+    geometry = textured({"field": {"grid_size": [4, 4, 4], "n_feature_dims": channels, "radius": 0.8}})
+    own = parts() | {"geometry": geometry, "material": NoMaterial({"n_output_dims": channels})}
+    exporter = TexturedMeshExporter({"texture_size": 48} | settings, **own)
+    files = {out.save_name: open(out.params["src_path"], "rb").read() for out in exporter()}
+    videos = []
+    system = SimpleNamespace(exporter=exporter, test_step=lambda *_: videos.append(True))
+    host.BaseLift3DSystem.predict_step(system, {}, 0)
+    return {"files": files, "videos": videos}
+
+
+def see_lit_material(settings, given):
+    material = DiffuseWithPointLightMaterial(settings)
+    draw = torch.Generator().manual_seed(0)
+    light = {key: torch.randn(5, 3, generator=draw) for key in ("features", "positions", "light_positions")}
+    light["shading_normal"] = torch.nn.functional.normalize(torch.randn(5, 3, generator=draw), dim=-1)
+    seen = []
+    for step in (500, 1000):
+        material.train().update_step(0, step)
+        seen += [material(**light) for _ in range(8)]
+        material.eval()
+        seen.append(material(**light))
+    return seen + [material.export(light["features"])]
 
 
 def see_material(material, features):
@@ -233,6 +306,47 @@ TABLES = [
             "prune_alpha": To(0.9, {"grid_prune": True}),
             "prune_resolution": To(4, {"grid_prune": True}),
             "prune_every": To(17, {"grid_prune": True}),
+        },
+    ),
+    Table(
+        TexturedMesh.Config,
+        see_textured,
+        {
+            "mesh": "ball.stl",
+            "up": "y",
+            "front": "x",
+            "parts": To(["lamp"], {"mesh": "scene.glb"}),
+            "radius": 0.6,
+            "start": "texture",
+            "field_type": To("implicit-volume", {"field": {}}),
+            "field": {"grid_size": [5, 5, 5]},
+        },
+    ),
+    Table(MeshRasterizer.Config, see_rasterizer, {"supersample": 2, "return_comp_normal": True}),
+    Table(
+        TexturedMeshExporter.Config,
+        see_texture_exporter,
+        {
+            "save_video": True,
+            "fmt": "ply",
+            "save_name": "thing",
+            "texture_size": 32,
+            "texture_timeout": 1e-4,
+            "latent_to_rgb": To([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], {"latent_to_rgb": [[0, 0, 0]] * 4}),
+        },
+    ),
+    Table(
+        DiffuseWithPointLightMaterial.Config,
+        see_lit_material,
+        {
+            "ambient_light_color": [0.2, 0.1, 0.0],
+            "diffuse_light_color": [0.8, 0.7, 0.6],
+            "ambient_only_steps": 100,
+            "diffuse_prob": 0.2,
+            "textureless_prob": 0.0,
+            "albedo_activation": "none",
+            "soft_shading": True,
+            "ambient_only_on_test": True,
         },
     ),
     Table(

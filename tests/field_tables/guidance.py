@@ -63,6 +63,7 @@ def see_guidance(settings, given):
         return out | {"words": guidance.prior.text_encoder(["a <b>"])}
     rgb = pictures(2, 48, 0).requires_grad_()
     cameras = {name: values[:2] for name, values in CAMERAS.items()}
+    cameras |= {"points": pictures(2, 48, 2), "opacity": torch.ones(2, 48, 48, 1)}
     for step in (0, 10) if "trainer_max_steps" in settings else (0,):
         guidance.update_step(0, step)
         showing = {"guidance_eval": "max_items_eval" in settings and step == 0}
@@ -93,6 +94,8 @@ TABLES = [
             "view_dependent_prompting": False,
             "max_items_eval": To(1, {"max_items_eval": 2, "max_step_percent": 0.05}),
             "trainer_max_steps": To(11, ANNEALED),
+            "noise_cell": 0.1,
+            "noise_seed": To(1, {"noise_cell": 0.1}),
             "enable_channels_last_format": True,
             "enable_attention_slicing": True,
             "enable_gradient_checkpointing": True,
@@ -114,6 +117,7 @@ TABLES = [
             "max_step_percent": 0.3,
             "timestep_annealing": To("linear", {"trainer_max_steps": 20}),
             "anneal_end_percent": To(0.5, ANNEALED | {"trainer_max_steps": 10}),
+            "n_noises": 3,
             "sample_latents": True,
             "resize_input": False,
         },

@@ -9,6 +9,7 @@ from field_tables.fields import VolumeGrid, rays
 from latent_prior import host
 from latent_prior.editing.layer import LayerGeneratorConfig
 from latent_prior.host.embedded.materials import NoMaterial
+from latent_prior.meshes.guide import GuideConfig
 from latent_prior.rendering.volume_renderer import DenseVolumeRenderer
 from latent_prior.systems.layered_editing import LayeredEditingSystem
 from latent_prior.systems.stylegan_adaptation import StyleGANAdaptationSystem
@@ -157,10 +158,15 @@ def see_layer(settings, given):
     return see_layered({"generator": {"channels": 4} | settings}, given)
 
 
+def see_guide(settings, given):
+    return see_text_to_3d({"loss": GUIDED_LOSS, "guide": {"mesh": given.sketch} | settings}, given)
+
+
 def own_checkpoint(name):
     return lambda given: str(given.systems[name])
 
 
+GUIDED_LOSS = {"lambda_toy": 1.0, "lambda_shape": 1.0}
 BASE = {
     "loggers": Refused({"wandb": {"enable": True, "project": "p", "name": "n"}}, "wandb"),
     "loss": {"lambda_toy": 2.0},
@@ -192,6 +198,10 @@ TABLES = [
                 {"geometry": {"n_feature_dims": 3}, "background": {"n_output_dims": 3}},
             ),
             "random_background": [0.2, 0.4],
+            "guide": To(
+                lambda given: {"mesh": given.other_sketch},
+                {"loss": GUIDED_LOSS, "guide": lambda given: {"mesh": given.sketch}},
+            ),
             "geometry_type": "toy-geometry",
             "geometry": {"grid_size": [5, 5, 5]},
             "material_type": "toy-material",
@@ -202,6 +212,17 @@ TABLES = [
             "renderer": {"num_samples_per_ray": 5},
             "exporter_type": "vertex-color-mesh-exporter",
             "exporter": {"word": "b"},
+        },
+    ),
+    Table(
+        GuideConfig,
+        see_guide,
+        {
+            "mesh": lambda given: given.other_sketch,
+            "up": "x",
+            "front": "x",
+            "radius": 0.4,
+            "sigma": 0.2,
         },
     ),
     Table(

@@ -320,6 +320,16 @@ def test_it_is_no_module_and_has_nothing_to_train(guidance):
     assert not any(p.requires_grad for p in guidance.prior.denoiser.unet.parameters())
 
 
+def test_pixels_of_latents_are_refused_in_the_first_step(make_guidance, processor, batch):
+    """Also where feature matching starts late; and pictures have them."""
+    guidance = make_guidance(fm_target="pixels", use_fm=[10, 0.0, 1.0, 20])
+    with pytest.raises(OptionError, match=r"system\.guidance\.fm_target is 'pixels'"):
+        call(guidance, processor, batch)
+    guidance.update_step(0, 20)
+    assert call(guidance, processor, batch, latents=False)["loss_fm"] > 0
+    assert set(call(make_guidance(fm_target="pixels", use_fm=0.0), processor, batch)) >= {"loss_sds", "loss_kl"}
+
+
 @pytest.mark.parametrize("perp_neg", [False, True])
 def test_guidance_eval(guidance, make_processor, batch, geometry, perp_neg):
     processor = make_processor(use_perp_neg=perp_neg)
@@ -340,8 +350,38 @@ def test_guidance_eval(guidance, make_processor, batch, geometry, perp_neg):
     assert pictures["texts"][1].endswith("e20.0\na170.0\nc2.00")
 
 
+def test_noise_lies_on_the_places_that_are_seen(make_guidance, processor, batch):
+    """At one timestep nothing is left to chance, and a picture of the same places gets the same noise."""
+    settings = {"min_step_percent": 0.5, "max_step_percent": 0.5, "n_noises": 2, "max_items_eval": 3}
+    size = batch.rgb.shape[1]
+    place = torch.rand(1, size, size, 3, generator=torch.Generator().manual_seed(1)).expand(3, -1, -1, -1)
+    seen = {"points": place, "opacity": torch.ones(3, size, size, 1)}
+    noises = {}
+    for name, changes in {"a": {}, "b": {}, "other": {"noise_seed": 1}, "drawn": {"noise_cell": None}}.items():
+        guidance = make_guidance(**settings | {"noise_cell": 0.05} | changes)
+        heard, score = [], guidance.prior.score
+        guidance.prior.score = lambda *args, score=score, heard=heard: heard.append(score(*args)) or heard[0]
+        call(guidance, processor, batch, seed=len(noises), **seen)
+        noises[name] = heard[0].eps
+    assert torch.equal(noises["a"], noises["b"])
+    assert (noises["a"] == noises["a"][0]).all() and len(noises["a"]) == 6
+    assert noises["a"].var().item() == pytest.approx(1, abs=0.2)
+    assert not torch.equal(noises["a"], noises["other"])
+    assert not torch.equal(noises["drawn"][0], noises["drawn"][1])
+
+
+def test_noise_on_places_needs_places(make_guidance, processor, batch):
+    guidance = make_guidance(noise_cell=0.05)
+    with pytest.raises(
+        OptionError, match=r"system.guidance.noise_cell is 0.05; expected null: this system does not say"
+    ):
+        call(guidance, processor, batch)
+    with pytest.raises(OptionError, match=r"system.guidance.noise_cell is 0.0; expected a length above 0, or null"):
+        make_guidance(noise_cell=0.0)
+
+
 def test_guidance_eval_of_a_nearly_clean_latent(make_guidance, processor, batch):
-    guidance = make_guidance(min_step_percent=0.0, max_step_percent=0.0, max_items_eval=-1)
+    guidance = make_guidance(min_step_percent=0.0, max_step_percent=0.0, max_items_eval=-1, n_noises=2)
     pictures = call(guidance, processor, batch, guidance_eval=True)["eval"]
     decoded = guidance.decode_latents(batch.latents.detach().permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     assert pictures["bs"] == 3

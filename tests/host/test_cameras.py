@@ -182,6 +182,8 @@ def test_three_cameras_are_crossed_along_the_right_axis():
         ({"height": 0}, "positive ints"),
         ({"eval_batch_size": 4}, "eval_batch_size"),
         ({"fovy_range": [40.0]}, "fovy_range"),
+        ({"fovy_range": [[40.0], 50.0]}, "fovy_range"),
+        ({"elevation_range": [0.0, None]}, "elevation_range"),
     ],
 )
 def test_bad_configs_name_the_key(cfg, message):

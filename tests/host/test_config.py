@@ -154,6 +154,21 @@ def test_bad_configs_are_refused_in_one_line(text, arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text, key",
+    [
+        ("system: {geometry: {mesh: '???'}}", "system.geometry.mesh"),
+        ("data: {sizes: [{width: '???'}]}", r"data.sizes\[0\].width"),
+        ("name: ???", "name"),
+        ("system: ???", "system"),
+    ],
+)
+def test_a_value_that_is_left_open_is_named_in_one_line(text, key):
+    with pytest.raises(ValueError, match=rf"^{key} is '\?\?\?'; expected a value") as caught:
+        load_config(f"tag: a\n{text}", from_string=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_config_file():
     with pytest.raises(ValueError, match="cannot read config file .*nowhere.yaml': No such file"):
         load_config("nowhere.yaml")

@@ -1,11 +1,13 @@
 """Fields against slow loops and closed forms."""
 
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from latent_prior.host.embedded.geometry import ImplicitVolume, VolumeGrid
+from omegaconf import OmegaConf
 
 SMALL = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 10, "base_resolution": 4, "per_level_scale": 1.5}
 
@@ -93,7 +95,7 @@ def test_normals_of_the_blob_point_outwards(build):
 
 @pytest.mark.parametrize("build", [volume, implicit])
 def test_without_a_type_of_normals_there_are_none(build):
-    with pytest.raises(ValueError, match="system.geometry.normal_type is None"):
+    with pytest.raises(ValueError, match="normal_type is None"):
         build(normal_type=None)(torch.rand(5, 3), output_normal=True)
 
 
@@ -128,11 +130,20 @@ def test_the_seed_decides_the_field():
     ],
 )
 def test_bad_config_names_its_key(build, key, value):
-    with pytest.raises(ValueError, match=f"system.geometry.{key} is"):
+    with pytest.raises(ValueError, match=f"{key} is"):
         build(**{key: value})
+
+
+@pytest.mark.parametrize("place", ["system.geometry", "system.geometry.field"])
+@pytest.mark.parametrize("kind", [VolumeGrid, ImplicitVolume])
+def test_in_a_config_the_key_is_named_with_its_place(place, kind):
+    cfg = OmegaConf.create()
+    OmegaConf.update(cfg, place, {"radius": 0.0})
+    with pytest.raises(ValueError, match=rf"^{re.escape(place)}\.radius is 0\.0"):
+        kind(OmegaConf.select(cfg, place))
 
 
 @pytest.mark.parametrize("size", [[8, 8], [8, 8, 0], [8, 8, 8.5], 8])
 def test_grid_size_is_checked(size):
-    with pytest.raises(ValueError, match="system.geometry.grid_size is"):
+    with pytest.raises(ValueError, match="grid_size is"):
         VolumeGrid({"grid_size": size})

@@ -2,11 +2,12 @@
 
 import importlib
 import importlib.util
+import re
 import sys
 import types
 
 import pytest
-from latent_prior.host.threestudio import stand_ins
+from latent_prior.host.threestudio import refusal, stand_ins
 from latent_prior.host.threestudio.stand_ins import MissingPackage, Package
 
 
@@ -69,6 +70,10 @@ def test_calls_with_nothing_to_do_are_let_through(asker):
         module.absent_memory.allocate()
 
 
+def test_envlight_gets_stand_ins_too_or_threestudio_could_not_import_it(asker):
+    assert asker("import absent_kernels", package="envlight")[1] == ["absent_kernels"]
+
+
 def test_only_threestudio_gets_stand_ins(asker):
     with pytest.raises(ModuleNotFoundError, match="absent_kernels"):
         asker("import absent_kernels", package="somebody_else")
@@ -91,3 +96,17 @@ def test_what_is_installed_is_never_replaced(asker, monkeypatch):
 def test_packages_that_nobody_knows_stay_missing(asker):
     with pytest.raises(ModuleNotFoundError, match="no_such_thing"):
         asker("import no_such_thing")
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (FileNotFoundError(2, "No such file", "load/tets/128_tets.npz"), "no load/tets/128_tets.npz in .*checkout"),
+        (ModuleNotFoundError("No module named 'pysdf'", name="pysdf"), "pysdf is not installed.*pip install pysdf"),
+        (FileNotFoundError(2, "No such file", "ours/file"), None),
+        (ModuleNotFoundError("No module named 'ours'", name="ours"), None),
+    ],
+)
+def test_what_threestudio_misses_only_when_it_runs_is_named_too(error, said):
+    refused = refusal(error)
+    assert refused is None if said is None else re.search(said, str(refused))

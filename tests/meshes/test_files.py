@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 from latent_prior.meshes import texture
-from latent_prior.meshes.files import linear_to_srgb, load_mesh, save_mesh, srgb_to_linear
+from latent_prior.meshes.files import linear_to_srgb, load_mesh, newest_mesh, save_mesh, srgb_to_linear
 from latent_prior.meshes.texture import bake, unwrap
 from PIL import EpsImagePlugin, Image
 
@@ -131,8 +131,7 @@ def test_bad_arguments(colored, tmp_path):
 
 
 def test_baked_texture_shows_the_colour_of_the_place(colored, tmp_path):
-    pytest.importorskip("xatlas")
-    atlas = unwrap(colored, size=256, timeout=120)
+    atlas = unwrap(colored.vertices, colored.faces, size=256, timeout=120)
     baked = bake(colored, atlas, lambda points, normals: points / 2 + 0.5, size=256)
     for suffix, up in (("glb", None), ("obj", None), ("obj", "z")):
         files = save_mesh(baked, tmp_path / f"t.{suffix}", up=up)
@@ -143,9 +142,10 @@ def test_baked_texture_shows_the_colour_of_the_place(colored, tmp_path):
 
 
 def test_a_texture_leaves_no_seams_in_the_shading(tmp_path):
-    pytest.importorskip("xatlas")
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
-    baked = bake(ball, unwrap(ball, size=64, timeout=120), lambda points, normals: points / 2 + 0.5, size=64)
+    baked = bake(
+        ball, unwrap(ball.vertices, ball.faces, size=64, timeout=120), lambda points, normals: points / 2 + 0.5, size=64
+    )
     assert len(baked.vertices) > len(ball.vertices)  # cut, and each side of a cut has the whole surface's normal
     (path,) = save_mesh(baked, tmp_path / "t.glb")
     tree, blob = _glb_tree(path)
@@ -158,7 +158,7 @@ def test_a_texture_leaves_no_seams_in_the_shading(tmp_path):
 
 def test_an_atlas_that_takes_too_long_is_given_up(colored):
     with pytest.raises(TimeoutError, match="longer than 0.001 s"):
-        unwrap(colored, size=256, timeout=1e-3)
+        unwrap(colored.vertices, colored.faces, size=256, timeout=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_an_atlas_that_takes_too_long_is_given_up(colored):
 def test_an_atlas_that_fails_says_why(colored, monkeypatch, script, said):
     monkeypatch.setattr(texture, "UNWRAP", script)
     with pytest.raises(RuntimeError, match=said):
-        unwrap(colored, size=256, timeout=120)
+        unwrap(colored.vertices, colored.faces, size=256, timeout=120)
 
 
 def test_a_texture_in_postscript_is_not_run(tmp_path, monkeypatch):
@@ -195,3 +195,14 @@ def test_the_obj_comes_after_what_it_needs(colored, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", watched)
     save_mesh(colored, tmp_path / "m.obj")
     assert renamed == [".mtl", ".obj"]
+
+
+def test_the_mesh_of_the_latest_export_is_taken(tmp_path):
+    assert newest_mesh(tmp_path) is None
+    for moment, name in enumerate(["it90-export", "it100-export"]):
+        folder = tmp_path / "save" / name
+        folder.mkdir(parents=True)
+        for suffix in ("glb", "obj"):
+            (folder / f"model.{suffix}").touch()
+        os.utime(folder, (moment, moment))
+    assert newest_mesh(tmp_path) == tmp_path / "save" / "it100-export" / "model.glb"

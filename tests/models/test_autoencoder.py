@@ -128,6 +128,7 @@ def test_unknown_layers(autoencoder, layers):
         autoencoder.features(torch.zeros(1, 4, 8, 8), layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize("power", [-24, -12, 20])
 def test_half_precision_passes_gradients_of_any_size(autoencoder, images, sample, power):

@@ -51,6 +51,17 @@ def test_gradient_by_hand(prior, scored, name):
     assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_several_noises_for_a_picture(prior, scored):
+    v, v_frozen, condition, _ = scored
+    options = PriorOptions(guidance_scale=7.0, use_fm=False, use_kl=False, n_noises=2)
+    losses = prior.score(v, condition, (20, 980), options, torch.Generator().manual_seed(1))
+    found = gradient(directional_regulariser(prior, v, v_frozen, condition, losses, options), v)
+    twice = [rows.detach().repeat(2, 1, 1, 1) for rows in (v, v_frozen)]
+    difference = torch.sub(*(guided(prior, rows, condition.repeat(2), losses) for rows in twice))
+    expected = ((1 - prior.denoiser.schedule.alpha_bar(losses.t)) * difference).view(2, *v.shape).sum(0) / 4
+    assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_a_source_that_is_the_latents_asks_for_nothing(prior, scored):
     v, _, condition, losses = scored
     loss = directional_regulariser(prior, v, v.detach(), condition, losses, OPTIONS)

@@ -45,6 +45,7 @@ def test_numbers_are_the_same(plain, pocket_like, latents, option, tolerance):
         assert_close(found[name], value, rtol=tolerance, atol=tolerance * 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latents", [True, False], ids=["latents", "pictures"])
 def test_compiled_numbers_are_the_same(plain, pocket_like, latents, monkeypatch):
     compiled = torch.compile

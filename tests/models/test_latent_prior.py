@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 from latent_prior import OptionError
 from latent_prior.guidance.evaluation import guidance_pictures
+from latent_prior.models.condition import predict
 from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
 from latent_prior.prior import fm_loss, kl_loss
@@ -71,6 +72,30 @@ def test_feature_matching_gradient_is_autograds(prior, latents, target):
     assert_close(found, wanted)
 
 
+def test_matching_of_pixels_by_hand(prior, images):
+    """The gradient is on the pictures alone, and does not pass through the encoder."""
+    out = prior(images, PROMPT, generator=seeded(), fm_target="pixels", n_noises=2)
+    target = prior.autoencoder.decode(out.x0_hat)
+    alpha_bar = prior.denoiser.schedule.alphas_cumprod[out.t]
+    off = images.detach().repeat(2, 1, 1, 1) - target
+    expected = sum(a * row.abs().mean() for a, row in zip(alpha_bar, off, strict=True)) / 4
+    assert_close(out.fm.detach(), expected)
+    signs = (alpha_bar.view(-1, 1, 1, 1) * off.sign()).view(2, *images.shape).sum(0) / off.numel()
+    assert_close(torch.autograd.grad(out.fm, images, retain_graph=True)[0], signs)
+    assert set(out.gradient_norms()) == {"sds", "kl"}
+
+
+def test_latents_have_no_pixels(prior, latents):
+    with pytest.raises(OptionError, match="fm_target is 'pixels'; expected residual, paper or denoised where latents"):
+        prior(latents, PROMPT, latents=True, fm_target="pixels")
+
+
+def test_pixels_are_matched_at_the_checkpoints_size(prior, geometry):
+    large = torch.rand(1, 3, 2 * geometry.image_size, 2 * geometry.image_size, generator=seeded(), requires_grad=True)
+    out = prior(large, PROMPT, generator=seeded(), fm_target="pixels")
+    assert torch.autograd.grad(out.fm, large)[0].abs().sum() > 0
+
+
 def test_total_gradient_through_the_encoder(prior, images):
     weights = {"sds": 0.7, "fm": 0.3, "kl": 0.1}
     out = prior(images, PROMPT, generator=seeded())
@@ -103,6 +128,29 @@ def test_distillation_alone_never_decodes(prior, images, latents, as_latents, mo
     out.total({"sds": 1.0}).backward()
     with pytest.raises(pytest.fail.Exception):
         prior(images, PROMPT)
+
+
+def test_several_noises_for_a_picture_are_the_mean_of_one_after_another(prior, latents):
+    """The same draws, by three noises for each of two latents, and by one noise for each, three times."""
+    out = prior(latents, PROMPT, latents=True, generator=seeded(), n_noises=3)
+    assert (out.t.shape, out.eps.shape, out.v.shape) == ((6,), (6, *latents.shape[1:]), latents.shape)
+    assert len(set(out.t.tolist())) > 2  # each noise has a timestep of its own
+    v = latents.detach().clone().requires_grad_()
+    condition = prior.condition(PROMPT, "", 2, prior.options)
+    expected = {"sds": 0.0, "fm": 0.0, "kl": kl_loss(v)}
+    for rows in (slice(0, 2), slice(2, 4), slice(4, 6)):
+        t, eps = out.t[rows], out.eps[rows]
+        delta = predict(prior.denoiser, out.z_t[rows], t, condition, prior.options).eps_hat.detach() - eps
+        w = 1 - prior.denoiser.schedule.alpha_bar(t)
+        expected["sds"] += (v * w * delta).sum() / 2 / 3  # has LSD's gradient, not its value
+        expected["fm"] += fm_loss(prior.autoencoder.features, v, delta) / 3
+    for name, term in out.terms().items():
+        wanted = torch.autograd.grad(expected[name], v, retain_graph=True)[0]
+        assert wanted.norm() > 0
+        found = torch.autograd.grad(term, latents, retain_graph=True)[0]
+        assert_close(found, wanted, rtol=1e-3, atol=1e-5, msg=name)
+    assert_close(out.fm.detach(), expected["fm"].detach())
+    assert_close(out.kl.detach(), expected["kl"].detach())
 
 
 def test_one_call_of_the_denoiser_without_graph(prior, latents):
@@ -206,7 +254,7 @@ def test_unknown_layer_is_found_on_loading(folder):
 
 def test_timesteps_narrow_with_progress(prior, latents):
     def drawn(progress, **changes):
-        many = latents.detach()[:1].expand(64, -1, -1, -1)
+        many = latents.detach()[:1].expand(20, -1, -1, -1)
         out = prior(many, PROMPT, latents=True, progress=progress, use_fm=False, generator=seeded(), **changes)
         return out.t.min().item(), out.t.max().item()
 

@@ -24,6 +24,8 @@ def test_defaults_are_threestudios():
         {"max_step_percent": 1.2},
         {"max_step_percent": 0.01},
         {"anneal_end_percent": 0.99},
+        {"n_noises": 0},
+        {"n_noises": 65},
     ],
 )
 def test_wrong_values_name_their_key(wrong):

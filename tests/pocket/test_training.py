@@ -103,6 +103,7 @@ def test_most_pictures_are_taken_at_eye_level(monkeypatch):
         assert bounds[0] <= seen[name].min() and seen[name].max() <= bounds[1]
 
 
+@pytest.mark.slow
 def test_one_command_trains_everything_and_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "SHARD", 12)
     first, second = tmp_path / "first", tmp_path / "second"

@@ -46,7 +46,7 @@ AFTER = {
     "turntable": ("{system}.test_step", 1, "resume"),
     "curves": ("latent_prior.runs.curves:draw", 1, "resume"),
     "surface": ("latent_prior.meshes.exporter:VertexColorMeshExporter.extract", 1, "export"),
-    "texture": ("latent_prior.meshes.exporter:unwrap", 1, "export"),
+    "texture": ("latent_prior.meshes.exporter:best_atlas", 1, "export"),
     "mesh files": ("latent_prior.meshes.exporter:save_mesh", 1, "export"),
 }
 

@@ -76,6 +76,7 @@ def test_same_seed_same_checkpoint_to_the_bit(finished, tiny_prior, tmp_path):
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(finished, tiny_prior, tmp_path):
     """SIGKILL as soon as the checkpoint of step 4 is there, then `resume`."""
     folder = tmp_path / "latent_prior" / "run"
@@ -417,6 +418,7 @@ def test_a_broken_checkpoint_that_is_named_names_one_that_is_whole(finished, tmp
         assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_is_said(finished, tmp_path, caplog):
     copied = shutil.copytree(finished, tmp_path / "name" / "copied")
     origin = copied / "configs" / "origin.json"

@@ -58,3 +58,27 @@ def test_what_is_missing_is_named():
     ):
         with pytest.raises(OptionError, match=message):
             regularisers.TERMS[name]({"opacity": torch.zeros(1, 1, 1, 1)}, SimpleNamespace(), 10.0)
+
+
+def test_shape_of_a_constant_density():
+    """-log(1 - exp(-density T)) inside and density T outside, each weighted by 1 - exp(-d^2 / (2 sigma^2))."""
+    optical, sigma = 0.7, 0.2
+    density = torch.full((4,), optical / regularisers.THICKNESS, dtype=torch.float64)
+    inside = torch.tensor([True, True, False, False])
+    distance = torch.tensor([0.1, 0.5, 0.1, 0.5], dtype=torch.float64)
+    near, far = (1 - math.exp(-((d / sigma) ** 2) / 2) for d in (0.1, 0.5))
+    expected = (near + far) * (optical - math.log(1 - math.exp(-optical))) / 4
+    found = regularisers.shape(density, inside, distance, sigma)
+    torch.testing.assert_close(found.item(), expected, rtol=1e-5, atol=0)
+
+
+def test_shape_pulls_density_up_inside_and_down_outside_but_not_at_the_surface():
+    """Also where there is no density at all; the pull is finite there."""
+    inside = torch.tensor([True, False] * 3)
+    distance = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.0, 0.0])
+    density = torch.tensor([5.0, 5.0, 0.0, 0.0, 5.0, 5.0], requires_grad=True)
+    value = regularisers.shape(density, inside, distance, 0.1)
+    (gradient,) = torch.autograd.grad(value, density)
+    assert gradient.sign().tolist() == [-1, 1, -1, 1, 0, 0] and torch.isfinite(value) and gradient.isfinite().all()
+    full = regularisers.shape(torch.tensor([1e4, 0.0]), inside[:2], distance[:2], 0.1)
+    torch.testing.assert_close(full, torch.tensor(0.0), atol=2e-6, rtol=0)

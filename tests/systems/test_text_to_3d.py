@@ -6,11 +6,13 @@ import latent_prior.registration  # noqa: F401
 import numpy as np
 import pytest
 import torch
+import trimesh
 from latent_prior import OptionError, host
 from latent_prior.guidance.latent_prior import LatentPriorGuidance
 from latent_prior.host.embedded import registry
+from latent_prior.meshes import guide as guides
 from latent_prior.meshes.files import load_mesh
-from latent_prior.systems import regularisers
+from latent_prior.systems import regularisers, text_to_3d
 from latent_prior.systems.text_to_3d import LatentPriorSystem
 from PIL import Image
 
@@ -44,11 +46,16 @@ def system_of(**settings) -> LatentPriorSystem:
         "exporter": {"fmt": "ply", "save_video": False},
     } | settings
     system = LatentPriorSystem(given)
-    torch.nn.init.normal_(system.geometry.grid[:, 1:], generator=torch.Generator().manual_seed(0))
+    field = getattr(system.geometry, "field", system.geometry)
+    if hasattr(field, "grid"):
+        torch.nn.init.normal_(field.grid[:, 1:], generator=torch.Generator().manual_seed(0))
     system.guidance, system.prompt_processor = Guidance(), lambda: "a thing"
     system.logged = {}
     system.log = lambda name, value, **options: system.logged.update({name: float(value)})
     return system
+
+
+GUIDED = {"loss": {"lambda_grey": 2.0, "lambda_shape": 3.0}}
 
 
 def batch_of(count=2, **changes) -> dict:
@@ -92,6 +99,11 @@ def views():
             "lambda_gan is not used by this system",
         ),
         ({"guidance_type": "clip-guidance", "loss": {"lambda_sds": 1.0}}, "lambda_sds is not used by this system"),
+        ({"loss": {"lambda_shape": [0.0, 1.0, 9]}}, "system.guide.mesh is None; expected a mesh, since .*lambda_shape"),
+        ({"guide": {"mesh": "a.obj"}}, "system.loss.lambda_shape is 0; expected a weight, since system.guide.mesh"),
+        (GUIDED | {"guide": {"mesh": "a.obj", "radius": 2.0}}, "system.guide.radius is 2.0; expected at most 0.9"),
+        (GUIDED | {"guide": {"mesh": "a.obj", "sigma": 0}}, "system.guide.sigma is 0.0; expected a positive length"),
+        (GUIDED | {"guide": {"mesh": "a.obj", "scale": 1}}, "unknown config key .*scale"),
     ],
 )
 def test_bad_config_names_its_key(settings, message):
@@ -162,6 +174,74 @@ def test_loss_is_the_guidances_and_the_regularisers():
     assert (seen.utils, seen.as_latents) == ("a thing", False) and seen.batch["height"] == 8
     terms = {"train/loss_grey", "train/loss_sparsity", "train/loss_tv_features", "train/loss_emptiness"}
     assert terms | {"train/min_step", "train/opacity", "train_params/lambda_grey"} <= set(system.logged)
+
+
+@pytest.fixture
+def block(tmp_path, monkeypatch) -> str:
+    """A guide's file: a block, wider (along y) than it is deep and high."""
+    monkeypatch.setattr(guides, "CELLS", 16)
+    monkeypatch.setattr(guides, "SAMPLES", 5000)
+    trimesh.creation.box((2.0, 1.0, 1.0)).export(tmp_path / "block.stl")
+    return str(tmp_path / "block.stl")
+
+
+HASH_GRID = {"otype": "HashGrid", "n_levels": 3, "n_features_per_level": 2, "log2_hashmap_size": 10}
+FIELDS = {
+    "volume-grid": {"grid_size": [12, 12, 12]},
+    "implicit-volume": {
+        "pos_encoding_config": HASH_GRID | {"base_resolution": 4, "per_level_scale": 1.5},
+        "mlp_network_config": {"otype": "VanillaMLP", "activation": "ReLU", "n_neurons": 16, "n_hidden_layers": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("geometry_type", FIELDS)
+def test_a_field_becomes_its_guide(geometry_type, block, monkeypatch):
+    """The guide alone turns an empty field into the block, and the renderer's box, shrunk before, grows to it."""
+    monkeypatch.setattr(text_to_3d, "GUIDE_POINTS", 512)
+    geometry = {"radius": 0.9, "density_bias": -4.0, **FIELDS[geometry_type]}
+    renderer = {"radius": 0.9, "num_samples_per_ray": 16, "grid_prune": True, "prune_every": 1, "prune_resolution": 8}
+    parts = {"geometry_type": geometry_type, "geometry": geometry, "renderer": renderer}
+    torch.manual_seed(0)
+    system = system_of(**parts, loss={"lambda_shape": 1.0}, guide={"mesh": block, "sigma": 0.1})
+    fit_start(system)
+    system.renderer.occupied_bbox.copy_(torch.tensor([[-0.1] * 3, [0.1] * 3]))
+    optimiser = torch.optim.Adam(system.geometry.parameters(), lr=0.1)
+    for _ in range(40):
+        optimiser.zero_grad()
+        (system.weighted("shape", system._shape)).backward()
+        optimiser.step()
+    points = torch.tensor([[0.0, 0, 0], [0, 0.4, 0], [0, -0.4, 0], [0.6, 0, 0], [0, 0, -0.6], [0, 0.85, 0]])
+    alpha = -torch.expm1(-system.geometry.forward_density(points) * 0.1)[:, 0]
+    assert (alpha[:3] > 0.9).all() and (alpha[3:] < 0.1).all(), alpha
+    system.renderer.update_step(0, 1)
+    low, high = system.renderer.occupied_bbox
+    assert (low[1] < -0.55) and (high[1] > 0.55)
+
+
+def test_the_guides_term_joins_the_others_and_draws_nothing_at_weight_0(block):
+    loss = {"lambda_grey": 2.0, "lambda_shape": [0.0, 3.0, 1]}  # from the next step on
+    guided, plain = system_of(loss=loss, guide={"mesh": block}), system_of()
+    fit_start(guided)
+    guided.prompt_processor = plain.prompt_processor
+    batch, states = batch_of(), []
+    for system in (guided, plain):
+        torch.manual_seed(1)
+        states.append((system.training_step(batch, 0)["loss"], torch.rand(1)))
+    assert states[0] == states[1] and "train/loss_shape" not in guided.logged
+    guided.cfg.loss.lambda_shape = 3.0
+    torch.manual_seed(1)
+    with_guide = guided.training_step(batch, 0)["loss"]
+    shape = guided.logged["train/loss_shape"]
+    assert shape > 0
+    torch.testing.assert_close(with_guide, states[1][0] + 3 * shape)
+
+
+def test_a_mesh_has_no_density_to_guide(block):
+    parts = {"material_type": "no-material", "background_type": "solid-color-background"}
+    surface = {"geometry_type": "textured-mesh", "geometry": {"mesh": block}, "renderer_type": "mesh-rasterizer"}
+    with pytest.raises(OptionError, match="guide.mesh is .*; expected null, since a TexturedMesh has no density"):
+        LatentPriorSystem(parts | surface | GUIDED | {"guide": {"mesh": block}})
 
 
 def test_latents_go_to_the_guidance_as_such():

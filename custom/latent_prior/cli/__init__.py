@@ -5,8 +5,10 @@ Only the chosen command's file is imported, and its flags need neither torch nor
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from latent_prior.cli.errors import guarded
 from latent_prior.runs.gpus import one_gpu
@@ -14,6 +16,7 @@ from latent_prior.runs.gpus import one_gpu
 # name: (module with `add_arguments`, which sets the parser's `action`; summary in the list of commands)
 COMMANDS = {
     "generate": ("latent_prior.cli.generate", "make a mesh from a prompt"),
+    "texture": ("latent_prior.cli.texture", "colour a given mesh by a prompt"),
     "resume": ("latent_prior.cli.resume", "continue an interrupted run in its own folder"),
     "export": ("latent_prior.cli.export", "export a run again: its mesh in other formats or resolutions"),
     "edit-masked": ("latent_prior.cli.edit_masked", "edit a picture inside a mask (blended latent diffusion)"),
@@ -30,6 +33,7 @@ COMMANDS = {
 
 EXAMPLES = """examples:
   latent-prior generate "a red mug"
+  latent-prior texture mug.glb "a striped red mug"
   latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
   latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
   latent-prior doctor
@@ -38,9 +42,25 @@ Details: `latent-prior COMMAND --help`
 """
 
 
+AXIS_FLAGS = ("--up", "--front")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes `--front -y` as typed, where argparse would read -y as another flag."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        words: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            if words and words[-1] in AXIS_FLAGS and re.fullmatch("-[xyz]", word):
+                words[-1] += f"={word}"
+            else:
+                words.append(word)
+        return super().parse_known_args(words, namespace)
+
+
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser, with the flags of the command named in `argv`."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="latent-prior",
         description="Text to 3D under a latent diffusion prior, from pip alone.",
         epilog=EXAMPLES,

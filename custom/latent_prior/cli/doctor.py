@@ -62,9 +62,9 @@ OURS = (
     _Package("trimesh", "trimesh", "meshes"),
     _Package("skimage", "scikit-image", "marching cubes"),
     _Package("fast_simplification", "fast-simplification", "exporter.max_faces"),
+    _Package("xatlas", "xatlas", "textures"),
     _Package("imageio_ffmpeg", "imageio-ffmpeg", "turntable videos"),
     _Package("tensorboard", "tensorboard", "TensorBoard logs"),
-    _Package("xatlas", "xatlas", "baked textures", False),
     _Package("wandb", "wandb", "logs at Weights & Biases", False),
     _Package("beartype", "beartype", "--typecheck", False),
     _Package("peft", "peft", "guidance.lora", False),
@@ -114,12 +114,12 @@ def gpu_row() -> Row:
 
 
 def threestudio_rows(absent: tuple[str, ...]) -> Iterator[Row]:
-    """Packages that threestudio needs; those in `absent` got stand-ins."""
+    """Packages that threestudio needs; those in `absent` got stand-ins or ours in their place."""
     from latent_prior.host.threestudio.stand_ins import PACKAGES
 
     for name, package in PACKAGES.items():
         if name in absent:
-            yield Row(name, MISSING, "stand-in", f"threestudio: {package.feature}", package.install)
+            yield Row(name, MISSING, package.in_its_place, f"threestudio: {package.feature}", package.install)
 
 
 def examine() -> tuple[str, list[Row]]:

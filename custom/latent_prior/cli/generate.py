@@ -1,6 +1,7 @@
 """`latent-prior generate PROMPT`: run a config for a prompt."""
 
 import argparse
+from typing import Any
 
 from latent_prior import OptionError
 from latent_prior.cli import host_arguments
@@ -20,14 +21,24 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """The command's flags."""
     p.set_defaults(action=generate)
     p.epilog = EXAMPLES
+    add_prompt(p, "latent_prior")
+    host_arguments.add_run_arguments(p)
+
+
+def add_prompt(p: argparse.ArgumentParser, config: str) -> None:
+    """The flags of a prompt, and of the config it is for."""
     p.add_argument("prompt", help='what to make; the pocket prior knows e.g. "a striped red mug", "a golden duck"')
     p.add_argument("--negative-prompt", metavar="TEXT", help="what not to make (default: the config's)")
-    p.add_argument("--config", default="latent_prior", help="YAML file, or the name of a shipped config")
-    host_arguments.add_run_arguments(p)
+    p.add_argument("--config", default=config, help=f"YAML file, or the name of a shipped config (default: {config})")
 
 
 def generate(args: argparse.Namespace) -> None:
     """The command."""
+    run_prompt(args, {})
+
+
+def run_prompt(args: argparse.Namespace, system: dict[str, Any]) -> None:
+    """Run the config of `add_prompt` for its prompt, with further settings of the system."""
     host_arguments.choose(args)
     gpus.choose_gpus(args.gpu)
     experiment.load()
@@ -35,7 +46,7 @@ def generate(args: argparse.Namespace) -> None:
     prompts = {"prompt": args.prompt}
     if args.negative_prompt is not None:
         prompts["negative_prompt"] = args.negative_prompt
-    settings = {"system": {"prompt_processor": prompts}}
+    settings = {"system": {"prompt_processor": prompts, **system}}
     notice_unknown_subject(config, args.overrides, settings)
     report(experiment.run([config], args.overrides, gpu=args.gpu, **settings).folder)
 

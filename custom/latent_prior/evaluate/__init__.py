@@ -6,7 +6,7 @@ which imports neither torch nor transformers) and what is run, measured and show
 
 from importlib import import_module
 
-KINDS = ("text_to_3d", "editing", "stylegan")  # packages; the commands have dashes instead of underscores
+KINDS = ("text_to_3d", "texturing", "editing", "stylegan")  # packages; the commands have dashes instead of underscores
 
 
 def add_commands(subparsers) -> None:

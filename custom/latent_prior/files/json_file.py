@@ -1,6 +1,7 @@
 """JSON files of others, read under bounds."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,27 @@ def read_json(path: Path, most: int = MOST) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise OptionError.because(f"{path} holds a {type(content).__name__}; expected a JSON object")
     return content
+
+
+def parse_json(data: bytes, most: int) -> dict[str, Any]:
+    """The object in a part of a file. OptionError for anything else, for numbers that are not finite, and beyond `most`
+    values, which are counted before any is made."""
+    try:
+        if sum(map(data.count, (b",", b"[", b"{"))) > most:
+            raise OptionError.because(f"it has more than {most} values")
+        content = json.loads(data.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+        check_size(content, most)
+    except (ValueError, RecursionError) as error:
+        raise OptionError.because(f"no readable JSON: {shown(str(error), 120)}") from error
+    if not isinstance(content, dict):
+        raise OptionError.because(f"its JSON is a {type(content).__name__}; expected an object")
+    return content
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"it holds the number {number[:20]}")
+    return value
 
 
 def read_config(path: Path) -> dict[str, Any]:

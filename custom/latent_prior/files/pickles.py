@@ -204,13 +204,13 @@ def _found(parts, allowed, refusal):
     return allowed[name]
 
 
-def check_size(value: Any) -> None:
+def check_size(value: Any, most: int = MAX_VALUES) -> None:
     """OptionError for containers that nest deeply, or that grow beyond bounds where shared ones are written out."""
     level, count = [value], 0
     for _ in range(MAX_DEPTH):
         level = [inner for value in level for inner in _parts(value)]
         count += len(level)
-        if count > MAX_VALUES:
+        if count > most:
             break
         if not level:
             return

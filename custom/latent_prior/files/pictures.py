@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,11 @@ def read_picture(path: str | Path, key: str = "data.image") -> Image.Image:
 def read_with_alpha(path: str | Path, key: str = "data.image") -> Image.Image:
     """The same in RGBA if the file has alpha, keeping the colours of transparent pixels."""
     return pixel_formats.in_srgb(_opened(path, key), f"{key}: {path}")
+
+
+def from_bytes(data: bytes, name: str) -> Image.Image:
+    """The same of a picture within another file, such as a texture. Errors begin with `name`."""
+    return pixel_formats.in_srgb(_decoded(io.BytesIO(data), len(data), name), name)
 
 
 def flattened(picture: Image.Image) -> Image.Image:
@@ -144,6 +150,13 @@ def to_picture(pixels: Float[Tensor, "C H W"]) -> Image.Image:
     return Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows)
 
 
+def png(picture: Image.Image) -> bytes:
+    """A picture's file."""
+    with io.BytesIO() as file:
+        picture.save(file, "PNG")
+        return file.getvalue()
+
+
 @contextmanager
 def only_known_formats() -> Iterator[None]:
     """Meanwhile Pillow opens FORMATS alone, also where another library calls it."""
@@ -165,8 +178,8 @@ def _formats() -> tuple[str, ...]:
 class _Hurried(io.BufferedReader):
     """A file that stops being read after SLOWEST seconds of this thread's processor time."""
 
-    def __init__(self, path: Path):
-        super().__init__(io.FileIO(path))
+    def __init__(self, file: Any):
+        super().__init__(file)
         self._end = time.thread_time() + SLOWEST
 
     def read(self, size: int | None = -1) -> bytes:
@@ -180,14 +193,28 @@ def _opened(path: str | Path, key: str) -> Image.Image:
     path = user_path(path)
     if not os.path.isfile(path):  # accepts names that are too long, unlike Path's
         raise OptionError.because(f"{key}: there is no file {path}")
-    if (size := os.path.getsize(path)) > LARGEST_FILE:
+    try:
+        file = io.FileIO(path)
+    except OSError as error:
+        raise _unreadable(f"{key}: {path}", error) from error
+    return _decoded(file, os.path.getsize(path), f"{key}: {path}")
+
+
+def _unreadable(name: str, error: Exception) -> OptionError:
+    reason = " ".join(str(error).split())[:100] or type(error).__name__
+    return OptionError.because(f"{name} cannot be read as a picture: {reason}")
+
+
+def _decoded(source: io.RawIOBase | io.BytesIO, size: int, name: str) -> Image.Image:
+    """The same of an open file of `size` bytes, which is closed."""
+    if size > LARGEST_FILE:
         raise OptionError.because(
-            f"{key}: {path} has {size / 1e6:.0f} MB; expected at most {LARGEST_FILE // 1_000_000}: make it smaller first"
+            f"{name} has {size / 1e6:.0f} MB; expected at most {LARGEST_FILE // 1_000_000}: make it smaller first"
         )
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # our own limit names the key
     try:
-        with warnings.catch_warnings(), _Hurried(path) as file:
+        with warnings.catch_warnings(), _Hurried(source) as file:
             warnings.simplefilter("ignore")  # about details that the refusal or the picture makes unimportant
             _check_directory(file)
             with Image.open(file, formats=_formats()) as image:
@@ -199,19 +226,16 @@ def _opened(path: str | Path, key: str) -> Image.Image:
                     image.load()
                     image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
-        raise OptionError.because(
-            f"{key}: {path} cannot be read as a picture; expected {', '.join(FORMATS)}"
-        ) from error
+        raise OptionError.because(f"{name} cannot be read as a picture; expected {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's readers raise all kinds for broken files
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise OptionError.because(f"{key}: {path} cannot be read as a picture: {reason}") from error
+        raise _unreadable(name, error) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     if size > LARGEST:
         raise OptionError.because(
-            f"{key}: {path} has {size / 1e6:.0f} megapixels; expected at most {LARGEST // 1_000_000}: make it smaller first"
+            f"{name} has {size / 1e6:.0f} megapixels; expected at most {LARGEST // 1_000_000}: make it smaller first"
         )
-    return pixel_formats.eight_bit(image, f"{key}: {path}")
+    return pixel_formats.eight_bit(image, name)
 
 
 def _check_directory(file: io.BufferedReader) -> None:
@@ -240,6 +264,13 @@ def _check_tiles(image: Image.Image) -> None:
         raise ValueError(f"its tiles are {width}x{height} pixels")
 
 
+def _all_of(file: io.BufferedReader) -> Any:
+    """All bytes of a file, on disk or in memory, as a context."""
+    if isinstance(file.raw, io.BytesIO):
+        return file.raw.getbuffer()
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 # of a JPEG's markers those that are no part of a scan's data (FF 00, restarts), ITU-T T.81, table B.1
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 
@@ -247,7 +278,7 @@ _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 def _check_scans(file: io.BufferedReader) -> None:
     """ValueError for a JPEG of more than SCANS scans: a few kilobytes could keep libjpeg busy for minutes."""
     scans = at = 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with _all_of(file) as data:
         while (found := _MARKER.search(data, at)) and found[1] != b"\xd9":
             scans += found[1] == b"\xda"
             at = found.end()

@@ -33,7 +33,7 @@ def guidance_pictures(
     cameras: elevation, azimuth (degrees) and distance, B each. max_items: how many samples to show, not 0; all if
     negative. Sampling is deterministic, so it does not change the run's random numbers.
     """
-    count = len(losses.t) if max_items < 0 else min(max_items, len(losses.t))
+    count = len(losses.v) if max_items < 0 else min(max_items, len(losses.v))
     some = slice(0, count)
     t, z_t, condition = losses.t[some], losses.z_t[some], condition[some]
     eps_hat, x0_hat = losses.eps_hat[some], losses.x0_hat[some]

@@ -22,9 +22,9 @@ from latent_prior.host.embedded.scalars import knots
 from latent_prior.models.condition import Condition
 from latent_prior.models.directional import directional_regulariser
 from latent_prior.models.efficiency import Efficiency
-from latent_prior.models.latent_prior import LatentPrior
+from latent_prior.models.latent_prior import LatentPrior, no_pixels
 from latent_prior.models.options import PriorOptions, Switch
-from latent_prior.prior import PriorLosses, require_finite
+from latent_prior.prior import PIXELS, PriorLosses, SurfaceNoise, require_finite
 
 # Options that may be schedules in a config.
 SCHEDULED = ("guidance_scale", "guidance_rescale", "grad_clip", "min_step_percent", "max_step_percent")
@@ -54,6 +54,11 @@ class LatentPriorGuidance(host.BaseObject):
         max_items_eval: int = 4
         # Steps over which timestep_annealing runs, usually ${trainer.max_steps}.
         trainer_max_steps: int = 25000
+        # Noise stays on the surface that is seen, in cells of this edge length (world units), so that all views pull
+        # towards one pattern; see latent_prior.prior.surface_noise. null draws it anew for every picture.
+        noise_cell: float | None = None
+        # Seed of the noise in the cells, usually ${seed}.
+        noise_seed: int = 0
 
         # Compute loss_directional, StyleGANFusion's regulariser, which needs source_rgb.
         use_directional: Switch = False
@@ -68,6 +73,8 @@ class LatentPriorGuidance(host.BaseObject):
             # options first, so that errors, also late in a schedule, are reported before a model is loaded
             if self.cfg.trainer_max_steps < 1:
                 raise OptionError("trainer_max_steps", self.cfg.trainer_max_steps, "at least 1")
+            if self.cfg.noise_cell is not None and not 0 < self.cfg.noise_cell < float("inf"):
+                raise OptionError("noise_cell", self.cfg.noise_cell, "a length above 0, or null")
             options = self._options_at_every_knot()
             self.prior = LatentPrior.from_pretrained(
                 self.cfg.pretrained_model_name_or_path,
@@ -81,8 +88,11 @@ class LatentPriorGuidance(host.BaseObject):
             self.prior.autoencoder.check_layers(options[0].fm_layers)
             for some in options:
                 self.prior.timestep_bounds(some)
+        self.matches_pixels = self.cfg.fm_target == PIXELS and any(some.use_fm for some in options)  # at any step
         # None draws from torch's global generator; set one to draw the guidance's numbers independently of the run
         self.generator: torch.Generator | None = None
+        channels, cell = self.prior.autoencoder.latent_channels, self.cfg.noise_cell
+        self.surface_noise = None if cell is None else SurfaceNoise(cell, channels, self.cfg.noise_seed)
         self.update_step(0, 0)
         host.info(f"Loaded latent diffusion prior {self.cfg.pretrained_model_name_or_path}")
 
@@ -104,11 +114,14 @@ class LatentPriorGuidance(host.BaseObject):
         rgb_as_latents: bool = False,
         guidance_eval: bool = False,
         source_rgb: Float[Tensor, "B H W C"] | None = None,
+        points: Float[Tensor, "B Hs Ws 3"] | None = None,
+        opacity: Float[Tensor, "B Hs Ws 1"] | None = None,
         **batch,
     ) -> dict[str, Any]:
         """Losses of rendered pictures in [0, 1], or of scaled latents if `rgb_as_latents`; angles in degrees.
 
-        source_rgb: `rgb` before the optimisation, for the directional regulariser. Returns loss_sds, loss_fm, loss_kl
+        source_rgb: `rgb` before the optimisation, for the directional regulariser. points, opacity: the places that the
+        pictures show, for `noise_cell`. Returns loss_sds, loss_fm, loss_kl
         and loss_directional (those in use); grad_norm, the norm of w(t) times the residual; grad_norm_sds and so on,
         the norm of each term's unweighted gradient on the latents, if a gradient is required; min_step, max_step; and
         `eval` with `guidance_eval`. Random numbers are drawn in the order of LatentPrior. Other keys of the framework's
@@ -119,14 +132,20 @@ class LatentPriorGuidance(host.BaseObject):
             cameras = (elevation, azimuth, camera_distances)
             condition = self._condition(prompt_utils, cameras)
             v = self._to_latents(rgb, rgb_as_latents)
-            losses = self.prior.score(v, condition, (self.min_step, self.max_step), self.options, self.generator)
+            if rgb_as_latents and self.matches_pixels:  # known from the first step on
+                raise no_pixels("system.guidance.fm_target")
+            pictures = None if rgb_as_latents else self.prior.resized(rgb.permute(0, 3, 1, 2), self.options)
+            bounds = (self.min_step, self.max_step)
+            with options_under("system.guidance."):
+                noise = self._noise(v, points, opacity)
+                losses = self.prior.score(v, condition, bounds, self.options, self.generator, pictures, noise)
             norms = losses.gradient_norms() if torch.is_grad_enabled() and v.requires_grad else {}
             norms = {f"grad_norm_{name}": norm for name, norm in norms.items()}
             terms = {f"loss_{name}": term for name, term in losses.terms().items()}
             require_finite({**terms, **norms})
             out: dict[str, Any] = dict(terms)
             # lsd is ||w delta||^2 / 2B, so the norm needs no second pass
-            out["grad_norm"] = (2 * len(v) * terms["loss_sds"].detach()).sqrt()
+            out["grad_norm"] = (2 * len(losses.t) * terms["loss_sds"].detach()).sqrt()
             if self.use_directional:
                 out["loss_directional"] = self._directional(source_rgb, rgb_as_latents, condition, losses)
             out |= {**norms, "min_step": self.min_step, "max_step": self.max_step}
@@ -182,6 +201,13 @@ class LatentPriorGuidance(host.BaseObject):
             return self.prior.to_latents(
                 rgb.permute(0, 3, 1, 2), latents=latents, options=self.options, generator=self.generator
             )
+
+    def _noise(self, v: Tensor, points: Tensor | None, opacity: Tensor | None) -> Float[Tensor, "B C h w"] | None:
+        if self.surface_noise is None:
+            return None
+        if points is None or opacity is None:
+            raise OptionError("noise_cell", self.cfg.noise_cell, "null: this system does not say which places it shows")
+        return self.surface_noise(points.detach(), opacity.detach(), v.shape[-2:])
 
     def _directional(
         self, source_rgb: Tensor | None, as_latents: bool, condition: Condition, losses: PriorLosses

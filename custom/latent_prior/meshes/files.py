@@ -15,6 +15,8 @@ For the last three `up` may select the other axis; a line in the file's header r
 it.
 """
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ import trimesh
 from jaxtyping import Float, UInt
 
 from latent_prior import Diverged, OptionError
-from latent_prior.files import atomic_write, write_text
+from latent_prior.files import atomic_write, user_path, write_text
 from latent_prior.files.pictures import only_known_formats
 
 UP = {"glb": "y", "obj": "y", "ply": "z", "stl": "z"}  # the usual up axis in programs that open such files
@@ -167,3 +169,19 @@ def _save_obj(mesh: trimesh.Trimesh, path: Path, mark: str) -> list[Path]:
     rows += ["f " + " ".join(corner.format(index) for index in face) for face in mesh.faces + 1]
     write_text(path, "\n".join(rows) + "\n")  # last: it needs the others
     return [path, material, picture] if textured else [path, material]
+
+
+def newest_mesh(run: Path, suffixes: Sequence[str] = (".glb", ".ply", ".obj")) -> Path | None:
+    """The mesh of a run's latest export, of the first of the suffixes that is there; None if nothing was exported."""
+    exports = sorted((run / "save").glob("it*-export"), key=lambda path: path.stat().st_mtime)
+    for export in reversed(exports):
+        for suffix in suffixes:
+            if found := sorted(export.glob(f"[!.]*{suffix}")):
+                return found[0]
+    return None
+
+
+def absolute_mesh(path: str) -> Path:
+    """A mesh's path as a user gives it, made absolute; for the folder of a run its newest GLB, if it has one."""
+    given = user_path(path)
+    return ((newest_mesh(given, (".glb",)) if os.path.isdir(given) else None) or given).absolute()

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float, Int
-from PIL import Image, ImageDraw
-from scipy import ndimage
+from PIL import Image
 from torch import Tensor
+
+from latent_prior.meshes.uv import barycentric, nearest_covered, rasterise
 
 SurfaceColor = Callable[[Tensor, Tensor], Tensor]  # (N, 3) points, (N, 3) normals -> (N, 3) colours
 # xatlas cannot be interrupted from Python and can take minutes on a rough surface, so it runs in a separate process
@@ -41,7 +42,7 @@ class Atlas:
     uv: Float[np.ndarray, "M 2"]
 
 
-def unwrap(mesh: trimesh.Trimesh, size: int, timeout: float) -> Atlas:
+def unwrap(vertices: Float[np.ndarray, "N 3"], faces: Int[np.ndarray, "F 3"], size: int, timeout: float) -> Atlas:
     """Cut the mesh into charts, four texels apart in a texture of about `size` x `size`.
 
     Raises:
@@ -50,7 +51,7 @@ def unwrap(mesh: trimesh.Trimesh, size: int, timeout: float) -> Atlas:
     """
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "mesh.npz"), Path(folder, "atlas.npz")
-        np.savez(before, vertices=mesh.vertices.astype(np.float32), faces=mesh.faces.astype(np.uint32))
+        np.savez(before, vertices=vertices.astype(np.float32), faces=faces.astype(np.uint32))
         command = [sys.executable, "-c", UNWRAP, str(before), str(after), str(size)]
         try:
             done = subprocess.run(command, timeout=timeout, capture_output=True, text=True)
@@ -65,15 +66,10 @@ def unwrap(mesh: trimesh.Trimesh, size: int, timeout: float) -> Atlas:
 def bake(mesh: trimesh.Trimesh, atlas: Atlas, color: SurfaceColor, size: int) -> trimesh.Trimesh:
     """The mesh cut along the atlas, with a matte `size` x `size` texture of `color` at every covered texel."""
     vertices, normals = mesh.vertices[atlas.source], mesh.vertex_normals[atlas.source]
-    pixels = np.stack([atlas.uv[:, 0], 1 - atlas.uv[:, 1]], axis=1) * size - 0.5
-    canvas = Image.new("I", (size, size), 0)
-    draw = ImageDraw.Draw(canvas)
-    for index, corners in enumerate(pixels[atlas.faces], start=1):
-        draw.polygon([tuple(corner) for corner in corners], fill=index)
-    owner = np.asarray(canvas)
-    rows, columns = np.nonzero(owner)
-    faces = atlas.faces[owner[rows, columns] - 1]
-    weights = _barycentric(np.stack([columns, rows], axis=1).astype(np.float64), pixels[faces])[..., None]
+    corners = (np.stack([atlas.uv[:, 0], 1 - atlas.uv[:, 1]], axis=1) * size)[atlas.faces]
+    face, rows, columns = (np.concatenate(found) for found in zip(*rasterise(corners, size), strict=True))
+    weights = barycentric(np.stack([columns, rows], axis=1) + 0.5, corners[face])[..., None]
+    faces = atlas.faces[face]
     points, directions = (weights * vertices[faces]).sum(axis=1), (weights * normals[faces]).sum(axis=1)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True).clip(min=1e-12)
     texels = color(torch.as_tensor(points, dtype=torch.float32), torch.as_tensor(directions, dtype=torch.float32))
@@ -81,20 +77,9 @@ def bake(mesh: trimesh.Trimesh, atlas: Atlas, color: SurfaceColor, size: int) ->
     picture = np.zeros((size, size, 3), dtype=np.uint8)
     picture[rows, columns] = (texels.cpu().numpy() * 255).round().astype(np.uint8)
     # texels between charts take their nearest neighbour's colour, so that filtering shows no seams
-    nearest = ndimage.distance_transform_edt(owner == 0, return_distances=False, return_indices=True)
+    picture = picture[tuple(nearest_covered(rows, columns, size))]
     material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=Image.fromarray(picture[tuple(nearest)]), metallicFactor=0.0, roughnessFactor=1.0
+        baseColorTexture=Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0
     )
     visual = trimesh.visual.TextureVisuals(uv=atlas.uv, material=material)
     return trimesh.Trimesh(vertices, atlas.faces, vertex_normals=normals, visual=visual, process=False)
-
-
-def _barycentric(points: Float[np.ndarray, "N 2"], corners: Float[np.ndarray, "N 3 2"]) -> Float[np.ndarray, "N 3"]:
-    """Weights of the corners, clamped to the triangle: a texel at its border may have its centre just outside."""
-    edges, offset = corners[:, 1:] - corners[:, :1], points - corners[:, 0]
-    area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
-    area = np.where(np.abs(area) < 1e-12, 1e-12, area)
-    second = (offset[:, 0] * edges[:, 1, 1] - offset[:, 1] * edges[:, 1, 0]) / area
-    third = (offset[:, 1] * edges[:, 0, 0] - offset[:, 0] * edges[:, 0, 1]) / area
-    weights = np.stack([1 - second - third, second, third], axis=1).clip(min=0)
-    return weights / weights.sum(axis=1, keepdims=True)

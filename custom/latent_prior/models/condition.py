@@ -36,6 +36,11 @@ class Condition:
         given = {name: part for name, part in vars(self).items() if part is not None}
         return Condition(**{name: part[rows] for name, part in given.items()})
 
+    def repeat(self, copies: int) -> "Condition":
+        """The condition of the latents repeated so many times, one batch after another."""
+        given = {name: part for name, part in vars(self).items() if part is not None}
+        return Condition(**{name: part.repeat(copies, *[1] * (part.ndim - 1)) for name, part in given.items()})
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:

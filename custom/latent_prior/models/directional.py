@@ -20,7 +20,7 @@ def directional_regulariser(
 ) -> Float[Tensor, ""]:
     """`directional_distillation_loss` between scored latents `v` and the source's latents `v_frozen`.
 
-    Timesteps, noise and the prediction for `v` are those of `losses`, so this costs one call of the denoiser without
+    Timesteps, noises and the prediction for `v` are those of `losses`, so this costs one call of the denoiser without
     gradients; `condition` and `options` must be those that `losses` was computed with. w(t) is that of score
     distillation, by default 1 - alpha_bar_t as published. Raises ValueError unless `v_frozen` has v's shape.
     """
@@ -29,6 +29,9 @@ def directional_regulariser(
             f"the source's latents have shape {tuple(v_frozen.shape)}; expected {tuple(v.shape)}, one per scored latent"
         )
     schedule = prior.denoiser.schedule
+    if options.n_noises > 1:
+        v, v_frozen = (rows.repeat(options.n_noises, 1, 1, 1) for rows in (v, v_frozen))
+        condition = condition.repeat(options.n_noises)
     with torch.no_grad():
         z_t = schedule.add_noise(v_frozen, losses.eps, losses.t)
         eps_hat_frozen = predict(prior.denoiser, z_t, losses.t, condition, options).eps_hat

@@ -29,12 +29,14 @@ from latent_prior.models.loading import check_fit
 from latent_prior.models.options import PriorOptions
 from latent_prior.models.text_encoder import TextEncoder
 from latent_prior.prior import (
+    PIXELS,
     PriorLosses,
     annealed_bounds,
     draw_noise,
     fm_loss,
     kl_loss,
     lsd_loss,
+    pixel_loss,
     sample_timesteps,
     timestep_range,
     weighting,
@@ -132,7 +134,8 @@ class LatentPrior:
         options = self.complete(replace(self.options, **changes))
         condition = self.condition(prompt, negative_prompt, len(images), options)
         v = self.to_latents(images, latents=latents, options=options, generator=generator)
-        return self.score(v, condition, self.timestep_bounds(options, progress), options, generator)
+        pictures = None if latents else self.resized(images, options)
+        return self.score(v, condition, self.timestep_bounds(options, progress), options, generator, pictures)
 
     def condition(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str], batch: int, options: PriorOptions
@@ -171,13 +174,19 @@ class LatentPrior:
         if images.ndim != 4 or images.shape[1] != channels:
             what = "latents" if latents else "pictures"
             raise OptionError.because(f"got {what} of shape {tuple(images.shape)}; expected B {channels} H W")
-        images = images.float()
-        size = self.denoiser.sample_size if latents else self.image_size
-        if options.resize_input and images.shape[-2:] != size:
-            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        images = self.resized(images, options, latents)
         if latents:
             return images
         return self.autoencoder.encode(images, sample=options.sample_latents, generator=generator)
+
+    def resized(
+        self, images: Float[Tensor, "B C H W"], options: PriorOptions, latents: bool = False
+    ) -> Float[Tensor, "B C h w"]:
+        """Pictures or latents at the checkpoint's own size if `resize_input` is set, in float32."""
+        size = self.denoiser.sample_size if latents else self.image_size
+        if options.resize_input and images.shape[-2:] != size:
+            return F.interpolate(images.float(), size, mode="bilinear", align_corners=False)
+        return images.float()
 
     def timestep_bounds(self, options: PriorOptions, progress: float = 0.0) -> tuple[int, int]:
         """Lowest and highest timestep to draw when a fraction `progress` of an optimisation is done.
@@ -204,30 +213,51 @@ class LatentPrior:
         bounds: tuple[int, int],
         options: PriorOptions | None = None,
         generator: torch.Generator | None = None,
+        pictures: Float[Tensor, "B 3 H W"] | None = None,
+        noise: Float[Tensor, "B C h w"] | None = None,
     ) -> PriorLosses:
         """The objective on scaled latents, with timesteps drawn from `bounds`.
 
+        pictures: what the latents were encoded from, for feature matching with the target 'pixels'.
+        noise: standard normal, instead of drawing it; then several noises for a picture are the same one at as many
+        timesteps.
+
+        With several noises the latents are repeated, one batch after another, and so are the rows of the results.
         One call of the denoiser without gradients. Only feature matching runs the decoder, up to its deepest layer.
         """
         options = self.complete(options or self.options)
         schedule = self.denoiser.schedule
+        given = v
+        if options.n_noises > 1:
+            v, condition = v.repeat(options.n_noises, 1, 1, 1), condition.repeat(options.n_noises)
         t = sample_timesteps(len(v), *bounds, generator=generator, device=v.device)
-        eps = draw_noise(v, generator)
+        eps = draw_noise(v, generator) if noise is None else noise.to(v).repeat(options.n_noises, 1, 1, 1)
         with torch.no_grad():
             z_t = schedule.add_noise(v, eps, t)
             prediction = predict(self.denoiser, z_t, t, condition, options)
             delta = residual(prediction, eps, t, schedule.num_timesteps, options)
         fm, kl, x0_hat = None, None, prediction.x0_hat
         lsd = lsd_loss(v, delta, weighting(options.weighting_strategy, schedule, t), options.grad_clip)
-        if options.use_fm:
+        if options.use_fm and options.fm_target == PIXELS:
+            fm = self._pixel_loss(pictures, x0_hat, t, options)
+        elif options.use_fm:
             features = partial(self.autoencoder.features, layers=options.fm_layers)
             fm = linearised(lambda moving: fm_loss(features, moving, delta, x0_hat, options.fm_target), v)
         if options.use_kl:
             kl = kl_loss(v, options.kl_form)
         eps_hat = prediction.eps_hat
         return PriorLosses(
-            lsd=lsd, fm=fm, kl=kl, t=t, v=v, eps=eps, z_t=z_t, eps_hat=eps_hat, delta=delta, x0_hat=x0_hat
+            lsd=lsd, fm=fm, kl=kl, t=t, v=given, eps=eps, z_t=z_t, eps_hat=eps_hat, delta=delta, x0_hat=x0_hat
         )
+
+    def _pixel_loss(
+        self, pictures: Float[Tensor, "B 3 H W"] | None, x0_hat: Tensor, t: Tensor, options: PriorOptions
+    ) -> Float[Tensor, ""]:
+        if pictures is None:
+            raise no_pixels()
+        with torch.no_grad():
+            target = self.autoencoder.decode(x0_hat)
+        return pixel_loss(pictures.repeat(options.n_noises, 1, 1, 1), target, self.denoiser.schedule.alpha_bar(t))
 
     def check_condition(self, condition: Condition, options: PriorOptions) -> None:
         """Raise OptionError, naming the prompt processor's key, if prompts do not fit the checkpoint or the score."""
@@ -246,6 +276,11 @@ class LatentPrior:
                 "",
                 f"one that names flaws, such as {flaws}: without it the domain term of score 'nfsd' is zero at high noise",
             )
+
+
+def no_pixels(key: str = "fm_target") -> OptionError:
+    """What is wrong with the target 'pixels' for latents."""
+    return OptionError(key, PIXELS, "residual, paper or denoised where latents are optimised: there are no pictures")
 
 
 def _guidance_scale(checkpoint: Checkpoint) -> float:

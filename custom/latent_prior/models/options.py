@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from latent_prior import OptionError
-from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, WEIGHTINGS, require_one_of
+from latent_prior.prior import ANNEALINGS, FM_TARGETS, KL_FORMS, PIXELS, WEIGHTINGS, require_one_of
 
 SCORES = ("sds", "csd", "nfsd")
+MOST_NOISES = 64
 
 # A number; the guidance's config also accepts a schedule [v0, v1, end], ...
 Scheduled = Any
@@ -36,7 +37,7 @@ class PriorOptions:
     grad_clip: Scheduled = None
     # Compute the feature matching term. Only this term needs the decoder: without it a step costs just the denoiser.
     use_fm: Switch = True
-    # The target of feature matching: residual, paper or denoised, see latent_prior.prior.feature_matching.
+    # The target of feature matching: residual, paper, denoised or pixels, see latent_prior.prior.feature_matching.
     fm_target: str = "residual"
     # Decoder layers that it compares, of mid, up_0, up_1, ...; None uses the first three levels after the middle block.
     fm_layers: list[str] | None = None
@@ -51,6 +52,9 @@ class PriorOptions:
     timestep_annealing: str = "none"
     # Final upper end under linear annealing, as a fraction of the schedule; None goes down to min_step_percent.
     anneal_end_percent: float | None = None
+    # Noises drawn for each picture, each at a timestep of its own; the terms are means over them. More of them steady the
+    # gradients, for one rendering and one pass through the encoder.
+    n_noises: int = 1
     # Draw latents from the encoder's Gaussian, as threestudio does, instead of taking its mode.
     sample_latents: bool = False
     # Resize input to the checkpoint's own size, bilinearly; otherwise pictures must have a size the encoder accepts.
@@ -61,11 +65,12 @@ class PriorOptions:
             self._require(getattr(self, name) is not None, name, "a number")
         require_one_of(self.score, SCORES, "score")
         require_one_of(self.weighting_strategy, WEIGHTINGS, "weighting_strategy")
-        require_one_of(self.fm_target, FM_TARGETS, "fm_target")
+        require_one_of(self.fm_target, (*FM_TARGETS, PIXELS), "fm_target")
         require_one_of(self.kl_form, KL_FORMS, "kl_form")
         require_one_of(self.timestep_annealing, ANNEALINGS, "timestep_annealing")
         scale, clip, end = self.guidance_scale, self.grad_clip, self.anneal_end_percent
         low, high = self.min_step_percent, self.max_step_percent
+        self._require(1 <= self.n_noises <= MOST_NOISES, "n_noises", f"a whole number from 1 to {MOST_NOISES}")
         self._require(scale is None or 0 <= scale < float("inf"), "guidance_scale", "a finite number >= 0, or None")
         self._require(0 <= self.guidance_rescale <= 1, "guidance_rescale", "a number in [0, 1]")
         self._require(clip is None or clip >= 0, "grad_clip", "a number >= 0, or None")

@@ -39,14 +39,18 @@ def second_colour(rgb: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
 def albedo(
     surface: str, rgb: Float[Tensor, "N 3"], points: Float[Tensor, "N 3"], phase: Float[Tensor, " N"] | float = 0.0
 ) -> Float[Tensor, "N 3"]:
-    """Colour before shading at points on a solid painted `rgb` with `surface`; `phase` shifts the pattern (in periods)."""
+    """Colour before shading at points on a solid painted `rgb` with `surface`.
+
+    phase: shifts the pattern, in periods: stripes along z, checks (of a period of two cells) along x, y and z at once.
+    """
     if surface in ("plain", "golden"):
         return rgb
     if surface == "striped":
         first = ((points[:, 2] / STRIPE + 0.13 + phase) % 1.0) < 0.5
     elif surface == "checkered":
         # the offset keeps cell borders away from the flat faces of the solids
-        cells = torch.floor(points / CHECK + 0.37) + 0.0
+        shift = 2 * torch.as_tensor(phase, dtype=points.dtype).expand(len(points))[:, None]
+        cells = torch.floor(points / CHECK + 0.37 + shift) + 0.0
         first = (cells.sum(-1) % 2) < 1
     else:
         raise OptionError.because(f"unknown surface {surface!r}: expected one of {', '.join(SURFACES)}")

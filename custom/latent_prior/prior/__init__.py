@@ -11,7 +11,7 @@ from latent_prior.prior.cfg import classifier_free_guidance, perp_neg, perpendic
 from latent_prior.prior.clip_losses import directional_loss, spherical_distance, structure_loss
 from latent_prior.prior.directional import directional_distillation_loss
 from latent_prior.prior.distillation import csd_residual, lsd_loss, nfsd_residual, sds_residual
-from latent_prior.prior.feature_matching import FM_TARGETS, fm_loss
+from latent_prior.prior.feature_matching import FM_TARGETS, PIXELS, fm_loss, pixel_loss
 from latent_prior.prior.kl import KL_FORMS, kl_loss
 from latent_prior.prior.objective import TERMS, PriorLosses
 from latent_prior.prior.parameterization import (
@@ -22,6 +22,7 @@ from latent_prior.prior.parameterization import (
     x0_from_model,
 )
 from latent_prior.prior.schedule import NoiseSchedule, draw_noise
+from latent_prior.prior.surface_noise import SurfaceNoise
 from latent_prior.prior.timesteps import (
     ANNEALINGS,
     annealed_bounds,
@@ -36,11 +37,13 @@ __all__ = [
     "ANNEALINGS",
     "FM_TARGETS",
     "KL_FORMS",
+    "PIXELS",
     "PREDICTION_TYPES",
     "TERMS",
     "WEIGHTINGS",
     "NoiseSchedule",
     "PriorLosses",
+    "SurfaceNoise",
     "annealed_bounds",
     "classifier_free_guidance",
     "csd_residual",
@@ -57,6 +60,7 @@ __all__ = [
     "nfsd_residual",
     "perp_neg",
     "perpendicular_component",
+    "pixel_loss",
     "require_finite",
     "require_one_of",
     "rescale_guidance",

@@ -7,6 +7,8 @@ tests/prior/test_feature_matching.py). The gradients of the readings offered her
     residual   sg[G(v - delta)] against G(v)
     paper      sg[G(v)] against G(v + delta), the gradient taken through the displaced branch
     denoised   sg[G(x0_hat)] against G(v), x0_hat the model's clean estimate
+
+`pixel_loss` compares at the decoder's very end, with the picture itself in place of G(v).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from torch import Tensor
 from latent_prior.prior._checks import require_one_of
 
 FM_TARGETS = ("residual", "paper", "denoised")
+PIXELS = "pixels"  # the target of `pixel_loss`
 
 
 def fm_loss(
@@ -51,3 +54,15 @@ def fm_loss(
     if len(moving_maps) == 0:
         raise ValueError("`features` returned no maps; expected those of at least one decoder layer")
     return torch.stack([(a - b).abs().mean() for a, b in zip(moving_maps, fixed_maps, strict=True)]).sum()
+
+
+def pixel_loss(
+    pictures: Float[Tensor, "N 3 H W"], target: Float[Tensor, "N 3 H W"], alpha_bar: Float[Tensor, "N 1 1 1"]
+) -> Float[Tensor, ""]:
+    """mean of alpha_bar_t |x - sg D(x0_hat)|: pictures in [0, 1] against the decoded clean estimate.
+
+    Its gradient does not pass through the encoder, and so corrects what the encoder hardly sees, such as the hue of thin
+    stripes. A noisy estimate counts less. Source: the image loss of Zhu et al. 2023, "HiFA" (arXiv 2305.18766), with the
+    L1 norm and a weight that stays finite.
+    """
+    return (alpha_bar * (pictures - target.detach()).abs()).mean()

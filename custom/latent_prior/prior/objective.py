@@ -22,19 +22,20 @@ TERMS = {"sds": "lsd", "fm": "fm", "kl": "kl"}
 class PriorLosses:
     """The prior's losses for latents `v` at noise levels `t`. A term that was not requested is None.
 
+    N rows are the B latents, or with several noises for each the B latents with the first noise, with the second, ...
     The terms and `v` carry the graph; all other tensors are detached.
     """
 
     lsd: Float[Tensor, ""] | None  # latent score distillation, see lsd_loss
     fm: Float[Tensor, ""] | None  # feature matching, see fm_loss
     kl: Float[Tensor, ""] | None  # KL regulariser, see kl_loss
-    t: Int[Tensor, " B"]  # drawn timesteps
+    t: Int[Tensor, " N"]  # drawn timesteps
     v: Float[Tensor, "B C h w"]  # scored latents, scaled
-    eps: Float[Tensor, "B C h w"]  # drawn noise
-    z_t: Float[Tensor, "B C h w"]  # noised latents
-    eps_hat: Float[Tensor, "B C h w"]  # guided noise prediction
-    delta: Float[Tensor, "B C h w"]  # noise residual, in the chosen variant
-    x0_hat: Float[Tensor, "B C h w"]  # clean estimate that eps_hat implies
+    eps: Float[Tensor, "N C h w"]  # drawn noise
+    z_t: Float[Tensor, "N C h w"]  # noised latents
+    eps_hat: Float[Tensor, "N C h w"]  # guided noise prediction
+    delta: Float[Tensor, "N C h w"]  # noise residual, in the chosen variant
+    x0_hat: Float[Tensor, "N C h w"]  # clean estimate that eps_hat implies
 
     def terms(self) -> dict[str, Float[Tensor, ""]]:
         """The terms that were computed, by the name of their weight: 'sds', 'fm', 'kl'."""
@@ -64,8 +65,11 @@ class PriorLosses:
     def gradient_norms(self) -> dict[str, Float[Tensor, ""]]:
         """Euclidean norm of each computed term's gradient on `v`, unweighted, with the keys of `terms`.
 
-        The graph is kept. Costs one backward pass through the decoder for FM. `v` must require a gradient.
+        The graph is kept. Costs one backward pass through the decoder for FM. `v` must require a gradient. A term that
+        does not depend on `v`, as FM of pixels, is left out.
         """
-        return {
-            name: torch.autograd.grad(term, self.v, retain_graph=True)[0].norm() for name, term in self.terms().items()
+        gradients = {
+            name: torch.autograd.grad(term, self.v, retain_graph=True, allow_unused=True)[0]
+            for name, term in self.terms().items()
         }
+        return {name: gradient.norm() for name, gradient in gradients.items() if gradient is not None}

@@ -73,7 +73,7 @@ def refusal(error: Exception, experiment: Any) -> OptionError | None:
     if isinstance(error, OSError):
         # of a file that the error does not name, as where the logs are written: it is in the run's folder
         unnamed = experiment.claim is not None and not error.filename
-        return denial(error, experiment.folder if unnamed else None)
+        return denial(error, experiment.folder if unnamed else None) or host.refusal(error)
     return host.shortage(error) or host.refusal(error)
 
 

@@ -18,6 +18,7 @@ from latent_prior.runs.quiet import quiet
 
 MODES = ("train", "validate", "test", "export")
 WHOLE_JOB = ("train", "test", "export")
+MESHES = ("system.geometry", "system.guide")  # whose `mesh` is a file, or the folder of a run
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def _read(
     on_gpu = torch.cuda.is_available() and host.get_device().type == "cuda"
     settings = settings | {"n_gpus": n_gpus if on_gpu else 1}
     unresolved = host.merge_config(*configs, cli_args=list(overrides), **settings)
+    _name_meshes(unresolved)
     if "train" in modes:
         _check_max_steps(unresolved)
     with host.hidden_values(unresolved):
@@ -166,6 +168,24 @@ def _claim(experiment: _Experiment) -> None:
         if "train" in experiment.modes:
             _check_order(experiment)
             _compare_threads(experiment)
+
+
+def _name_meshes(unresolved: Any) -> None:
+    """Make the config's meshes absolute files, so that the run reads the same ones later, from any directory.
+
+    The newest export of another run would be a newer one then. An interpolation stays one: its value may be a secret.
+    """
+    from omegaconf import OmegaConf
+
+    from latent_prior import host
+    from latent_prior.host.embedded.config import escaped
+    from latent_prior.meshes.files import absolute_mesh
+
+    for key in MESHES:
+        owner = host.select(unresolved, key)
+        given = host.select(unresolved, f"{key}.mesh")
+        if isinstance(given, str) and given and not OmegaConf.is_interpolation(owner, "mesh"):
+            owner.mesh = escaped(str(absolute_mesh(given)))
 
 
 def _check_max_steps(unresolved: Any) -> None:

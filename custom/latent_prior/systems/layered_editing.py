@@ -89,7 +89,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
             self.screen_prompt_processor = processor(settings)
         self.guidance = host.find(self.cfg.guidance_type, "system.guidance_type")(self.cfg.guidance)
         self.check_guidance_switches()
-        if self._highest_weight("structure") > 0:
+        if self.highest_weight("structure") > 0:
             try:
                 self._structure = Clip.from_pretrained(self.cfg.structure_clip, self.device)
             except OptionError as error:

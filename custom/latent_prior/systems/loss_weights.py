@@ -69,12 +69,13 @@ class LossWeights:
 
     def check_switch(self, term: str, switch: str, used: object) -> None:
         """Raise OptionError if a term has a weight, but its switch in the guidance's config is off."""
-        if not used and self._highest_weight(term) > 0:
+        if not used and self.highest_weight(term) > 0:
             raise OptionError.because(
                 f"system.loss.lambda_{term} is above 0, but system.guidance.{switch} is {used}: set one of them"
             )
 
-    def _highest_weight(self, term: str) -> float:
+    def highest_weight(self, term: str) -> float:
+        """The most that a term's weight is at any step."""
         return C_max(self.cfg.loss.get(f"lambda_{term}", 0))
 
     def weight(self, term: str, required: bool = False) -> float:

@@ -1,4 +1,4 @@
-"""`latent-prior-system`: a radiance field optimised with a 2D prior, rendered as RGB or directly as latents.
+"""`latent-prior-system`: a radiance field, or the colours of a mesh, optimised with a 2D prior, rendered as RGB or latents.
 
 In RGB space the guidance (any with threestudio's contract) encodes the rendered pictures, and the field has true
 colours. In latent space the field's features are scaled latents: no encoder is needed, and pictures are decoded by the
@@ -7,7 +7,7 @@ them in the exporter (`system.exporter.latent_to_rgb`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,14 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_prior import OptionError, host
+from latent_prior import OptionError, host, options_under
+from latent_prior.meshes.guide import Guide, GuideConfig
 from latent_prior.models.latent_colours import LatentColours
 from latent_prior.prior import require_finite
 from latent_prior.systems import regularisers
 from latent_prior.systems.loss_weights import LossWeights, is_number
 
 SPACES = ("rgb", "latent")
-OUR_EXPORTER = "vertex-color-mesh-exporter"  # cheap to create; threestudio's own needs a rasteriser at once
+OUR_EXPORTERS = ("vertex-color-mesh-exporter", "textured-mesh-exporter")  # they check their settings when created
+GUIDE_POINTS = 4096  # random points of the field's box that are held to the guide in a step
 
 
 @host.register("latent-prior-system")
@@ -36,6 +38,8 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         # Range of grey backgrounds in training, drawn per picture, so that the field cannot paint the background; null
         # keeps the system's background. RGB space only.
         random_background: Any = None
+        # The mesh that loss.lambda_shape holds the field to: fields of GuideConfig.
+        guide: dict = field(default_factory=dict)
 
     cfg: Config
     loss_settings = ("emptiness_scale",)
@@ -45,8 +49,12 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             raise OptionError("system.space", self.cfg.space, f"one of {', '.join(SPACES)}")
         self._check_random_background()
         self.check_loss_weights()
-        self.check_guidance_terms(tuple(regularisers.TERMS))
+        self.check_guidance_terms((*regularisers.TERMS, "shape"))
+        with options_under("system.guide."):
+            self.guide_cfg = GuideConfig(**host.parse_structured(GuideConfig, self.cfg.guide))
+        self._before_after: list[Float[Tensor, "H W 3"]] = []  # of a mesh: its file's colours (or its shape), then ours
         super().configure()
+        self._check_guide()
 
     def _check_random_background(self) -> None:
         greys = self.cfg.random_background
@@ -58,6 +66,20 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         if len(pair) != 2 or not all(is_number(n) for n in pair) or not 0 <= pair[0] <= pair[1] <= 1:
             raise OptionError("system.random_background", greys, "[low, high] in [0, 1], or null")
 
+    def _check_guide(self) -> None:
+        mesh, weight = self.guide_cfg.mesh, self.highest_weight("shape")
+        if not mesh and weight > 0:
+            raise OptionError("system.guide.mesh", mesh, "a mesh, since system.loss.lambda_shape is above 0")
+        if not mesh:
+            return
+        if weight == 0:
+            raise OptionError("system.loss.lambda_shape", 0, "a weight, since system.guide.mesh is set")
+        if not hasattr(self.geometry, "forward_density"):
+            raise OptionError("system.guide.mesh", mesh, f"null, since a {type(self.geometry).__name__} has no density")
+        if self.guide_cfg.radius > (half_edge := float(self.geometry.bbox[1].min())):
+            expected = f"at most {half_edge:g}, so that the guide lies in the field's box"
+            raise OptionError("system.guide.radius", self.guide_cfg.radius, expected)
+
     def load_guidance(self) -> None:
         """Load the guidance if it is not loaded yet; an export in RGB does not need it."""
         if not hasattr(self, "guidance"):
@@ -66,11 +88,12 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         exporter = host.find(self.cfg.exporter_type, "system.exporter_type")  # an error now, and not after training
+        self.guide = Guide.read(self.guide_cfg, self.device) if self.guide_cfg.mesh else None
         processor = host.find(self.cfg.prompt_processor_type, "system.prompt_processor_type")
         self.prompt_processor = processor(self.cfg.prompt_processor)
         self.load_guidance()
         self.check_guidance_switches()
-        if self.cfg.exporter_type == OUR_EXPORTER:  # reports errors in its settings before training
+        if self.cfg.exporter_type in OUR_EXPORTERS:
             parts = {"geometry": self.geometry, "material": self.material, "background": self.background}
             self._colour(exporter(self.cfg.exporter, **parts), fit=False)
 
@@ -114,17 +137,27 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         out = self(batch)
+        depth = out["depth"] / out["opacity"].clamp(min=1e-6)
+        seen = {"points": batch["rays_o"] + batch["rays_d"] * depth, "opacity": out["opacity"]}
         guidance_out = self.guidance(
-            out["comp_rgb"], self.prompt_processor(), **batch, rgb_as_latents=self.cfg.space == "latent"
+            out["comp_rgb"], self.prompt_processor(), **batch, **seen, rgb_as_latents=self.cfg.space == "latent"
         )
         loss = torch.zeros((), device=out["comp_rgb"].device) + self.weighted_guidance(guidance_out)
         emptiness_scale = float(self.cfg.loss.get("emptiness_scale", 10.0))
         for name, term in regularisers.TERMS.items():
             loss = loss + self.weighted(name, partial(term, out, self.geometry, emptiness_scale))
+        loss = loss + self.weighted("shape", self._shape)
         self.log("train/opacity", out["opacity"].mean())
         self.log("train/loss", loss, prog_bar=True)
         self.log_weights()
         return {"loss": loss}
+
+    def _shape(self) -> Float[Tensor, ""]:
+        """The field against the guide, at points of its box: the renderer's samples leave out what it calls empty."""
+        low, high = self.geometry.bbox
+        points = low + (high - low) * torch.rand(GUIDE_POINTS, 3, device=low.device)
+        density = self.geometry.forward_density(points).squeeze(-1)
+        return regularisers.shape(density, *self.guide.at(points), self.guide_cfg.sigma)
 
     def _panels(self, out: dict[str, Any]) -> list[dict[str, Any]]:
         """One row of pictures of a view: rgb, opacity, depth, and normal if there is one."""
@@ -166,6 +199,8 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         self.save_rgb_image(f"{folder}/{index}.png", out["decoded_rgb"][0], data_format="HWC")
         if with_panels:
             self.save_image_grid(f"{folder}/panels-{index}.png", self._panels(out), align=max(batch["height"], 128))
+        if with_panels and "mesh" in out:
+            self._before_after += [out.get("comp_rgb_before", out["comp_normal"])[0], out["decoded_rgb"][0]]
 
     def on_predict_start(self) -> None:
         super().on_predict_start()
@@ -173,6 +208,12 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
 
     def on_test_epoch_end(self) -> None:
         name = f"it{self.true_global_step}-test"
+        if self._before_after:
+            panels = [
+                {"type": "rgb", "img": picture, "kwargs": {"data_format": "HWC"}} for picture in self._before_after
+            ]
+            self.save_image_grid("before_after.png", panels, align=len(self._before_after[0]))
+            self._before_after = []
         self.save_img_sequence(
             name, name, r"^(\d+)\.png$", save_format="mp4", fps=20, name="test", step=self.true_global_step
         )

@@ -39,19 +39,6 @@ def test_a_system_comes_back_as_it_was_saved(true_run, system):
     assert not system.training and system.true_global_step == 7
 
 
-def test_the_mesh_of_the_latest_export_is_taken(tmp_path):
-    import os
-
-    assert measure.newest_mesh(tmp_path) is None
-    for moment, name in enumerate(["it90-export", "it100-export"]):
-        folder = tmp_path / "save" / name
-        folder.mkdir(parents=True)
-        for suffix in ("glb", "obj"):
-            (folder / f"model.{suffix}").touch()
-        os.utime(folder, (moment, moment))
-    assert measure.newest_mesh(tmp_path) == tmp_path / "save" / "it100-export" / "model.glb"
-
-
 def test_what_is_no_run_is_refused(tmp_path, true_run):
     with pytest.raises(ValueError, match="run folder"):
         measure.load_system(tmp_path)

@@ -21,7 +21,7 @@ class Command:
     help: str
     examples: str
     plan: str  # module with `plan(args, out) -> Evaluation`
-    configs: Mapping[str, str]  # label: config name, of the variants that run by default
+    configs: Mapping[str, str]  # label: config name and overrides, of the variants that run by default
     out: str  # default folder
     lists: Mapping[str, str]  # fixed task lists, the default first, and the help text of each
     prompts: str = ""  # an example of custom prompts; without one there are neither --prompts nor --runs
@@ -89,7 +89,9 @@ class Command:
                 "measures existing runs: --config, --seeds and key=value have no effect with it", "--runs"
             )
         args.list = args.list or next(iter(self.lists))
-        args.config = args.config or [[f"{label}={name}"] for label, name in self.configs.items()]
+        args.config = args.config or [
+            [f"{label}={name}", *own] for label, (name, *own) in ((k, v.split()) for k, v in self.configs.items())
+        ]
         args.seeds = args.seeds or [0]
         require_once(args.seeds, "--seeds")
 

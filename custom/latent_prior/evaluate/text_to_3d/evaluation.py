@@ -116,7 +116,9 @@ def _has_checkpoint(run: Path) -> bool:
 
 
 def _products(job: Job) -> list[Path]:
-    files = [run_folder.last_checkpoint(job.run), measure.newest_mesh(job.run)] if _has_checkpoint(job.run) else []
+    from latent_prior.meshes.files import newest_mesh
+
+    files = [run_folder.last_checkpoint(job.run), newest_mesh(job.run)] if _has_checkpoint(job.run) else []
     return [path for path in files if path]
 
 

@@ -103,6 +103,8 @@ def measure_run(folder: Path, subject: Subject, judge: Judge | None) -> Measured
 
     Raises OptionError if it is not a text-to-3D run or has no checkpoint.
     """
+    from latent_prior.meshes.files import newest_mesh
+
     system = load_system(folder)
     ring, single = views.field_views(system, views.ring()), views.field_views(system, views.single())
     return Measured(
@@ -130,13 +132,3 @@ def load_system(folder: Path) -> Any:
     system.to(host.get_device()).eval()
     system.do_update_step(epoch, step, on_load_weights=True)
     return system
-
-
-def newest_mesh(folder: Path) -> Path | None:
-    """The mesh of the latest export, the glb if there are several formats; None if nothing was exported."""
-    exports = sorted((folder / "save").glob("it*-export"), key=lambda path: path.stat().st_mtime)
-    for export in reversed(exports):
-        for suffix in (".glb", ".ply", ".obj"):
-            if found := sorted(export.glob(f"[!.]*{suffix}")):
-                return found[0]
-    return None

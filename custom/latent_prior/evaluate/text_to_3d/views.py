@@ -58,10 +58,17 @@ def sheet() -> Angles:
     return Angles(torch.full((len(SHEET_AZIMUTHS),), RING_ELEVATION), torch.tensor(SHEET_AZIMUTHS))
 
 
-def truth_views(subject: Subject, angles: Angles, size: int = SIZE) -> Views:
-    """Ground truth views of the subject."""
+def truth_views(subject: Subject, angles: Angles, size: int = SIZE, phase: float = 0.0) -> Views:
+    """Ground truth views of the subject; phase: of its pattern (see palette.albedo)."""
     count = len(angles)
-    picture = renderer.render([subject] * count, angles.elevation, angles.azimuth, torch.ones(count, 3), size=size)
+    picture = renderer.render(
+        [subject] * count,
+        angles.elevation,
+        angles.azimuth,
+        torch.ones(count, 3),
+        size=size,
+        phase=torch.full((count,), phase),
+    )
     return Views(picture.rgb, picture.mask)
 
 

@@ -46,7 +46,7 @@ class RandomCameraDataModuleConfig:
 def check_cameras(cfg: DictConfig) -> None:
     """Reject options from which no camera can be drawn, naming the key."""
     for key in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range", "light_distance_range"):
-        if len(cfg[key]) != 2:
+        if len(cfg[key]) != 2 or not all(isinstance(end, int | float) for end in cfg[key]):
             raise OptionError.because(f"{full_key(cfg, key)}: expected [low, high], got {list(cfg[key])}")
     picture = {full_key(cfg, key): cfg[key] for key in ("eval_height", "eval_width")}
     views = {full_key(cfg, key): cfg[key] for key in ("n_val_views", "n_test_views")}

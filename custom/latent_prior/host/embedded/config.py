@@ -177,9 +177,9 @@ def _in_our_words() -> Iterator[None]:
 def resolve_config(merged: DictConfig) -> Any:
     """An ExperimentConfig as a DictConfig with interpolations resolved; any remaining `${` is text, and escaped.
 
-    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for an unknown key, for a
-    number that is not finite in float32 or takes more than 64 bits, and for a name or tag that would lead out of its
-    folder.
+    `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for a value that is still
+    missing (`???`), for an unknown key, for a number that is not finite in float32 or takes more than 64 bits, and for a
+    name or tag that would lead out of its folder.
     """
     with _in_our_words(), bounded_resolution():
         values = OmegaConf.to_container(merged, resolve=True)
@@ -188,7 +188,10 @@ def resolve_config(merged: DictConfig) -> Any:
             raise OptionError(key, name, "the name of one folder (in YAML, ${slug:TEXT} makes one of any text)")
     for part in ("data", "system", "trainer", "checkpoint"):
         _require_finite(values.get(part), part)
-    return parse_structured(ExperimentConfig, OmegaConf.create(escaped(values)))
+    resolved = OmegaConf.create(escaped(values))
+    if missing := sorted(OmegaConf.missing_keys(resolved)):
+        raise OptionError(missing[0], "???", "a value, since the config leaves it open")
+    return parse_structured(ExperimentConfig, resolved)
 
 
 def _require_finite(value: Any, key: str) -> None:

@@ -12,16 +12,16 @@ tiny-cuda-nn checkpoints load. The arithmetic is float32 without fused multiply-
 tiny-cuda-nn's by rounding only.
 """
 
-import itertools
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn as nn
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from latent_prior import OptionError
@@ -104,32 +104,33 @@ class GridEncoding(nn.Module):
         self.n_output_dims = len(self.levels) * self.n_features
         entries = self.levels[-1].offset + self.levels[-1].size
         self.params = nn.Parameter(torch.empty(entries * self.n_features).uniform_(-1e-4, 1e-4))
-        offsets = torch.tensor(list(itertools.product((0, 1), repeat=n_input_dims)))
-        self.register_buffer("corners", offsets, persistent=False)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
         table = self.params.view(-1, self.n_features)
-        return torch.cat([self._encode_level(x.to(table), level, table) for level in self.levels], dim=-1)
+        x = x.to(table).T.contiguous()  # long rows are quicker
+        return torch.cat([self._encode_level(x, level, table) for level in self.levels], dim=-1)
 
     def _encode_level(
-        self, x: Float[Tensor, "N D"], level: GridLevel, table: Float[Tensor, "T C"]
+        self, x: Float[Tensor, "D N"], level: GridLevel, table: Float[Tensor, "T C"]
     ) -> Float[Tensor, "N C"]:
         position = x * level.scale + 0.5
         cell = position.detach().floor()
-        entry = self._entry((cell.long()[:, None] + self.corners) & UINT32, level)
+        entry = self._entry(cell.long(), level)
         values = table.index_select(0, entry.flatten() + level.offset).view(*entry.shape, -1)
         fraction = position - cell
-        weight = torch.ones_like(fraction[:, :1])
-        for axis in range(self.n_input_dims):  # the last axis varies fastest, as in `corners`
-            pair = torch.stack([1 - fraction[:, axis], fraction[:, axis]], dim=-1)
-            weight = (weight[:, :, None] * pair[:, None]).flatten(1)
-        return (weight[..., None] * values).sum(dim=1)
+        weight = _corners([torch.stack([1 - along, along]) for along in fraction], torch.mul)
+        return (weight[..., None] * values).sum(dim=0)
 
-    def _entry(self, vertex: Int[Tensor, "N K D"], level: GridLevel) -> Int[Tensor, "N K"]:
-        index = torch.zeros_like(vertex[..., 0])
-        for axis in range(self.n_input_dims):
-            if level.hashed:
-                index = index ^ ((vertex[..., axis] * PRIMES[axis]) & UINT32)
-            else:
-                index = (index + vertex[..., axis] * (level.resolution**axis & UINT32)) & UINT32
-        return index % level.size
+    def _entry(self, cell: Int[Tensor, "D N"], level: GridLevel) -> Int[Tensor, "K N"]:
+        terms = []
+        for axis, along in enumerate(cell):
+            factor = PRIMES[axis] if level.hashed else level.resolution**axis & UINT32
+            terms.append((torch.stack([along, along + 1]) & UINT32) * factor & UINT32)
+        entry = _corners(terms, torch.bitwise_xor if level.hashed else torch.add) & UINT32
+        power_of_two = level.size & (level.size - 1) == 0
+        return entry & (level.size - 1) if power_of_two else entry % level.size  # the division takes long
+
+
+def _corners(ends: list[Shaped[Tensor, "2 N"]], combine: Callable[[Tensor, Tensor], Tensor]) -> Shaped[Tensor, "K N"]:
+    """All combinations of an end of each axis; the last axis varies fastest."""
+    return functools.reduce(lambda all_, end: combine(all_[:, None], end).flatten(0, 1), ends)

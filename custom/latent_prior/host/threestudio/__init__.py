@@ -1,8 +1,8 @@
 """Importing threestudio from its checkout, also on a CPU.
 
 On a machine without its CUDA packages, threestudio is imported with stand-ins (stand_ins.py), its `get_device` returns
-the CPU, and the encodings it takes from tiny-cuda-nn are replaced with ours in plain torch. Where a GPU and the
-packages are present, nothing is changed.
+the CPU, and what it takes from tiny-cuda-nn (encodings), nvdiffrast and envlight is replaced with ours in plain torch.
+Where a GPU and the packages are present, nothing is changed.
 """
 
 import contextlib
@@ -56,6 +56,10 @@ def bring_in() -> tuple[str, ...]:
     import jaxtyping  # noqa: F401  # it asks for typeguard's version, which a stand-in lacks
     import torch
 
+    from latent_prior import rasteriser
+    from latent_prior.host.embedded.misc import get_device
+    from latent_prior.host.threestudio import environment_light
+
     before = set(sys.modules)
     try:
         with stand_ins.installed() as absent:
@@ -71,21 +75,24 @@ def bring_in() -> tuple[str, ...]:
         raise OptionError.because(
             f"threestudio cannot be imported: {type(error).__name__}: {error} (--host embedded does without it)"
         ) from error
-    if not torch.cuda.is_available():
-        _on_the_cpu()
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        _everywhere("get_device", get_device)  # theirs always returns cuda
     if "tinycudann" in absent:
         _encodings_in_plain_torch()
+    if on_cpu or "nvdiffrast" in absent:
+        _everywhere("dr", rasteriser)
+    if on_cpu or {"nvdiffrast", "envlight"} & set(absent):  # envlight needs nvdiffrast
+        _everywhere("envlight", environment_light)
     _absent = tuple(sorted(absent))
     return _absent
 
 
-def _on_the_cpu() -> None:
-    """threestudio's `get_device` always returns cuda; replace it in every module that has it by one that checks."""
-    from latent_prior.host.embedded.misc import get_device
-
-    for name, module in list(sys.modules.items()):
-        if name.split(".")[0] == "threestudio" and "get_device" in vars(module):
-            module.get_device = get_device
+def _everywhere(name: str, value: Any) -> None:
+    """Replace a name in every module of threestudio that has it."""
+    for path, module in list(sys.modules.items()):
+        if path.split(".")[0] == "threestudio" and name in vars(module):
+            setattr(module, name, value)
 
 
 def _encodings_in_plain_torch() -> None:
@@ -121,9 +128,16 @@ class _Changed(ModuleType):
 
 def refusal(error: BaseException) -> OptionError | None:
     """An error of threestudio about user input, as an OptionError: an unknown config key, which is a TypeError of the
-    dataclass it would belong to, or the use of a package that is not installed."""
+    dataclass it would belong to, the use of a package that is not installed, or the lack of one of its own files."""
     if isinstance(error, stand_ins.MissingPackage):
         return OptionError.because(str(error))
+    if isinstance(error, ModuleNotFoundError) and error.name in stand_ins.PACKAGES:  # imported where it is used
+        return OptionError.because(stand_ins.message(error.name))
+    if isinstance(error, FileNotFoundError) and str(error.filename).startswith("load/"):
+        return OptionError.because(
+            f"there is no {error.filename} in {os.getcwd()}: threestudio reads its own files from the working directory, "
+            "which should be its checkout (load/tets/generate_tets.py there makes grids of further resolutions)"
+        )
     found = re.search(r"(?:(\w+)\.)?\w+\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not isinstance(error, TypeError) or found is None:
         return None

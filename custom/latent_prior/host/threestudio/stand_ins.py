@@ -2,8 +2,8 @@
 
 A stand-in can only be imported and its names bound: calling one, or making an instance or a subclass, raises
 MissingPackage with the package, what threestudio needs it for, and the command that installs it. Stand-ins serve only
-imports in threestudio's own files, and only if no finder knows the package; so installed packages are never replaced,
-and no other library mistakes a stand-in for the package.
+imports in threestudio's own files and envlight's, and only if no finder knows the package; so installed packages are
+never replaced, and no other library mistakes a stand-in for the package.
 """
 
 import importlib.abc
@@ -22,26 +22,34 @@ class MissingPackage(ImportError):
 
 @dataclass(frozen=True)
 class Package:
-    """A package that threestudio imports: its use, how to install it, and calls that do nothing if it is missing."""
+    """A package that threestudio imports: its use, how to install it, calls that do nothing if it is missing, and what
+    serves in its place then."""
 
     feature: str
     install: str
     without_effect: tuple[str, ...] = ()
+    in_its_place: str = "stand-in"
 
 
 PACKAGES = {
     "tinycudann": Package(
-        "fused networks and progressive hash grids",
+        "fused networks and faster hash grids",
         "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch  (needs CUDA's compiler)",
         without_effect=("free_temporary_memory",),
+        in_its_place="stand-in, with our encodings in plain torch",
     ),
     "nvdiffrast": Package(
-        "rasterised meshes (magic3d's fine stage, fantasia3d, textured export by mesh-exporter)",
+        "rasterised meshes at speed (magic3d's fine stage, fantasia3d, textured export by mesh-exporter)",
         "pip install git+https://github.com/NVlabs/nvdiffrast.git  (needs CUDA's compiler)",
+        in_its_place="ours, in plain torch",
     ),
-    "envlight": Package("pbr-material", "pip install git+https://github.com/ashawkey/envlight.git"),
-    "igl": Package("implicit-sdf initialised from a mesh", "pip install libigl"),
-    "pysdf": Package("implicit-sdf initialised from a mesh", "pip install pysdf"),
+    "envlight": Package(
+        "pbr-material's light with finer maps",
+        "pip install envlight  (needs CUDA's compiler and nvdiffrast)",
+        in_its_place="ours, in plain torch",
+    ),
+    "igl": Package("latentnerf-system's guide_shape", "pip install libigl"),
+    "pysdf": Package("shape_init from a mesh", "pip install pysdf"),
     "controlnet_aux": Package("ControlNet guidance", "pip install controlnet_aux"),
     "cv2": Package("pictures and videos written by threestudio's saver", "pip install opencv-python-headless"),
     "torchvision": Package("perceptual losses and data sets of photographs", "pip install torchvision"),
@@ -97,10 +105,12 @@ def message(path: str) -> str:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a stand-in when no other finder has the module, for an import statement in one of threestudio's files."""
+    """Finds a stand-in when no other finder has the module, for an import statement in one of these packages' files."""
+
+    ASKERS = ("threestudio", "extern", "envlight")  # extern: threestudio's copies of other projects
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name.split(".")[0] in PACKAGES and _asked_by_threestudio():
+        if name.split(".")[0] in PACKAGES and _asking_package() in self.ASKERS:
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
@@ -111,16 +121,16 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def _asked_by_threestudio() -> bool:
-    """Whether the current import statement is in one of threestudio's files: the caller of importlib's frames."""
+def _asking_package() -> str:
+    """The package whose file holds the current import statement: the caller of importlib's frames."""
     frame, inside = sys._getframe(1), False
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if inside and not name.startswith("importlib"):
-            return name.split(".")[0] in ("threestudio", "extern")  # extern: threestudio's copies of other projects
+            return name.split(".")[0]
         inside = inside or name.startswith("importlib")
         frame = frame.f_back
-    return False
+    return ""
 
 
 @contextmanager

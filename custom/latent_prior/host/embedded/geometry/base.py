@@ -16,6 +16,7 @@ from torch import Tensor
 from latent_prior import OptionError
 from latent_prior.host.embedded.activations import get_activation
 from latent_prior.host.embedded.base import BaseModule
+from latent_prior.host.embedded.config import full_key
 
 NORMAL_TYPES = (None, "finite_difference")
 
@@ -51,12 +52,12 @@ class BaseGeometry(BaseModule):
 
     def configure(self) -> None:
         if self.cfg.radius <= 0:
-            raise OptionError("system.geometry.radius", self.cfg.radius, "a positive length")
-        get_activation(self.cfg.density_activation, "system.geometry.density_activation")
+            raise OptionError(full_key(self.cfg, "radius"), self.cfg.radius, "a positive length")
+        get_activation(self.cfg.density_activation, full_key(self.cfg, "density_activation"))
         if self.cfg.normal_type not in NORMAL_TYPES:
-            raise OptionError("system.geometry.normal_type", self.cfg.normal_type, f"one of {NORMAL_TYPES}")
+            raise OptionError(full_key(self.cfg, "normal_type"), self.cfg.normal_type, f"one of {NORMAL_TYPES}")
         if self.cfg.isosurface_chunk < 0:
-            raise OptionError("system.geometry.isosurface_chunk", self.cfg.isosurface_chunk, "0 or more")
+            raise OptionError(full_key(self.cfg, "isosurface_chunk"), self.cfg.isosurface_chunk, "0 or more")
         radius = float(self.cfg.radius)
         self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3]))
 
@@ -82,7 +83,7 @@ class BaseGeometry(BaseModule):
         """Unit normals at the points, by forward differences of the density with step `eps`."""
         if self.cfg.normal_type is None:
             raise OptionError(
-                "system.geometry.normal_type", None, "a type, since the material or renderer needs normals"
+                full_key(self.cfg, "normal_type"), None, "a type, since the material or renderer needs normals"
             )
         steps = eps * torch.eye(3, dtype=points.dtype, device=points.device)
         moved = (points[..., None, :] + steps).clamp(-self.cfg.radius, self.cfg.radius)
@@ -93,13 +94,13 @@ class BaseGeometry(BaseModule):
 def check_values(cfg: Any, blobs: Iterable[str]) -> None:
     """OptionError for a number of features below 0, or a bias that is neither the name of a blob nor a number."""
     if cfg.n_feature_dims < 0:
-        raise OptionError("system.geometry.n_feature_dims", cfg.n_feature_dims, "0 or more")
+        raise OptionError(full_key(cfg, "n_feature_dims"), cfg.n_feature_dims, "0 or more")
     if cfg.density_blob_std <= 0:
-        raise OptionError("system.geometry.density_blob_std", cfg.density_blob_std, "a positive length")
+        raise OptionError(full_key(cfg, "density_blob_std"), cfg.density_blob_std, "a positive length")
     bias = cfg.density_bias
     named = isinstance(bias, str) and bias in blobs
     if not named and (not isinstance(bias, int | float) or isinstance(bias, bool)):
-        raise OptionError("system.geometry.density_bias", bias, f"one of {', '.join(blobs)} or a number")
+        raise OptionError(full_key(cfg, "density_bias"), bias, f"one of {', '.join(blobs)} or a number")
 
 
 def linear_blob(points: Float[Tensor, "*N 3"], scale: float, std: float) -> Float[Tensor, "*N 1"]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.host.embedded.activations import get_activation
+from latent_prior.host.embedded.config import full_key
 from latent_prior.host.embedded.geometry.base import BaseGeometry, check_values, gaussian_blob, linear_blob
 from latent_prior.host.embedded.memory import require_memory
 from latent_prior.host.embedded.networks import get_encoding, get_mlp
@@ -63,14 +64,14 @@ class ImplicitVolume(BaseGeometry):
         check_values(self.cfg, BLOBS)
         if self.cfg.finite_difference_normal_eps <= 0:
             eps = self.cfg.finite_difference_normal_eps
-            raise OptionError("system.geometry.finite_difference_normal_eps", eps, "a positive length")
+            raise OptionError(full_key(self.cfg, "finite_difference_normal_eps"), eps, "a positive length")
         # the order of these decides which random numbers each gets
         self.encoding = get_encoding(3, self.cfg.pos_encoding_config)
         width = self.encoding.n_output_dims
         self.density_network = get_mlp(width, 1, self.cfg.mlp_network_config)
         if self.cfg.n_feature_dims > 0:
             count = self.cfg.n_feature_dims
-            require_memory(count, {"system.geometry.n_feature_dims": count}, trained=True)
+            require_memory(count, {full_key(self.cfg, "n_feature_dims"): count}, trained=True)
             self.feature_network = get_mlp(width, count, self.cfg.mlp_network_config)
 
     def encode(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N F"]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latent_prior import OptionError, options_under
 from latent_prior.host.embedded.activations import get_activation
+from latent_prior.host.embedded.config import full_key
 from latent_prior.host.embedded.geometry.base import BaseGeometry, check_values, linear_blob
 from latent_prior.host.embedded.memory import require_memory
 from latent_prior.host.embedded.registry import register
@@ -52,9 +53,9 @@ class VolumeGrid(BaseGeometry):
         check_values(self.cfg, ["blob"])
         size = tuple(self.cfg.grid_size) if isinstance(self.cfg.grid_size, ListConfig) else ()
         if len(size) != 3 or not all(type(count) is int and count > 0 for count in size):
-            raise OptionError("system.geometry.grid_size", self.cfg.grid_size, "three positive whole numbers")
+            raise OptionError(full_key(self.cfg, "grid_size"), self.cfg.grid_size, "three positive whole numbers")
         sizes = {"grid_size": size, "n_feature_dims": self.cfg.n_feature_dims}
-        with options_under("system.geometry."):
+        with options_under(f"{where}." if (where := full_key(self.cfg)) else ""):
             require_memory(math.prod(size) * (1 + self.cfg.n_feature_dims), sizes, trained=True)
         self.grid = nn.Parameter(torch.zeros(1, 1 + self.cfg.n_feature_dims, *size))
         if self.cfg.density_bias == "blob":
