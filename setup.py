@@ -52,6 +52,7 @@ setup(
         "scipy>=1.13",
         "fast-simplification>=0.1.9",
         "xatlas>=0.0.9",
+        "embreex>=2.17.7",
         "imageio>=2.34",
         "imageio-ffmpeg>=0.5",
         "pillow>=10",

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 generated, textured = (Image.open(path).convert("RGB") for path in sys.argv[1:3])
 column, start = len(SHEET_AZIMUTHS) * TILE + GAP, MARGIN
-picture = generated.crop((0, 0, start + 3 * column - GAP + MARGIN, generated.height))
+picture = Image.new("RGB", (start + 3 * column - GAP + MARGIN, generated.height), "white")
+picture.paste(generated.crop((0, 0, start + 2 * column - GAP, generated.height)))
 picture.paste(textured.crop((start + column, 0, start + 2 * column - GAP, generated.height)), (start + 2 * column, 0))
 pen = ImageDraw.Draw(picture)
 for place, heading in ((1, "text to 3D"), (2, "the true mesh, textured")):

@@ -13,10 +13,10 @@ python - "$out/threads" <<'END'
 import sys
 import torch
 
-def grid(run):
-    return torch.load(f"{sys.argv[1]}/{run}/ckpts/last.ckpt", weights_only=True)["state_dict"]["geometry.grid"]
+def features(run):
+    return torch.load(f"{sys.argv[1]}/{run}/ckpts/last.ckpt", weights_only=True)["state_dict"]["geometry.features"]
 
-one, two, again = map(grid, ("1", "2", "2again"))
-print(f"1 against 2 threads: at most {(one - two).abs().max():.3g} in a voxel (standard deviation {one.std():.2g})")
+one, two, again = map(features, ("1", "2", "2again"))
+print(f"1 against 2 threads: at most {(one - two).abs().max():.3g} in a voxel of the colours (standard deviation {one.std():.2g})")
 print(f"2 against 2 threads: at most {(two - again).abs().max():.3g}")
 END

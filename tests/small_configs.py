@@ -70,7 +70,9 @@ def small_job(prior: Path, out: Path, **changes) -> list[str]:
         "data.eval_width": 24,
         "data.n_test_views": 2,
         "system.renderer.num_samples_per_ray": 12,
-        "system.geometry.grid_size": "[16,16,16]",
+        "system.geometry.levels": "[2,4,8,16]",
+        "system.geometry.feature_size": 16,
         "system.geometry.isosurface_resolution": 24,
+        "system.exporter.texture_size": 64,
     }
     return [f"{k}={v}" for k, v in (values | changes).items()]

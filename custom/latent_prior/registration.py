@@ -10,6 +10,7 @@ import latent_prior.meshes.texture_exporter
 import latent_prior.meshes.textured_mesh
 import latent_prior.rendering.latent_material
 import latent_prior.rendering.mesh_rasterizer
+import latent_prior.rendering.sdf_grid
 import latent_prior.rendering.volume_renderer
 import latent_prior.systems.layered_editing
 import latent_prior.systems.stylegan_adaptation

@@ -269,6 +269,12 @@ def test_names_that_leave_their_folder_are_refused(override):
         host.load_config(CONFIG, cli_args=[override])
 
 
+@pytest.mark.parametrize("key", ["exp_root_dir", "resume"])
+def test_paths_with_a_null_character_are_refused(key):
+    with pytest.raises(OptionError, match=f"{key} is .*expected a path, without null characters"):
+        host.load_config(CONFIG, cli_args=[f'{key}="a\\0b"'])
+
+
 TEXTS = [
     "a mug #1",
     "yes",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+STEP = 250  # of the checkpoints: all levels of the field count
 CONFIG = Path(__file__).parents[2] / "custom" / "latent_prior.yaml"
 
 
@@ -29,31 +30,27 @@ def coarse_truth(monkeypatch):
 
 
 def fill_with_truth(system, subject):
-    """Make the system's field the subject: dense inside, empty outside, its colours those of the surface."""
+    """Make the system's field the subject: its distances, and on its surface its colours."""
     from latent_prior.evaluate.text_to_3d.surface import FACING
-    from latent_prior.host.embedded.geometry.base import linear_blob
     from latent_prior.pocket import renderer, solids
 
     geometry = system.geometry
-    side = geometry.grid.shape[-1]
-    centres = ((torch.arange(side) + 0.5) / side * 2 - 1) * geometry.cfg.radius
-    z, y, x = torch.meshgrid(centres, centres, centres, indexing="ij")
-    points = torch.stack([x, y, z], dim=-1).view(-1, 3)
-    distance = solids.signed_distance(subject.kind, points)
+
+    def grid_points(side):
+        centres = ((torch.arange(side) + 0.5) / side * 2 - 1) * geometry.cfg.radius
+        z, y, x = torch.meshgrid(centres, centres, centres, indexing="ij")
+        return torch.stack([x, y, z], dim=-1)
+
+    finest = geometry.levels[-1]
+    distance = solids.signed_distance(subject.kind, grid_points(finest.shape[-1]))
+    points = grid_points(geometry.features.shape[-1]).view(-1, 3)
     normal = renderer.normals(subject.kind, points)
-    shaded = renderer.shade(
-        subject,
-        torch.tensor(subject.rgb).expand_as(points),
-        points - normal * distance[:, None],
-        normal,
-        FACING * normal,
-    )
-    voxel = 2 * geometry.cfg.radius / side
-    density = (-distance / voxel * 300).clamp(-20, 300)
-    blob = linear_blob(points, geometry.cfg.density_blob_scale, geometry.cfg.density_blob_std)[:, 0]
-    values = torch.cat([(density - blob)[:, None], torch.logit(shaded, eps=1e-4)], dim=1)
+    near = points - normal * solids.signed_distance(subject.kind, points)[:, None]
+    shaded = renderer.shade(subject, torch.tensor(subject.rgb).expand_as(points), near, normal, FACING * normal)
     with torch.no_grad():
-        geometry.grid.copy_(values.T.reshape(1, 4, side, side, side))
+        geometry.shares.fill_(1.0)
+        finest.copy_((geometry.start[0, 0] - distance) / geometry.cfg.level_scale)
+        geometry.features.copy_(torch.logit(shaded, eps=1e-4).T.reshape_as(geometry.features))
 
 
 @pytest.fixture(scope="session")
@@ -71,14 +68,14 @@ def make_run():
         cfg = host.load_config(str(CONFIG), cli_args=overrides, **system_settings)
         system = host.find(cfg.system_type)(cfg.system)
         fill_with_truth(system, parse(prompt))
-        for part in ("configs", "ckpts", "save/it7-export"):
+        for part in ("configs", "ckpts", f"save/it{STEP}-export"):
             (folder / part).mkdir(parents=True)
         host.dump_config(str(folder / "configs" / "parsed.yaml"), cfg)
-        state = {"state_dict": system.state_dict(), "epoch": 0, "global_step": 7}
+        state = {"state_dict": system.state_dict(), "epoch": 0, "global_step": STEP}
         torch.save(state, folder / "ckpts" / "last.ckpt")
         if export:
             system.set_save_dir(str(folder / "save"))
-            system.set_resume_status(0, 7)
+            system.set_resume_status(0, STEP)
             system.eval().on_predict_start()
             system.on_predict_epoch_end()
         return folder

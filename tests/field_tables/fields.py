@@ -16,13 +16,14 @@ from latent_prior.host.embedded.backgrounds import (
     SolidColorBackground,
     TexturedBackground,
 )
-from latent_prior.host.embedded.geometry import ImplicitVolume, VolumeGrid
+from latent_prior.host.embedded.geometry import ImplicitSDF, ImplicitVolume, VolumeGrid
 from latent_prior.host.embedded.materials import DiffuseWithPointLightMaterial, NoMaterial
 from latent_prior.meshes.exporter import VertexColorMeshExporter
 from latent_prior.meshes.texture_exporter import TexturedMeshExporter
 from latent_prior.meshes.textured_mesh import TexturedMesh
 from latent_prior.rendering.latent_material import LatentColourMaterial
 from latent_prior.rendering.mesh_rasterizer import MeshRasterizer
+from latent_prior.rendering.sdf_grid import SDFGrid
 from latent_prior.rendering.volume_renderer import DenseVolumeRenderer
 from meshes.scenes import three_nodes
 
@@ -56,8 +57,9 @@ def parts(geometry=None):
 
 def export(geometry, settings=None, material=None):
     """The mesh's tensors, the files, the most points asked for at once, and whether a video is made."""
-    asked, density = [], geometry.forward_density
-    geometry.forward_density = lambda points: asked.append(points.shape[:-1].numel()) or density(points)
+    name = "forward_sdf" if hasattr(geometry, "forward_sdf") else "forward_density"
+    asked, field = [], getattr(geometry, name)
+    setattr(geometry, name, lambda points: asked.append(points.shape[:-1].numel()) or field(points))
     own = parts(geometry) | ({"material": material} if material else {})
     exporter = VertexColorMeshExporter({"isosurface_threshold": None, "fmt": "ply"} | (settings or {}), **own)
     files = {out.save_name: open(out.params["src_path"], "rb").read() for out in exporter()}
@@ -84,6 +86,32 @@ def see_implicit(settings, given):
     return see_geometry(ImplicitVolume(small | settings))
 
 
+def see_distances(settings, given):
+    small = {"pos_encoding_config": GRID, "mlp_network_config": MLP, "isosurface_resolution": 8}
+    small |= {"sdf_bias": "sphere", "sdf_bias_params": 0.5}
+    return see_geometry(ImplicitSDF(small | settings))
+
+
+def distance_grid(settings=None) -> SDFGrid:
+    """A ball with a smaller one beside it, and random levels."""
+    small = {"levels": [4, 9], "feature_size": 5, "isosurface_resolution": 16, "sphere": 0.4, "level_scale": 0.1}
+    geometry = SDFGrid(small | (settings or {}))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        geometry.features.normal_(generator=draw)
+        for level in geometry.levels[:-1]:
+            level.normal_(std=0.3, generator=draw)
+        if geometry.levels[-1].shape[-1] == 9:
+            geometry.levels[-1][0, 0, 7, 7, 7] = 20.0
+    return geometry
+
+
+def see_distance_grid(settings, given):
+    geometry = distance_grid(settings)
+    geometry.update_step(0, 5)
+    return see_geometry(geometry)
+
+
 def rays(count=2, side=6):
     settings = {"batch_size": count, "height": side, "width": side, "camera_distance_range": [2.0, 2.0]}
     data = host.find("random-camera-datamodule")(settings)
@@ -92,6 +120,8 @@ def rays(count=2, side=6):
 
 
 def see_renderer(settings, given):
+    if "inv_std" in settings:
+        return DenseVolumeRenderer({"num_samples_per_ray": 6} | settings, **parts(distance_grid()))(**rays())
     batch, own = rays(), parts()
     renderer = DenseVolumeRenderer({"num_samples_per_ray": 6} | settings, **own)
     chunks, density = [], own["geometry"].forward_density
@@ -216,6 +246,8 @@ GEOMETRY = {
     "isosurface_chunk": 100,
     "isosurface_coarse_to_fine": False,
 }
+DISTANCES = {name: probe for name, probe in GEOMETRY.items() if name != "density_activation"}
+DISTANCES |= {"isosurface_threshold": 0.05}
 TABLES = [
     Table(
         VolumeGrid.Config,
@@ -243,6 +275,35 @@ TABLES = [
             "pos_encoding_config": GRID | {"n_levels": 3},
             "mlp_network_config": MLP | {"n_neurons": 6},
             "finite_difference_normal_eps": 0.2,
+        },
+    ),
+    Table(
+        ImplicitSDF.Config,
+        see_distances,
+        DISTANCES
+        | {
+            "isosurface_remove_outliers": Idle(False, "this field is of one piece; sdf-grid's probe has two"),
+            "n_feature_dims": 4,
+            "pos_encoding_config": GRID | {"n_levels": 3},
+            "mlp_network_config": MLP | {"n_neurons": 6},
+            "finite_difference_normal_eps": 0.2,
+            "sdf_bias": To("ellipsoid", {"sdf_bias_params": [0.5, 0.4, 0.3], "sdf_bias": -0.1}),
+            "sdf_bias_params": 0.4,
+        },
+    ),
+    Table(
+        SDFGrid.Config,
+        see_distance_grid,
+        {name: probe for name, probe in DISTANCES.items() if name != "normal_type"}
+        | {
+            "isosurface_remove_outliers": False,
+            "levels": [4, 6, 9],
+            "level_scale": 0.2,
+            "level_steps": [0, 4],
+            "level_fade": To(3, {"level_steps": [0, 4]}),
+            "sphere": 0.3,
+            "feature_size": 6,
+            "n_feature_dims": 4,
         },
     ),
     Table(
@@ -306,6 +367,7 @@ TABLES = [
             "prune_alpha": To(0.9, {"grid_prune": True}),
             "prune_resolution": To(4, {"grid_prune": True}),
             "prune_every": To(17, {"grid_prune": True}),
+            "inv_std": To(20.0, {"inv_std": 64.0}),
         },
     ),
     Table(
@@ -354,7 +416,7 @@ TABLES = [
         see_exporter,
         {
             "save_video": True,
-            "fmt": "glb",
+            "fmt": To("stl", {"fmt": "ply"}),
             "save_name": "thing",
             "up": "y",
             "isosurface_resolution": 24,
@@ -363,10 +425,10 @@ TABLES = [
             "fill_cavities": To(False, {"fill_cavities": True}),
             "smoothing": 1.0,
             "max_faces": 100,
-            "texture": To(True, {"fmt": "obj"}),
+            "texture": To(False, {"fmt": "obj"}),
             "texture_size": To(64, {"texture": True}),
             "texture_timeout": To(1e-4, {"texture": True}),
-            "glb_for": To("trimesh", {"fmt": "glb"}),
+            "glb_for": To("trimesh", {"fmt": "glb", "texture": False}),
             "latent_to_rgb": To([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], {"latent_to_rgb": [[0, 0, 0]] * 4}),
         },
     ),

@@ -10,8 +10,11 @@ from latent_prior import host
 from latent_prior.editing.layer import LayerGeneratorConfig
 from latent_prior.host.embedded.materials import NoMaterial
 from latent_prior.meshes.guide import GuideConfig
+from latent_prior.rendering.mesh_rasterizer import MeshRasterizer
 from latent_prior.rendering.volume_renderer import DenseVolumeRenderer
+from latent_prior.systems.hollowing import HollowingConfig
 from latent_prior.systems.layered_editing import LayeredEditingSystem
+from latent_prior.systems.mesh_stage import MeshStageConfig
 from latent_prior.systems.stylegan_adaptation import StyleGANAdaptationSystem
 from latent_prior.systems.text_to_3d import LatentPriorSystem
 
@@ -32,6 +35,24 @@ class ToyGuidance(host.BaseObject):
 class OtherGuidance(ToyGuidance):
     def __call__(self, rgb, *args, **batch):
         return {"loss_toy": super().__call__(rgb, *args, **batch)["loss_toy"] + rgb.mean()}
+
+
+class ToyPrior(ToyGuidance):
+    """Finds dark pictures likelier."""
+
+    @dataclass
+    class Config(ToyGuidance.Config):
+        use_fm: bool = False
+        use_kl: bool = False
+        use_directional: bool = False
+
+    def __call__(self, *args, **batch):
+        return {"loss_sds": super().__call__(*args, **batch)["loss_toy"]}
+
+    def denoising_error(self, rgb, prompt_utils, elevation, azimuth, camera_distances, prompted):
+        if not prompted:
+            return torch.full((len(rgb),), 1e9)
+        return (9 * rgb[:, 1, 1].mean(dim=-1)).exp()  # of what is in the middle
 
 
 class ToyPrompts(host.BaseObject):
@@ -76,12 +97,20 @@ class ToyRenderer(DenseVolumeRenderer):
         return out | {"comp_rgb": out["comp_rgb"] / 2}
 
 
+class ToyRasterizer(MeshRasterizer):
+    def forward(self, **kwargs):
+        out = super().forward(**kwargs)
+        return out | {"comp_rgb": out["comp_rgb"] / 2}
+
+
 TOYS = {
+    "toy-rasterizer": ToyRasterizer,
     "toy-geometry": ToyGeometry,
     "toy-material": ToyMaterial,
     "toy-renderer": ToyRenderer,
     "toy-guidance": ToyGuidance,
     "other-guidance": OtherGuidance,
+    "latent-prior-guidance": ToyPrior,
     "toy-prompts": ToyPrompts,
     "other-prompts": OtherPrompts,
     "toy-exporter": ToyExporter,
@@ -162,10 +191,26 @@ def see_guide(settings, given):
     return see_text_to_3d({"loss": GUIDED_LOSS, "guide": {"mesh": given.sketch} | settings}, given)
 
 
+def see_hollowing(settings, given):
+    return see_text_to_3d(BALL_UNDER_PRIOR | {"hollowing": {"step": 0} | settings}, given)
+
+
+def see_mesh_stage(settings, given):
+    exporter = {"exporter_type": "vertex-color-mesh-exporter", "exporter": {"fmt": "ply"}}
+    field = {"geometry_type": "sdf-grid", "geometry": {"levels": [4, 8], "feature_size": 4, "isosurface_resolution": 8}}
+    return see_text_to_3d(field | exporter | {"mesh_stage": {"from_step": 0} | settings}, given)
+
+
 def own_checkpoint(name):
     return lambda given: str(given.systems[name])
 
 
+BALL_UNDER_PRIOR = {
+    "geometry_type": "sdf-grid",
+    "geometry": {"levels": [8, 24], "feature_size": 4},
+    "guidance_type": "latent-prior-guidance",
+    "loss": {"lambda_sds": 1.0},
+}
 GUIDED_LOSS = {"lambda_toy": 1.0, "lambda_shape": 1.0}
 BASE = {
     "loggers": Refused({"wandb": {"enable": True, "project": "p", "name": "n"}}, "wandb"),
@@ -202,6 +247,14 @@ TABLES = [
                 lambda given: {"mesh": given.other_sketch},
                 {"loss": GUIDED_LOSS, "guide": lambda given: {"mesh": given.sketch}},
             ),
+            "hollowing": To({"step": 0}, BALL_UNDER_PRIOR),
+            "mesh_stage": To(
+                {"from_step": 0},
+                {
+                    "exporter_type": "vertex-color-mesh-exporter",
+                    "exporter": {"isosurface_threshold": 0.5, "fmt": "ply"},
+                },
+            ),
             "geometry_type": "toy-geometry",
             "geometry": {"grid_size": [5, 5, 5]},
             "material_type": "toy-material",
@@ -224,6 +277,16 @@ TABLES = [
             "radius": 0.4,
             "sigma": 0.2,
         },
+    ),
+    Table(
+        HollowingConfig,
+        see_hollowing,
+        {"step": None, "walls": [0.15], "depths": [0.3], "least_gain": 0.9},
+    ),
+    Table(
+        MeshStageConfig,
+        see_mesh_stage,
+        {"from_step": None, "renderer_type": "toy-rasterizer", "renderer": {"supersample": 2}},
     ),
     Table(
         StyleGANAdaptationSystem.Config,

@@ -1,5 +1,7 @@
+import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,27 @@ def test_bad_config_leaves_nothing_behind(make_processor, wrong, match):
         make_processor(**wrong)
     assert "\n" not in str(error.value)
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_checkpoint_that_knows_cameras_is_told_them(make_processor, folder, tmp_path):
+    words = {"azimuth": {"first": -180, "last": 90, "step": 90}, "elevation": {"first": 0, "last": 80, "step": 40}}
+    knowing = tmp_path / "knowing"
+    shutil.copytree(folder, knowing)
+    (knowing / "latent_prior.json").write_text(json.dumps({"camera_words": words}))
+    settings = {"pretrained_model_name_or_path": str(knowing), "negative_prompt": "ugly"}
+    out = make_processor(**settings)()
+    assert len(out.text_embeddings_vd) == 4 + 4 * 3
+    angles = [torch.tensor([10.0, 75.0, 30.0]), torch.tensor([170.0, 20.0, -80.0]), torch.ones(3)]  # elevation, azimuth
+    said = [
+        "a red mug, back view, <azimuth-180> <elevation+00>",
+        "a red mug, overhead view, <azimuth+000> <elevation+80>",
+        "a red mug, side view, <azimuth-090> <elevation+40>",
+    ]
+    rows = out.get_text_embeddings(*angles, True)
+    assert_close(rows, torch.cat([embed(knowing, *said), embed(knowing, *["ugly"] * 3)]))
+    by_hand = make_processor(prompt_back="from behind", **settings)()
+    assert_close(
+        by_hand.get_text_embeddings(*angles, True)[:1],
+        embed(knowing, "from behind, <azimuth-180> <elevation+00>"),
+    )
+    assert len(make_processor(use_perp_neg=True, **settings)().text_embeddings_vd) == 4

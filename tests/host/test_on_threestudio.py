@@ -61,12 +61,12 @@ def logged(folder: str) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def with_picture(name: str, folder: Path) -> list[str]:
-    """The override that names a picture to edit, for configs that need one."""
-    if "layered" not in name:
-        return []
-    picture, _, _ = edits.write(edits.EDITS[0], folder)
-    return [f"data.image={picture}"]
+def with_input(name: str, folder: Path) -> list[str]:
+    """The override that names the picture or mesh that a config needs, if any."""
+    if "layered" in name:
+        return [f"data.image={edits.write(edits.EDITS[0], folder)[0]}"]
+    key = {"pocket_sketch_shape": "system.guide.mesh", "pocket_mesh_texture": "system.geometry.mesh"}.get(name)
+    return [f"{key}={REPOSITORY / 'configs' / 'sketches' / 'swan.obj'}"] if key else []
 
 
 @pytest.mark.parametrize("name", POCKET)
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_trajectory_on_either_host(name, tmp_path):
             "trainer.log_every_n_steps=1",
             "trainer.val_check_interval=1000",
             "system.prompt_processor.use_cache=false",
-            *with_picture(name, tmp_path),
+            *with_input(name, tmp_path),
         )
     ours, theirs = found["embedded"], found["threestudio"]
     assert ours["prompts"] == theirs["prompts"]
@@ -173,7 +173,7 @@ def test_stable_diffusion_configs_run_at_small_size(host, name, stable, generato
     if "stylegan" in name:
         overrides.append(f"system.pretrained_generator={generator}")
     elif "layered" in name:
-        overrides += [*with_picture(name, tmp_path), "data.short_side=64", "system.generator.channels=8"]
+        overrides += [*with_input(name, tmp_path), "data.short_side=64", "system.generator.channels=8"]
     elif "jacobian" in name:
         overrides.append("system.geometry.grid_size=[16,16,16]")
     else:
@@ -248,7 +248,7 @@ def test_a_misspelt_key_is_refused_in_one_line(tmp_path):
         "--config",
         str(CONFIGS["latent_prior"]),
     ]
-    for wrong in ("system.geometry.grid_sise=3", "sytem_type=x"):
+    for wrong in ("system.geometry.levles=3", "sytem_type=x"):
         done = subprocess.run(
             [*command, wrong, f"exp_root_dir={tmp_path}"], env=env, capture_output=True, text=True, cwd=tmp_path
         )
@@ -261,7 +261,7 @@ def test_a_misspelt_key_is_refused_in_one_line(tmp_path):
 @pytest.mark.slow
 def test_a_run_is_resumed_longer_and_its_folder_is_its_own(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "custom"), "LATENT_PRIOR_DEVICE": "cpu"}
-    small = ["data.height=16", "data.width=16", "system.geometry.grid_size=[16,16,16]", "data.n_test_views=1"]
+    small = ["data.height=16", "data.width=16", "system.geometry.levels=[2,4,8,16]", "data.n_test_views=1"]
     small += ["system.renderer.num_samples_per_ray=8", "system.prompt_processor.use_cache=false"]
     small += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "tag=run", "trainer.max_steps=2"]
     start = [sys.executable, "-m", "latent_prior", "generate", "a red mug", "--host", "threestudio", *small]

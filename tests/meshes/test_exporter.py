@@ -9,8 +9,9 @@ import torch
 import trimesh
 from latent_prior import OptionError, host
 from latent_prior.meshes import texture
+from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.exporter import VertexColorMeshExporter
-from latent_prior.meshes.files import load_mesh
+from latent_prior.meshes.files import WORLD_TO_Y_UP, load_mesh
 
 
 @pytest.fixture
@@ -50,7 +51,8 @@ def save(outputs, folder):
 
 
 def test_all_formats_with_true_colours(scene, tmp_path):
-    exporter = VertexColorMeshExporter({"fmt": ["glb", "obj", "ply"], "save_name": "ball"}, **scene())
+    plain = {"fmt": ["glb", "obj", "ply"], "save_name": "ball", "texture": False}
+    exporter = VertexColorMeshExporter(plain, **scene())
     assert save(exporter(), tmp_path) == ["ball.glb", "ball.mtl", "ball.obj", "ball.ply"]
     color = torch.sigmoid(torch.tensor([2.0, -2.0, 0.0])).numpy()
     for name in ("ball.glb", "ball.obj", "ball.ply"):
@@ -159,3 +161,54 @@ def test_a_texture_is_written_whether_xatlas_succeeds_or_not(scene, tmp_path, mo
     assert "no room for the atlas" in warnings[1]
     colours = load_mesh(tmp_path / "model.glb").visual.vertex_colors
     assert np.ptp(colours, axis=0).max() <= 1  # the ball has one colour, so no texel is left out
+
+
+@pytest.fixture
+def distances():
+    """(geometry, material, background) of a sphere of signed distances, whose colour is its place."""
+
+    def build(geometry_type="sdf-grid", **settings):
+        small = {"levels": [8, 24], "feature_size": 24} if geometry_type == "sdf-grid" else {}
+        geometry = host.find(geometry_type)(small | {"radius": 1.0, "isosurface_resolution": 32} | settings)
+        if geometry_type == "sdf-grid":
+            centres = (torch.arange(24) + 0.5) / 12 - 1
+            z, y, x = torch.meshgrid(centres, centres, centres, indexing="ij")
+            with torch.no_grad():
+                geometry.features.copy_(2 * torch.stack([x, y, z])[None])
+        background = host.find("solid-color-background")({})
+        return {"geometry": geometry, "material": host.find("no-material")({}), "background": background}
+
+    return build
+
+
+def test_a_field_of_distances_is_cut_at_zero_and_textured(distances, tmp_path):
+    exporter = VertexColorMeshExporter({"texture_size": 128, "max_faces": 2000}, **distances(sphere=0.6))
+    assert save(exporter(), tmp_path) == ["model.glb"]
+    asset = Asset.read(tmp_path / "model.glb")
+    points, faces = asset.joined()
+    world = points @ WORLD_TO_Y_UP[:3, :3]
+    assert np.linalg.norm(world, axis=1) == pytest.approx(0.6, abs=0.01)
+    assert asset.parts[0].uv is not None
+    middles = world[faces].mean(axis=1)
+    colours = asset.colours_at(np.arange(len(faces)), np.full((len(faces), 3), 1 / 3))
+    np.testing.assert_allclose(colours, 1 / (1 + np.exp(-2 * middles)), atol=0.03)
+
+
+def test_an_implicit_field_of_distances_is_cut_where_asked(distances, tmp_path):
+    grid = {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8}
+    parts = distances("implicit-sdf", sdf_bias="sphere", sdf_bias_params=0.5, pos_encoding_config=grid)
+    exporter = VertexColorMeshExporter({"fmt": "ply", "isosurface_threshold": 0.1}, **parts)
+    save(exporter(), tmp_path)
+    assert np.linalg.norm(load_mesh(tmp_path / "model.ply").vertices, axis=1) == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"isosurface_threshold": "auto"}, "isosurface_threshold is 'auto'; expected a distance, usually 0"),
+        ({"smoothing": 1.0}, "smoothing is 1.0; expected 0, since .*lambda_curvature"),
+    ],
+)
+def test_what_makes_no_sense_for_distances_is_refused(distances, config, message):
+    with pytest.raises(OptionError, match=f"system.exporter.{message}"):
+        VertexColorMeshExporter(config, **distances())

@@ -128,7 +128,8 @@ def test_one_command_trains_everything_and_goes_on_from_a_checkpoint(tmp_path, m
     before, after = words.popitem()[1]
     tokenizer = CLIPTokenizer.from_pretrained(second / "tokenizer")
     rows = set((before != after).any(dim=-1).nonzero().flatten().tolist())
-    assert rows <= set(tokenizer("front back side overhead view", add_special_tokens=False).input_ids)
+    learned = " ".join(["front back side overhead view", *captions.CAMERAS.every])
+    assert rows <= set(tokenizer(learned, add_special_tokens=False).input_ids)
 
 
 def test_view_words_are_learned_and_no_other_word():
@@ -158,7 +159,7 @@ def test_going_on_from_what_is_no_checkpoint_is_refused_before_any_work(tmp_path
 def test_two_sided_pictures_are_of_what_looks_different_from_behind():
     subjects = [captions.Subject(kind, "red") for kind in ("mug", "cone", "chair", "mug", "jug")]
     views = ["front view", "front view", "back view", "side view", "back view"]
-    chosen = two_sided(pictures.PictureSet(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), subjects, views))
+    chosen = two_sided(pictures.PictureSet(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), subjects, views, [""] * 5))
     assert chosen.tolist() == [0, 2, 4]
 
 

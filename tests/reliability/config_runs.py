@@ -65,14 +65,16 @@ def tiny(name: str, inputs: dict[str, Path]) -> dict:
         ours["data"] |= {"n_grid": 2, "n_frames": 2, "eval_batch_size": 2}
     elif "layered" not in name:
         ours["data"] |= {"eval_height": 8, "eval_width": 8, "n_test_views": 2}
-        in_voxels = given.system.geometry_type == "volume-grid"
-        field = {"grid_size": [8, 8, 8]} if in_voxels else {"pos_encoding_config": {"otype": "HashGrid", **GRID}}
+        fields = {"volume-grid": {"grid_size": [8, 8, 8]}, "sdf-grid": {"levels": [2, 3, 5, 8], "feature_size": 8}}
+        field = fields.get(given.system.geometry_type, {"pos_encoding_config": {"otype": "HashGrid", **GRID}})
         if "mesh" in name:
             ours["system"]["geometry"]["field"] = field
             ours["system"]["exporter"] = {"texture_size": 32}
         else:
             ours["system"]["geometry"] = {"isosurface_resolution": 8, **field}
-            ours["system"]["exporter"] = {"isosurface_threshold": 0.1}  # after two steps the field is nearly empty
+            ours["system"]["exporter"] = {"texture_size": 32}
+            if given.system.geometry_type != "sdf-grid":
+                ours["system"]["exporter"]["isosurface_threshold"] = 0.1  # after two steps the field is nearly empty
     return OmegaConf.to_container(OmegaConf.merge(given, ours), resolve=False)
 
 

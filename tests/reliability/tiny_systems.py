@@ -11,8 +11,10 @@ ROOT = Path(__file__).parents[2]
 STEPS = 6
 FIELD = {
     "system.renderer.num_samples_per_ray": 8,
-    "system.geometry.grid_size": "[16,16,16]",
+    "system.geometry.levels": "[2,4,8,16]",
+    "system.geometry.feature_size": 16,
     "system.geometry.isosurface_resolution": 16,
+    "system.exporter.texture_size": 32,
     "data.height": 16,
     "data.width": 16,
     "data.eval_height": 24,

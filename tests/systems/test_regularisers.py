@@ -50,11 +50,62 @@ def test_density_and_features_are_smoothed_apart():
         assert [bool(gradient[0, channel].any()) for channel in range(4)] == touched
 
 
+def distance_grid(distance, size=24, half=1.0):
+    """Distances at the centres of voxels, axes z, y, x, and their spacing."""
+    centres = (torch.arange(size) + 0.5) / size * 2 * half - half
+    z, y, x = torch.meshgrid(centres, centres, centres, indexing="ij")
+    return distance(torch.stack([x, y, z], dim=-1))[None, None], 2 * half / size
+
+
+def test_stencils_against_a_loop():
+    grid, spacing = torch.randn(1, 1, 4, 5, 6, generator=torch.Generator().manual_seed(0)), 0.3
+    around = regularisers.voxel_stencil(grid, spacing)
+    field, slopes, bends = grid[0, 0], [], []
+    for z in range(1, 3):
+        for y in range(1, 4):
+            for x in range(1, 5):
+                here = field[z, y, x]
+                after = torch.stack([field[z + 1, y, x], field[z, y + 1, x], field[z, y, x + 1]])
+                before = torch.stack([field[z - 1, y, x], field[z, y - 1, x], field[z, y, x - 1]])
+                slopes.append((((after - here) / spacing).norm() - 1).square())
+                if abs(here) < regularisers.BAND:
+                    bends.append(((after + before).sum() - 6 * here).abs() / spacing)
+    assert len(bends) > 0
+    torch.testing.assert_close(regularisers.eikonal(around), torch.stack(slopes).mean())
+    torch.testing.assert_close(regularisers.curvature(around), torch.stack(bends).mean())
+
+
+def test_a_ball_bends_by_twice_its_curvature_and_a_plane_does_not():
+    ball, spacing = distance_grid(lambda p: p.norm(dim=-1) - 0.5, size=48)
+    around = regularisers.voxel_stencil(ball, spacing)
+    assert regularisers.curvature(around) == pytest.approx(2 / 0.5 * spacing, rel=0.05)
+    assert regularisers.eikonal(around) < 1e-3
+    plane = regularisers.voxel_stencil(*distance_grid(lambda p: p @ torch.tensor([0.6, 0.0, 0.8])))
+    assert regularisers.curvature(plane) < 1e-4 and regularisers.eikonal(plane) < 1e-6
+    steep = regularisers.voxel_stencil(*distance_grid(lambda p: 3 * p[..., 0]))
+    assert regularisers.eikonal(steep) == pytest.approx(4, rel=1e-4)
+
+
+def test_fields_without_voxels_are_looked_at_near_their_surface():
+    def distance(points):
+        return points.norm(dim=-1, keepdim=True) - 0.5
+
+    points = torch.rand(5000, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    out = {"points": points, "sdf": distance(points)}
+    geometry = SimpleNamespace(forward_sdf=distance)
+    expected = 2 / 0.5 * regularisers.STENCIL_STEP
+    assert regularisers.TERMS["curvature"](out, geometry, 10.0) == pytest.approx(expected, rel=0.05)
+    assert regularisers.TERMS["eikonal"](out, geometry, 10.0) < 1e-2
+    far = {"points": points[:3] + 9, "sdf": distance(points[:3] + 9)}  # none is near: no surface to smooth
+    assert all(torch.isfinite(regularisers.TERMS[name](far, geometry, 10.0)) for name in ("curvature", "eikonal"))
+
+
 def test_what_is_missing_is_named():
     for name, message in (
         ("tv_density", "lambda_tv_density.*volume-grid"),
         ("emptiness", "lambda_emptiness needs weights"),
         ("orient", "lambda_orient needs normal"),
+        ("eikonal", "lambda_eikonal needs points"),
     ):
         with pytest.raises(OptionError, match=message):
             regularisers.TERMS[name]({"opacity": torch.zeros(1, 1, 1, 1)}, SimpleNamespace(), 10.0)

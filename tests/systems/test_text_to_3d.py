@@ -240,7 +240,7 @@ def test_the_guides_term_joins_the_others_and_draws_nothing_at_weight_0(block):
 def test_a_mesh_has_no_density_to_guide(block):
     parts = {"material_type": "no-material", "background_type": "solid-color-background"}
     surface = {"geometry_type": "textured-mesh", "geometry": {"mesh": block}, "renderer_type": "mesh-rasterizer"}
-    with pytest.raises(OptionError, match="guide.mesh is .*; expected null, since a TexturedMesh has no density"):
+    with pytest.raises(OptionError, match="guide.mesh is .*; expected null, since a MeshRasterizer has no density"):
         LatentPriorSystem(parts | surface | GUIDED | {"guide": {"mesh": block}})
 
 

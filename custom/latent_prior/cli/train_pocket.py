@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from latent_prior import OptionError
 from latent_prior.files import lock, remove_partial
 from latent_prior.files.refusals import NotWritten, naming
 from latent_prior.runs.folder import Stopped
@@ -15,7 +16,7 @@ QUICK = "a few steps of everything: checks that it runs, trains nothing useful"
 EXAMPLES = """examples:
   latent-prior train-pocket --quick --work outputs/pocket_quick --out outputs/pocket_quick/weights
   latent-prior train-pocket
-  latent-prior train-pocket --start-from pocket
+  latent-prior train-pocket --start-from pocket --only-unet
 """
 
 
@@ -29,8 +30,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--start-from",
         metavar="FOLDER",
         help="start from a finished checkpoint (pocket: the shipped one): its autoencoder is kept, and its text "
-        "encoder except for the view words; the rest is trained further",
+        "encoder except for the words of views and cameras; the rest is trained further",
     )
+    p.add_argument("--only-unet", action="store_true", help="with --start-from: keep its CLIPs as well")
     p.add_argument("--quick", action="store_true", help=QUICK)
 
 
@@ -39,9 +41,11 @@ def train_pocket(args: argparse.Namespace) -> None:
     from latent_prior.models.checkpoint import POCKET_FOLDER
     from latent_prior.pocket.training.everything import train_everything
 
+    if args.only_unet and not args.start_from:
+        raise OptionError.because("expected with --start-from FOLDER, whose other parts are kept", "--only-unet")
     start_from = args.start_from and (POCKET_FOLDER if args.start_from == "pocket" else Path(args.start_from))
     with trained_in(args) as (work, out):
-        train_everything(work, out, args.quick, start_from)
+        train_everything(work, out, args.quick, start_from, args.only_unet)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ Config, scheduled state and one call; the computation is in `latent_prior.models
 Note: guidance_scale is the standard scale, so threestudio's plain guidance_scale of 100 is 101 here.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -153,6 +153,25 @@ class LatentPriorGuidance(host.BaseObject):
             if guidance_eval and limit:
                 out["eval"] = guidance_pictures(self.prior, losses, condition, self.options, cameras, limit)
         return out
+
+    def denoising_error(
+        self,
+        rgb: Float[Tensor, "B H W 3"],
+        prompt_utils: Any,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+        prompted: bool = True,
+    ) -> Float[Tensor, "B"]:
+        """How unlikely pictures in [0, 1] are, under the prompt or else under the negative one; angles in degrees.
+
+        See LatentPrior.denoising_error.
+        """
+        with torch.autocast(rgb.device.type, enabled=False):
+            condition = self._condition(prompt_utils, (elevation, azimuth, camera_distances))
+            if not prompted:
+                condition = replace(condition, cond=condition.uncond)
+            return self.prior.denoising_error(self._to_latents(rgb, False), condition)
 
     def decode_latents(
         self,

@@ -5,18 +5,38 @@ The host's base class handles view-dependent prompts and perp-neg. This class on
 of the text encoder instead of its name.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_prior import OptionError, host, options_under
+from latent_prior.models.camera_words import CameraWords
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.text_encoder import TextEncoder
 
 CACHE_FOLDER = Path(".threestudio_cache", "text_embeddings")  # threestudio's own
+
+
+class _Nearest:
+    """Which of the cameras with words is nearest; found once for a batch, which hundreds of directions ask about."""
+
+    def __init__(self, words: CameraWords):
+        self._words = words
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None  # elevation, azimuth, and what was found
+
+    def is_number(self, number: int) -> Callable[[Tensor, Tensor, Tensor], Bool[Tensor, "B"]]:
+        """A direction's condition: whether the nearest is this one."""
+        return lambda elevation, azimuth, distance: self._index(elevation, azimuth) == number
+
+    def _index(self, elevation: Tensor, azimuth: Tensor) -> Int[Tensor, "B"]:
+        if self._last is None or self._last[0] is not elevation or self._last[1] is not azimuth:
+            self._last = elevation, azimuth, self._words.index(azimuth, elevation)
+        return self._last[2]
 
 
 @host.register("latent-prior-prompt-processor")
@@ -38,6 +58,9 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
         spawn: bool = False
 
     cfg: Config
+    directions: list[Any]  # the host's DirectionConfig, with the prompts of each
+    prompts_vd: list[str]
+    negative_prompts_vd: list[str]
 
     def configure(self) -> None:
         # before the base class runs and a cache folder is made
@@ -51,15 +74,40 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
 
     def prepare_text_embeddings(self) -> None:
         """Embed all prompts at once, then release the text encoder."""
-        prompts = list(dict.fromkeys([self.prompt, self.negative_prompt, *self.prompts_vd, *self.negative_prompts_vd]))
         with options_under("system.prompt_processor."):
-            encoder = TextEncoder(
-                resolve(self.cfg.pretrained_model_name_or_path, self.cfg.textual_inversion, self.cfg.lora),
-                self.device,
-                cache_dir=CACHE_FOLDER if self.cfg.use_cache else None,
-            )
+            checkpoint = resolve(self.cfg.pretrained_model_name_or_path, self.cfg.textual_inversion, self.cfg.lora)
+            words = CameraWords.of(checkpoint)
+            if words is not None and not self.cfg.use_perp_neg:  # Perp-Neg interpolates between four views
+                self._add_cameras(words)
+            views = [*self.prompts_vd, *self.negative_prompts_vd]
+            prompts = list(dict.fromkeys([self.prompt, self.negative_prompt, *views]))
+            encoder = TextEncoder(checkpoint, self.device, cache_dir=CACHE_FOLDER if self.cfg.use_cache else None)
             self._embeddings: dict[str, Tensor] = dict(zip(prompts, encoder(prompts), strict=True))
         encoder.unload()
+
+    def _add_cameras(self, words: CameraWords) -> None:
+        """A direction for each pair of a checkpoint's camera words, which then goes before the four views.
+
+        Its prompt is that of the view that it is in, and the words.
+        """
+        cameras = list(words.cameras())
+        azimuth, elevation = torch.tensor(cameras, dtype=torch.float32, device=self.device).T
+        view = torch.zeros(len(cameras), dtype=torch.long)
+        for k, direction in enumerate(self.directions):
+            view[direction.condition(elevation, azimuth, torch.ones_like(azimuth)).cpu()] = k
+        prompts = [f"{self.prompts_vd[k]}, {words.words(*c)}" for k, c in zip(view.tolist(), cameras, strict=True)]
+        nearest = _Nearest(words)
+        negatives = [self.negative_prompts_vd[k] for k in view.tolist()]
+        self.directions = [
+            *self.directions,
+            *(
+                replace(self.directions[k], name=words.words(*camera), condition=nearest.is_number(i))
+                for i, (k, camera) in enumerate(zip(view.tolist(), cameras, strict=True))
+            ),
+        ]
+        self.direction2idx = {direction.name: i for i, direction in enumerate(self.directions)}
+        self.prompts_vd = [*self.prompts_vd, *prompts]
+        self.negative_prompts_vd = [*self.negative_prompts_vd, *negatives]
 
     def load_from_cache(self, prompt: str) -> Float[Tensor, "L D"]:
         """A prompt's embedding on this object's device; the base class asks for every prompt once."""

@@ -20,6 +20,7 @@ from latent_prior.host.threestudio import refusal
 
 __all__ = [
     "NAME",
+    "BaseImplicitGeometry",
     "BaseLift3DSystem",
     "BaseModule",
     "BaseObject",
@@ -76,6 +77,7 @@ if NAME == "threestudio":
     import threestudio
     from threestudio import info, register, warn
     from threestudio.models.exporters.base import Exporter, ExporterOutput
+    from threestudio.models.geometry.base import BaseImplicitGeometry
     from threestudio.models.prompt_processors.base import PromptProcessor
     from threestudio.systems.base import BaseLift3DSystem, BaseSystem
     from threestudio.utils.base import BaseModule, BaseObject, Updateable
@@ -107,7 +109,6 @@ else:
     # importing these registers them
     import latent_prior.host.embedded.backgrounds
     import latent_prior.host.embedded.cameras
-    import latent_prior.host.embedded.geometry
     import latent_prior.host.embedded.materials  # noqa: F401
     from latent_prior.host.embedded.base import BaseModule, BaseObject, Updateable
     from latent_prior.host.embedded.config import (
@@ -119,6 +120,7 @@ else:
         resolve_config,
     )
     from latent_prior.host.embedded.exporters import Exporter, ExporterOutput
+    from latent_prior.host.embedded.geometry import BaseImplicitGeometry
     from latent_prior.host.embedded.lift3d import BaseLift3DSystem
     from latent_prior.host.embedded.logs import get_rank, info, warn
     from latent_prior.host.embedded.misc import find_last_path, get_device, load_module_weights

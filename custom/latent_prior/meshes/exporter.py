@@ -14,7 +14,7 @@ from latent_prior import OptionError, host
 from latent_prior.files.refusals import naming
 from latent_prior.meshes.atlas import best_atlas
 from latent_prior.meshes.files import FORMATS, GLB_READERS, save_mesh
-from latent_prior.meshes.mesh import FieldMesh, field_to_mesh, surface_colors
+from latent_prior.meshes.mesh import FieldMesh, colors_at, field_to_mesh, surface_colors
 from latent_prior.meshes.mesh_exporter import MeshExporter
 from latent_prior.meshes.texture import bake
 
@@ -32,19 +32,19 @@ class VertexColorMeshExporter(MeshExporter):
         up: str | None = None
         # Samples along the longest edge of the object's box; None: geometry.isosurface_resolution.
         isosurface_resolution: int | None = None
-        # Density at the surface; "auto": the one whose silhouettes match the rendered ones; None:
-        # geometry.isosurface_threshold.
+        # The field's value at the surface: a distance, or a density, where "auto" is the one whose silhouettes match the
+        # rendered ones; None: geometry.isosurface_threshold.
         isosurface_threshold: Any = None
         # Separate pieces smaller than this fraction of the largest one's volume are dropped; 0: none, 1: all others.
         min_component_fraction: float = 0.05
         # Fill cavities that cannot be seen from outside.
         fill_cavities: bool = True
-        # Blur the density by this many voxels first, so that its noise does not roughen the surface; 0: no blur.
+        # Blur a density by this many voxels first, so that its noise does not roughen the surface; 0: no blur.
         smoothing: float = 0.0
         # Simplify to about this many faces; None: keep all.
         max_faces: int | None = None
         # Bake a texture (glb and obj; ply keeps vertex colours).
-        texture: bool = False
+        texture: bool = True
         # Readers of vertex colours in a glb: viewers (linear light and a matte material, as in glTF) or trimesh (sRGB,
         # no material), see meshes/files.py; its load_mesh reads either.
         glb_for: str = "viewers"
@@ -65,6 +65,7 @@ class VertexColorMeshExporter(MeshExporter):
             raise OptionError("system.exporter.glb_for", self.cfg.glb_for, f"one of {', '.join(GLB_READERS)}")
         if self.cfg.texture:
             self.require_memory_for_texture()
+        self.is_depth = hasattr(geometry, "forward_sdf")
         self._check_surface()
 
     def _check_surface(self) -> None:
@@ -73,9 +74,12 @@ class VertexColorMeshExporter(MeshExporter):
         if not options.isosurface:
             raise OptionError("system.geometry.isosurface", options.isosurface, "true, since a mesh is to be exported")
         owner, value = _first(self.cfg.isosurface_threshold, options.isosurface_threshold)
-        if value != "auto" and not (isinstance(value, int | float) and value > 0):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if self.is_depth and not is_number:
+            raise OptionError(f"system.{owner}.isosurface_threshold", value, "a distance, usually 0")
+        if not self.is_depth and value != "auto" and not (is_number and value > 0):
             raise OptionError(f"system.{owner}.isosurface_threshold", value, "'auto' or a number above 0")
-        self.threshold = None if value == "auto" else float(value)
+        self.threshold = None if value == "auto" else -float(value) if self.is_depth else float(value)
         owner, self.resolution = _first(self.cfg.isosurface_resolution, options.isosurface_resolution)
         if self.resolution < 4:
             raise OptionError(f"system.{owner}.isosurface_resolution", self.resolution, "at least 4")
@@ -84,6 +88,9 @@ class VertexColorMeshExporter(MeshExporter):
             raise OptionError("system.exporter.min_component_fraction", self.cfg.min_component_fraction, "0 to 1")
         if not 0 <= self.cfg.smoothing <= 10:
             raise OptionError("system.exporter.smoothing", self.cfg.smoothing, "0 to 10 voxels")
+        if self.is_depth and self.cfg.smoothing > 0:
+            expected = "0, since the geometry is a field of distances: system.loss.lambda_curvature smooths it"
+            raise OptionError("system.exporter.smoothing", self.cfg.smoothing, expected)
         if self.cfg.max_faces is not None and self.cfg.max_faces < 4:
             raise OptionError("system.exporter.max_faces", self.cfg.max_faces, "at least 4, or null for no limit")
 
@@ -105,12 +112,12 @@ class VertexColorMeshExporter(MeshExporter):
                 outputs.append(host.ExporterOutput(path.name, "file", {"src_path": str(path)}))
         return outputs
 
-    def extract(self) -> FieldMesh:
-        """The mesh itself, with vertex colours, in world coordinates."""
+    def extract(self, colored: bool = True) -> FieldMesh:
+        """The mesh itself in world coordinates, with vertex colours."""
         options = self.geometry.cfg
         result = field_to_mesh(
-            self.geometry.forward_density,
-            self.colors,
+            self._field,
+            self.colors if colored else None,
             self.geometry.bbox,
             resolution=self.resolution,
             threshold=self.threshold,
@@ -119,13 +126,20 @@ class VertexColorMeshExporter(MeshExporter):
             fill_cavities=self.cfg.fill_cavities,
             smoothing=self.cfg.smoothing,
             max_faces=self.cfg.max_faces,
-            chunk=options.isosurface_chunk or DEFAULT_CHUNK,
+            chunk=self._chunk,
+            is_depth=self.is_depth,
         )
-        host.info(
-            f"mesh: {len(result.mesh.vertices)} vertices, {len(result.mesh.faces)} faces, "
-            f"cut at density {result.threshold:.3g}"
-        )
+        cut = "" if self.is_depth else f", cut at density {result.threshold:.3g}"
+        host.info(f"mesh: {len(result.mesh.vertices)} vertices, {len(result.mesh.faces)} faces{cut}")
         return result
+
+    def _field(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 1"]:
+        """Densities, or depths under the surface."""
+        return -self.geometry.forward_sdf(points) if self.is_depth else self.geometry.forward_density(points)
+
+    @property
+    def _chunk(self) -> int:
+        return self.geometry.cfg.isosurface_chunk or DEFAULT_CHUNK
 
     def colors(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Display colours of the field at world points."""
@@ -138,15 +152,10 @@ class VertexColorMeshExporter(MeshExporter):
         device = self.geometry.bbox.device
 
         def color(points: Tensor, normals: Tensor) -> Tensor:
-            return surface_colors(
-                points.to(device),
-                normals.to(device),
-                self.geometry.forward_density,
-                self.colors,
-                result.threshold,
-                result.step,
-                self.geometry.cfg.isosurface_chunk or DEFAULT_CHUNK,
-            )
+            points, normals = points.to(device), normals.to(device)
+            if self.is_depth:
+                return colors_at(points, self.colors, self._chunk)
+            return surface_colors(points, normals, self._field, self.colors, result.threshold, result.step, self._chunk)
 
         return bake(result.mesh, atlas, color, self.cfg.texture_size)
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.meshes.isosurface import (
-    Density,
+    Field,
     automatic_threshold,
     extract_surface,
-    sample_density,
+    sample_field,
     simplify,
     solid_mask,
 )
@@ -40,7 +40,7 @@ class FieldMesh:
 
 
 def field_to_mesh(
-    density: Density,
+    field: Field,
     color: Color | None,
     box: Float[Tensor, "2 3"],
     resolution: int = 128,
@@ -51,10 +51,11 @@ def field_to_mesh(
     smoothing: float = 0.0,
     max_faces: int | None = None,
     chunk: int = 1 << 18,
+    is_depth: bool = False,
 ) -> FieldMesh:
     """Extract the field's surface, clean it and colour its vertices.
 
-    density, color: the field at world points; without `color` the mesh stays uncoloured.
+    field, color: at world points; without `color` the mesh stays uncoloured.
     box: corners of the box to search, on the field's device.
     resolution: samples along the longest edge of the final box.
     threshold: density at the surface; None: isosurface.automatic_threshold.
@@ -62,34 +63,47 @@ def field_to_mesh(
     min_fraction, fill_cavities, smoothing: see isosurface.extract_surface.
     max_faces: simplify to about this many faces; None: keep all.
     chunk: points evaluated at a time.
+    is_depth: `field` is the depth under a surface, not a density.
 
     Raises:
         OptionError: the field is empty.
     """
-    grid = sample_density(density, box, max(32, resolution // 2) if coarse_to_fine else resolution, chunk)
+    coarse = max(32, resolution // 2) if coarse_to_fine else resolution
+    grid = sample_field(field, box, coarse, chunk, is_depth)
     threshold = automatic_threshold(grid) if threshold is None else threshold
     if coarse_to_fine and grid.values.max() > threshold:
         coarse_fraction = min(min_fraction, COARSE_FLOATER)
-        body = np.argwhere(solid_mask(grid.values, threshold, coarse_fraction, fill_cavities=False))
+        body = np.argwhere(solid_mask(grid, threshold, coarse_fraction, fill_cavities=False))
         corners = np.stack([body.min(axis=0) - 2, body.max(axis=0) + 2]) * grid.step + grid.origin
         tight = torch.as_tensor(corners, dtype=box.dtype, device=box.device)
         tight = torch.stack([torch.maximum(tight[0], box[0]), torch.minimum(tight[1], box[1])])
-        grid = sample_density(density, tight, resolution, chunk)
+        grid = sample_field(field, tight, resolution, chunk, is_depth)
     mesh = extract_surface(grid, threshold, min_fraction, fill_cavities, smoothing)
     if max_faces is not None:
         mesh = simplify(mesh, max_faces)
     if color is not None:
         points, normals = _tensors(box, mesh.vertices, mesh.vertex_normals)
-        colors = surface_colors(points, normals, density, color, threshold, grid.step, chunk)
+        if is_depth:
+            colors = colors_at(points, color, chunk)
+        else:
+            colors = surface_colors(points, normals, field, color, threshold, grid.step, chunk)
         mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=to_bytes(colors))
     return FieldMesh(mesh, threshold, grid.step)
+
+
+@torch.no_grad()
+def colors_at(points: Float[Tensor, "N 3"], color: Color, chunk: int = 1 << 18) -> Float[Tensor, "N 3"]:
+    """The colours at points of a surface that is sharp, such as that of distances. Raises Diverged as surface_colors."""
+    found = torch.cat([color(part) for part in points.split(chunk)])
+    require_finite({"the surface's colours": found}, "lower the learning rate")
+    return found.clamp(0, 1)
 
 
 @torch.no_grad()
 def surface_colors(
     points: Float[Tensor, "N 3"],
     normals: Float[Tensor, "N 3"],
-    density: Density,
+    density: Field,
     color: Color,
     threshold: float,
     step: float,

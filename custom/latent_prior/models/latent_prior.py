@@ -44,6 +44,8 @@ from latent_prior.prior import (
 
 # For checkpoints that state none: usual for score distillation with Stable Diffusion (Poole et al. 2022).
 GUIDANCE_SCALE = 100.0
+# Noise levels, as shares of the schedule, at which `denoising_error` looks: shapes, neither grain nor pure noise.
+ERROR_AT = (0.4, 0.55, 0.7)
 
 
 class LatentPrior:
@@ -249,6 +251,23 @@ class LatentPrior:
         return PriorLosses(
             lsd=lsd, fm=fm, kl=kl, t=t, v=given, eps=eps, z_t=z_t, eps_hat=eps_hat, delta=delta, x0_hat=x0_hat
         )
+
+    @torch.no_grad()
+    def denoising_error(self, v: Float[Tensor, "B C h w"], condition: Condition, seed: int = 0) -> Float[Tensor, "B"]:
+        """How unlikely latents are under their prompts: the squared error of the clean estimates, mean over ERROR_AT.
+
+        Up to a weighting and a constant it bounds minus the log likelihood (Ho et al. 2020, eq. 12), so with the same
+        noise for all, which is drawn from `seed`, it tells which of several pictures a prompt means more likely (Li et
+        al. 2023, "Your Diffusion Model is Secretly a Zero-Shot Classifier", eq. 6).
+        """
+        draw = torch.Generator().manual_seed(seed)
+        total = v.new_zeros(len(v))
+        for share in ERROR_AT:
+            t = torch.full((len(v),), int(share * self.denoiser.schedule.num_timesteps), device=v.device)
+            noise = torch.randn(v.shape, generator=draw).to(v)
+            z_t = self.denoiser.schedule.add_noise(v, noise, t)
+            total += (self.denoiser(z_t, t, condition.cond)[1] - v).square().mean(dim=(1, 2, 3))
+        return total / len(ERROR_AT)
 
     def _pixel_loss(
         self, pictures: Float[Tensor, "B 3 H W"] | None, x0_hat: Tensor, t: Tensor, options: PriorOptions

@@ -39,7 +39,7 @@ from latent_prior.prior import require_finite
 logger = logging.getLogger(__name__)
 
 # How the hosts' prompt processors end a view-dependent prompt.
-VIEW = re.compile(r", (?:side|front|back|overhead) view$")
+VIEW = re.compile(r", (?:side|front|back|overhead) view(?:, <\S+> <\S+>)?$")
 
 
 class TextEncoder:
@@ -132,11 +132,13 @@ class TextEncoder:
         prompts = [with_all_vectors(prompt, tokenizer) if words else prompt for prompt in prompts]
         # a tokenizer without a stated limit reports an astronomical one
         length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+        said = set()  # a prompt has hundreds of views where a checkpoint knows cameras
         for row, prompt in enumerate(prompts):
             count = _count(tokenizer, prompt)
             if count > length:
                 prompts[row] = _cut(prompt, tokenizer, length)
-                if tokenizer is self._towers[0][0]:
+                if tokenizer is self._towers[0][0] and prompt[:100] not in said:
+                    said.add(prompt[:100])
                     lost = count - min(_count(tokenizer, prompts[row]), length)
                     where = "" if prompts[row] == prompt else " before the words of its view"
                     logger.warning("prompt cut by %d of its %d tokens%s: %r", lost, count, where, prompt[:100])

@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 # Cameras of the pocket prior's training pictures: mostly from about eye level and from one distance, like a
-# photographer's. Captions do not mention them, so the prior cannot know what varies here, and a solid made under it is
-# blurred over that variation. The shipped configs draw their cameras from EYE_LEVEL, or a little above it, and the same
-# distances.
+# photographer's. Where captions do not mention them, the prior cannot know what varies here, and a solid made under it
+# is blurred over that variation. Beside these there are pictures from all round, whose captions always say the camera.
 EYE_LEVEL = (0.0, 40.0)
 EYE_LEVEL_SHARE = 0.75
 ELEVATION_RANGE = (-10.0, 80.0)  # the other pictures
+ALL_ROUND = (-20.0, 88.0)  # the pictures from all round
 DISTANCE_RANGE = (2.95, 3.05)
 FOVY_RANGE = (35.5, 36.5)
 DISTANCE, FOVY = 3.0, 36.0  # used for evaluation

@@ -1,7 +1,8 @@
 """The language of the pocket world: subjects, captions, view words and the hold-out list.
 
 A caption is `a [surface] <colour> <kind>`, without a word for "plain" and without a colour for golden subjects: "a red
-mug", "a striped blue house", "a golden duck". View words follow a comma, as in threestudio's prompt processor.
+mug", "a striped blue house", "a golden duck". View words follow a comma, as in threestudio's prompt processor, and after
+them the words of the camera (models/camera_words.py).
 """
 
 import json
@@ -11,12 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from latent_prior import OptionError
+from latent_prior.models.camera_words import Angles, CameraWords
 from latent_prior.pocket.palette import COLOURS, GOLD, SURFACES
 from latent_prior.pocket.solids import KINDS
 
 HOLDOUT_FILE = Path(__file__).with_name("holdout.json")
 ARTICLES = ("a", "an", "the")
 VIEWS = ("side view", "front view", "back view", "overhead view")
+CAMERAS = CameraWords(azimuth=Angles(-180, 165, 15), elevation=Angles(-20, 90, 10))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Ground-truth pictures of the pocket world by sphere tracing.
 
-Except for a weak headlight, light depends only on the position and normal of the surface: a sky that is brighter above,
-and occlusion by the solid itself. A radiance field with view-independent colour can therefore match the truth closely.
+Except for a weak headlight, light depends only on the position and normal of the surface (rendering/light.py). A
+radiance field with view-independent colour can therefore match the truth closely.
 Pictures are anti-aliased by supersampling. Runs on any device, batched over scenes of different kinds; deterministic.
 """
 
@@ -16,9 +16,8 @@ from torch import Tensor
 from latent_prior import OptionError
 from latent_prior.pocket import cameras, palette, solids
 from latent_prior.pocket.captions import Subject
+from latent_prior.rendering.light import REACH, open_share, overcast
 
-AMBIENT, SKY, HEADLIGHT = 0.42, 0.34, 0.24  # shares of the light; they sum to one
-OCCLUSION_REACH = 0.16  # distance along the normal over which the solid can occlude itself
 SURFACE_BAND = 0.02  # normals come from finite differences over this length / 20
 MARCH_STEPS = 56
 HIT = 1.5e-3
@@ -74,17 +73,15 @@ def shade(
     phase: Float[Tensor, " N"] | float = 0.0,
 ) -> Float[Tensor, "N 3"]:
     """Colour of surface points as the camera sees them."""
-    reach = solids.signed_distance(subject.kind, points + normal * OCCLUSION_REACH) / OCCLUSION_REACH
-    occlusion = 0.55 + 0.45 * reach.clamp(0, 1)
-    sky = 0.5 + 0.5 * normal[:, 2]
+    in_front = solids.signed_distance(subject.kind, points + normal * REACH)
     facing = (normal * towards_camera).sum(-1).clamp(0, 1)
     if subject.surface == "golden":
         # a metal reflects its surroundings: a bright sky, a dark horizon, a warm ground
         mirror = torch.sin(normal[:, 2] * 2.4 - 0.2) * 0.5 + 0.5
-        light = (0.30 + 0.62 * mirror + 0.22 * facing) * occlusion
+        light = (0.30 + 0.62 * mirror + 0.22 * facing) * open_share(in_front)
         glint = ((mirror - 0.72) / 0.28).clamp(0, 1) * 0.35
         return (rgb * light[:, None] * (1 - glint[:, None]) + glint[:, None] * light[:, None]).clamp(0, 1)
-    light = (AMBIENT + SKY * sky + HEADLIGHT * facing) * occlusion
+    light = overcast(normal[:, 2], facing, in_front)
     return (palette.albedo(subject.surface, rgb, points, phase) * light[:, None]).clamp(0, 1)
 
 

@@ -1,18 +1,18 @@
 """Volume rendering of a field with the same number of samples on every ray, in plain torch.
 
-    sigma_i density at sample i, delta_i its bin's width, T_i = exp(-sum_{j<i} sigma_j delta_j),
-    w_i = T_i (1 - exp(-sigma_i delta_i)), colour = sum_i w_i c_i + (1 - sum_i w_i) * background
-(Max 1995, eq. 20; Mildenhall et al. 2020, eq. 3). Each ray is clipped to the bounds and its chord is split into
-equal bins; rays that miss are never sampled. Depth is sum_i w_i t_i, not divided by the opacity, as in threestudio.
+    colour = sum_i w_i c_i + (1 - sum_i w_i) * background
+with weights w_i from the field's density or signed distance (matter.py). Each ray is clipped to the bounds and its
+chord is split into equal bins; rays that miss are never sampled. Depth is sum_i w_i t_i, not divided by the opacity, as
+in threestudio.
 
 With `grid_prune` the bounds shrink to the box around the occupied cells of a coarse grid, which makes training fast:
 the rays that miss cost nothing, and the others spend their samples on the object. The box is a buffer, so a resumed run
 continues with it.
 
-If a geometry has finite-difference normals, those drawn in evaluation are the direction of -sum_i T_i grad sigma_i,
-with grad sigma over NORMAL_STEP. Unit normals composited by weight would be noisy: inside a body that is not quite
-opaque the density is nearly constant, and each sample there, with its gradient normalised, counts as much as the
-surface.
+If a field of densities has finite-difference normals, those drawn in evaluation are the direction of
+-sum_i T_i grad sigma_i, with grad sigma over NORMAL_STEP. Unit normals composited by weight would be noisy: inside a
+body that is not quite opaque the density is nearly constant, and each sample there, with its gradient normalised, counts
+as much as the surface.
 """
 
 import math
@@ -26,6 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_prior import OptionError, host
+from latent_prior.host.embedded.scalars import knot_values
+from latent_prior.rendering.matter import density_of_distance, density_weights, distance_weights
 from latent_prior.rendering.occupancy import occupied_box
 from latent_prior.rendering.rays import ray_box, ray_sphere, sample_bins
 from latent_prior.rendering.renderer import Renderer, per_pixel
@@ -81,6 +83,8 @@ class DenseVolumeRenderer(Renderer):
         prune_resolution: int = 32
         # Steps between two estimates; the first is made at this step.
         prune_every: int = 16
+        # Of a field of distances: one over the thickness of its surface, in world units; a number or a schedule.
+        inv_std: Any = 64.0
 
     cfg: Config
 
@@ -91,6 +95,13 @@ class DenseVolumeRenderer(Renderer):
         for key in keys:
             if getattr(self.cfg, key) <= 0:
                 raise OptionError(f"system.renderer.{key}", getattr(self.cfg, key), "a positive number")
+        try:
+            sharpest = knot_values(self.cfg.inv_std)
+        except OptionError as error:
+            expected = f"a number or a schedule: {error}"
+            raise OptionError("system.renderer.inv_std", self.cfg.inv_std, expected) from error
+        if not all(0 < value < math.inf for value in sharpest):
+            raise OptionError("system.renderer.inv_std", self.cfg.inv_std, "positive numbers")
         cells = {"system.renderer.prune_resolution": self.cfg.prune_resolution}
         host.require_memory(POINT * (2 * self.cfg.prune_resolution) ** 3 if self.cfg.grid_prune else 0, cells)
         super().configure(geometry, material, background)
@@ -98,6 +109,7 @@ class DenseVolumeRenderer(Renderer):
         self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3]))
         if self.cfg.grid_prune:
             self.register_buffer("occupied_bbox", self.bbox.clone())
+        self._inv_std = float(host.C(self.cfg.inv_std, 0, 0))
 
     def forward(
         self,
@@ -200,7 +212,7 @@ class DenseVolumeRenderer(Renderer):
         colors = self.material(
             viewdirs=samples.directions, positions=samples.points, light_positions=samples.lights, **field, **kwargs
         )
-        weights, _ = _weights(samples, field["density"])
+        weights, _ = self._weights(samples, field["sdf" if self.has_distance else "density"])
         composed = {
             "comp_rgb_fg": nerfacc.accumulate_along_rays(weights, colors.reshape(*weights.shape, -1)),
             "opacity": nerfacc.accumulate_along_rays(weights),
@@ -223,7 +235,8 @@ class DenseVolumeRenderer(Renderer):
         return composed, extra
 
     def _compose_evaluation(self, samples: Samples, render_normal: bool, kwargs: dict[str, Any]) -> dict[str, Tensor]:
-        weights, transmittance = _weights(samples, self.geometry.forward_density(samples.points))
+        forward = self.geometry.forward_sdf if self.has_distance else self.geometry.forward_density
+        weights, transmittance = self._weights(samples, forward(samples.points))
         opacity = nerfacc.accumulate_along_rays(weights)
         depth = nerfacc.accumulate_along_rays(weights, samples.t[..., None])
 
@@ -231,9 +244,10 @@ class DenseVolumeRenderer(Renderer):
         seen = (flat > NEGLIGIBLE_WEIGHT).nonzero().squeeze(-1)
         if len(seen) == 0:
             seen = torch.zeros(1, dtype=torch.long, device=flat.device)
-        normal_type = getattr(self.geometry.cfg, "normal_type", None)
+        # a grid of distances has no type of normals, and always has them
+        normal_type = getattr(self.geometry.cfg, "normal_type", "gradient" if self.has_distance else None)
         drawn = render_normal and self.cfg.return_eval_normal and normal_type is not None
-        by_slope = drawn and normal_type.startswith("finite_difference")
+        by_slope = drawn and normal_type.startswith("finite_difference") and not self.has_distance
         needed = self.material.requires_normal or (drawn and not by_slope)
         field = self.geometry(samples.points[seen], output_normal=needed)
         colors = self.material(
@@ -263,7 +277,28 @@ class DenseVolumeRenderer(Renderer):
         before, after = (self.geometry.forward_density(points[:, None] + offset) for offset in (-steps, steps))
         return (before - after)[..., 0]
 
+    @property
+    def has_distance(self) -> bool:
+        """Whether the field gives signed distances."""
+        return hasattr(self.geometry, "forward_sdf")
+
+    def density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
+        """The field's density; of a field of distances, the one that makes its surface as thick as it is now."""
+        if self.has_distance:
+            return density_of_distance(self.geometry.forward_sdf(points), self._inv_std)
+        return self.geometry.forward_density(points)
+
+    def _weights(
+        self, samples: Samples, values: Float[Tensor, "N 1"]
+    ) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S"]]:
+        """Weights, and the light that gets to each sample."""
+        values = values.reshape(samples.t.shape)
+        if self.has_distance:
+            return distance_weights(values, self._inv_std)
+        return density_weights(samples.starts, samples.ends, values)
+
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        self._inv_std = float(host.C(self.cfg.inv_std, epoch, global_step))
         due = global_step > 0 and global_step % self.cfg.prune_every == 0
         if self.cfg.grid_prune and self.training and due and not on_load_weights:
             chord = 2 * self.cfg.radius * (1 if self.cfg.bounds == "sphere" else 3**0.5)
@@ -274,16 +309,10 @@ class DenseVolumeRenderer(Renderer):
             self.occupied_bbox.copy_(box)
 
     def _density_in_bounds(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 1"]:
-        density = self.geometry.forward_density(points)
+        density = self.density(points)
         if self.cfg.bounds == "sphere":  # the corners are never sampled, whatever the field holds there
             density = density * (points.norm(dim=-1, keepdim=True) < self.cfg.radius)
         return density
-
-
-def _weights(samples: Samples, density: Float[Tensor, "N 1"]) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S"]]:
-    """Weights, and the transmittance up to each sample."""
-    density = density.reshape(samples.t.shape)
-    return nerfacc.render_weight_from_density(samples.starts, samples.ends, density)[:2]
 
 
 def _drawn(normal: Float[Tensor, "R 3"], opacity: Float[Tensor, "R 1"]) -> Float[Tensor, "R 3"]:

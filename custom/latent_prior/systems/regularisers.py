@@ -1,6 +1,7 @@
 """Regularisers of fields, each a scalar of order one, so that weights mean the same at any picture size."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ Term = Callable[[dict[str, Tensor], Any, float], Float[Tensor, ""]]
 # World units over which a field that is held to a guide is to be opaque. About one and a half of the renderer's steps
 # and two voxels of the shipped configs, but fixed, so that the weight means the same at any resolution.
 THICKNESS = 0.05
+# Of fields of distances: points nearer to the surface than this, in world units, count for its curvature.
+BAND = 0.08
+# Of fields without voxels: how many samples of a step are looked at, and how far around each, in world units.
+STENCILS, STENCIL_STEP = 2048, 0.025
 LEAST_ALPHA = 1e-6  # added where a logarithm needs it
 
 
@@ -49,6 +54,50 @@ def total_variation(grid: Float[Tensor, "1 C D H W"]) -> Float[Tensor, ""]:
     return sum(grid.diff(dim=axis).square().mean() for axis in (2, 3, 4)) / 3
 
 
+@dataclass(frozen=True)
+class Stencil:
+    """Distances f at N points, and a step further along each axis, forwards and backwards."""
+
+    here: Float[Tensor, "N"]
+    forwards: Float[Tensor, "N 3"]
+    backwards: Float[Tensor, "N 3"]
+    step: float
+
+
+def eikonal(around: Stencil) -> Float[Tensor, ""]:
+    """Mean of (|grad f| - 1)^2: distances, and not any function with that surface (IGR, Gropp et al. 2020, eq. 2)."""
+    slope = (around.forwards - around.here[:, None]) / around.step
+    return ((slope.square().sum(dim=1) + 1e-9).sqrt() - 1).square().mean()
+
+
+def curvature(around: Stencil) -> Float[Tensor, ""]:
+    """Mean of |laplacian f| * step near the surface: how much it bends from one point to the next (Neuralangelo's
+    L_curv, Li et al. 2023, eq. 9, which is not multiplied by the step)."""
+    bend = ((around.forwards + around.backwards - 2 * around.here[:, None]).sum(dim=1) / around.step).abs()
+    near = around.here.detach().abs() < BAND
+    return (bend * near).sum() / near.sum().clamp(min=1)
+
+
+def voxel_stencil(grid: Float[Tensor, "1 1 D H W"], spacing: float) -> Stencil:
+    """At all voxels that are not at the border."""
+
+    def moved(axis: int, step: int) -> Tensor:
+        window = [slice(1, -1)] * 3
+        window[axis] = slice(1 + step, grid.shape[2 + axis] - 1 + step)
+        return grid[0, 0][tuple(window)].flatten()
+
+    around = [torch.stack([moved(axis, step) for axis in range(3)], dim=1) for step in (1, -1)]
+    return Stencil(moved(0, 0), *around, spacing)
+
+
+def sample_stencil(distance: Callable[[Tensor], Tensor], points: Float[Tensor, "N 3"], step: float) -> Stencil:
+    """At points of space; distance: (..., 3) to (..., 1)."""
+    steps = step * torch.eye(3, dtype=points.dtype, device=points.device)
+    moved = torch.stack([torch.zeros_like(steps[:1]).expand(3, -1), steps, -steps])  # 3 3 3
+    values = distance(points[:, None, None] + moved)[..., 0]
+    return Stencil(values[:, 0, 0], values[:, 1], values[:, 2], step)
+
+
 def shape(
     density: Float[Tensor, "N"], inside: Bool[Tensor, "N"], distance: Float[Tensor, "N"], sigma: float
 ) -> Float[Tensor, ""]:
@@ -73,6 +122,18 @@ def _orient(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Fl
     return orientation(out["weights"], normal, out["t_dirs"])
 
 
+def _stencil(out: dict[str, Tensor], geometry: Any, name: str) -> Stencil:
+    if hasattr(geometry, "distances"):
+        return voxel_stencil(geometry.distances(), geometry.spacing)
+    points = _needed(out, "points", name, "use a volume renderer")
+    distance = _needed(out, "sdf", name, "choose sdf-grid or implicit-sdf for the geometry")
+    near = (distance.detach()[:, 0].abs() < BAND).nonzero()[:, 0]
+    chosen = near if len(near) else torch.arange(len(points), device=points.device)
+    if len(chosen) > STENCILS:
+        chosen = chosen[torch.randperm(len(chosen), device=chosen.device)[:STENCILS]]
+    return sample_stencil(geometry.forward_sdf, points[chosen].detach(), STENCIL_STEP)
+
+
 def _emptiness(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Float[Tensor, ""]:
     return emptiness(_needed(out, "weights", "emptiness", "use a volume renderer"), emptiness_scale)
 
@@ -83,17 +144,23 @@ def _reconstruction(out: dict[str, Tensor], geometry: Any, emptiness_scale: floa
     return F.mse_loss(out["comp_rgb"], start)
 
 
-def _smooth(name: str, channels: slice) -> Term:
+def _smooth(name: str, part: Callable[[Any], Tensor], types: str) -> Term:
     def term(out: dict[str, Tensor], geometry: Any, emptiness_scale: float) -> Float[Tensor, ""]:
         field = getattr(geometry, "field", geometry)  # a textured mesh's colours are a field's
-        if not hasattr(field, "grid"):
+        try:
+            grid = part(field)
+        except AttributeError:
             raise OptionError.because(
                 f"system.loss.lambda_{name} needs a voxel grid, but the geometry is a {type(field).__name__}: "
-                "choose volume-grid for it, or set it to 0"
-            )
-        return total_variation(field.grid[:, channels])
+                f"choose {types} for it, or set it to 0"
+            ) from None
+        return total_variation(grid)
 
     return term
+
+
+def _voxel_features(field: Any) -> Float[Tensor, "1 C D H W"]:
+    return field.features if hasattr(field, "distances") else field.grid[:, 1:]
 
 
 # By name in `system.loss` (`lambda_<name>`). Each takes the renderer's output, the geometry and the scale of
@@ -103,7 +170,9 @@ TERMS: dict[str, Term] = {
     "opaque": lambda out, *_: opaque(out["opacity"]),
     "emptiness": _emptiness,
     "orient": _orient,
+    "eikonal": lambda out, geometry, _: eikonal(_stencil(out, geometry, "eikonal")),
+    "curvature": lambda out, geometry, _: curvature(_stencil(out, geometry, "curvature")),
     "reconstruction": _reconstruction,
-    "tv_density": _smooth("tv_density", slice(0, 1)),  # volume-grid's channels: density, then features
-    "tv_features": _smooth("tv_features", slice(1, None)),
+    "tv_density": _smooth("tv_density", lambda field: field.grid[:, :1], "volume-grid"),
+    "tv_features": _smooth("tv_features", _voxel_features, "volume-grid or sdf-grid"),
 }

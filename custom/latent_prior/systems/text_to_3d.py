@@ -19,11 +19,14 @@ from latent_prior import OptionError, host, options_under
 from latent_prior.meshes.guide import Guide, GuideConfig
 from latent_prior.models.latent_colours import LatentColours
 from latent_prior.prior import require_finite
-from latent_prior.systems import regularisers
+from latent_prior.systems import hollowing, mesh_stage, regularisers
+from latent_prior.systems.hollowing import HollowingConfig
 from latent_prior.systems.loss_weights import LossWeights, is_number
+from latent_prior.systems.mesh_stage import MeshStageConfig
 
 SPACES = ("rgb", "latent")
 OUR_EXPORTERS = ("vertex-color-mesh-exporter", "textured-mesh-exporter")  # they check their settings when created
+MEAN_LIGHT = 0.8  # of surfaces in pictures, about: a clay's colour is brighter than what the field has learned
 GUIDE_POINTS = 4096  # random points of the field's box that are held to the guide in a step
 
 
@@ -40,6 +43,10 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         random_background: Any = None
         # The mesh that loss.lambda_shape holds the field to: fields of GuideConfig.
         guide: dict = field(default_factory=dict)
+        # Whether and when a body is hollowed: fields of HollowingConfig.
+        hollowing: dict = field(default_factory=dict)
+        # The last stage, on the mesh itself: fields of MeshStageConfig.
+        mesh_stage: dict = field(default_factory=dict)
 
     cfg: Config
     loss_settings = ("emptiness_scale",)
@@ -52,9 +59,15 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         self.check_guidance_terms((*regularisers.TERMS, "shape"))
         with options_under("system.guide."):
             self.guide_cfg = GuideConfig(**host.parse_structured(GuideConfig, self.cfg.guide))
+        self.hollow_cfg = host.parse_structured(HollowingConfig, self.cfg.hollowing)
+        with options_under("system.mesh_stage."):
+            self.stage_cfg = host.parse_structured(MeshStageConfig, self.cfg.mesh_stage)
+        self._mesh_renderer: list[Any] = []  # in a list, since it is no part of the checkpoint; at most one
         self._before_after: list[Float[Tensor, "H W 3"]] = []  # of a mesh: its file's colours (or its shape), then ours
         super().configure()
         self._check_guide()
+        mesh_stage.check(self.stage_cfg, self.cfg.exporter_type, self.geometry)
+        hollowing.check(self.hollow_cfg, self.geometry, self.cfg.guidance_type, self.cfg.space)
 
     def _check_random_background(self) -> None:
         greys = self.cfg.random_background
@@ -74,8 +87,9 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             return
         if weight == 0:
             raise OptionError("system.loss.lambda_shape", 0, "a weight, since system.guide.mesh is set")
-        if not hasattr(self.geometry, "forward_density"):
-            raise OptionError("system.guide.mesh", mesh, f"null, since a {type(self.geometry).__name__} has no density")
+        if not hasattr(self.renderer, "density"):
+            expected = f"null, since a {type(self.renderer).__name__} has no density: choose dense-volume-renderer"
+            raise OptionError("system.guide.mesh", mesh, expected)
         if self.guide_cfg.radius > (half_edge := float(self.geometry.bbox[1].min())):
             expected = f"at most {half_edge:g}, so that the guide lies in the field's box"
             raise OptionError("system.guide.radius", self.guide_cfg.radius, expected)
@@ -123,11 +137,26 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             low, high = self.cfg.random_background
             grey = torch.rand(len(batch["rays_o"]), 1, device=batch["rays_o"].device) * (high - low) + low
             options["bg_color"] = grey.expand(-1, 3)
-        out = self.renderer(**batch, **options)
+        out = self._renderer_now()(**batch, **options)
         if decode:
             out["decoded_rgb"] = self._decode(out["comp_rgb"])
             require_finite({"the picture": out["decoded_rgb"], "its depth": out["depth"]})
         return out
+
+    @property
+    def on_mesh(self) -> bool:
+        """Whether the last stage has begun."""
+        return self.stage_cfg.from_step is not None and self.true_global_step >= self.stage_cfg.from_step
+
+    def _renderer_now(self) -> Any:
+        """The renderer of the field, or in the last stage of its mesh, which is extracted at first use."""
+        if not self.on_mesh:
+            return self.renderer
+        parts = {"geometry": self.geometry, "material": self.material, "background": self.background}
+        if not self._mesh_renderer:
+            exporter = host.find(self.cfg.exporter_type, "system.exporter_type")(self.cfg.exporter, **parts)
+            self._mesh_renderer = [mesh_stage.make_renderer(self.stage_cfg, exporter, **parts)]
+        return self._mesh_renderer[0].train(self.training)
 
     def _decode(self, comp_rgb: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W 3"]:
         if self.cfg.space == "rgb":
@@ -136,6 +165,8 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         return self.guidance.decode_latents(comp_rgb.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        if self.true_global_step == self.hollow_cfg.step:
+            self._hollow(batch)
         out = self(batch)
         depth = out["depth"] / out["opacity"].clamp(min=1e-6)
         seen = {"points": batch["rays_o"] + batch["rays_d"] * depth, "opacity": out["opacity"]}
@@ -145,18 +176,32 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         loss = torch.zeros((), device=out["comp_rgb"].device) + self.weighted_guidance(guidance_out)
         emptiness_scale = float(self.cfg.loss.get("emptiness_scale", 10.0))
         for name, term in regularisers.TERMS.items():
+            if self.on_mesh and name not in mesh_stage.TERMS:
+                continue
             loss = loss + self.weighted(name, partial(term, out, self.geometry, emptiness_scale))
-        loss = loss + self.weighted("shape", self._shape)
+        if not self.on_mesh:
+            loss = loss + self.weighted("shape", self._shape)
         self.log("train/opacity", out["opacity"].mean())
         self.log("train/loss", loss, prog_bar=True)
         self.log_weights()
         return {"loss": loss}
 
+    def _hollow(self, batch: dict[str, Any]) -> None:
+        """Let the prior decide whether the body is hollow; the clay has the mean colour of its surface, without shade."""
+        with torch.no_grad():
+            grid = self.geometry.distances()
+            near = (grid[0, 0].abs() < self.geometry.spacing).nonzero().flip(1)  # z, y, x
+            places = (near + 0.5) * self.geometry.spacing - float(self.geometry.cfg.radius)
+            colours = self.material(**self.geometry.export(points=places), positions=places)
+            colour = (colours.mean(dim=0) / MEAN_LIGHT).clamp(0, 1)
+        done = hollowing.hollow(self.hollow_cfg, self.geometry, self.guidance, self.prompt_processor(), batch, colour)
+        host.info(f"Hollowing: {done or 'the body stays as it is'}")
+
     def _shape(self) -> Float[Tensor, ""]:
         """The field against the guide, at points of its box: the renderer's samples leave out what it calls empty."""
         low, high = self.geometry.bbox
         points = low + (high - low) * torch.rand(GUIDE_POINTS, 3, device=low.device)
-        density = self.geometry.forward_density(points).squeeze(-1)
+        density = self.renderer.density(points).squeeze(-1)
         return regularisers.shape(density, *self.guide.at(points), self.guide_cfg.sigma)
 
     def _panels(self, out: dict[str, Any]) -> list[dict[str, Any]]:
@@ -199,7 +244,7 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         self.save_rgb_image(f"{folder}/{index}.png", out["decoded_rgb"][0], data_format="HWC")
         if with_panels:
             self.save_image_grid(f"{folder}/panels-{index}.png", self._panels(out), align=max(batch["height"], 128))
-        if with_panels and "mesh" in out:
+        if with_panels and "mesh" in out and not self.on_mesh:
             self._before_after += [out.get("comp_rgb_before", out["comp_normal"])[0], out["decoded_rgb"][0]]
 
     def on_predict_start(self) -> None:

@@ -17,8 +17,22 @@ def result(seed=0, held_out=False, label="full", **figures):
         "r_ring_mean": True,
         "iou": 0.8,
         "psnr": 24.0,
+        "field_iou": 0.9,
+        "field_psnr": 25.0,
         "fog": 0.01,
         "chamfer": 0.02,
+        "normals_to": 12.0,
+        "normals_from": 14.0,
+        "area": 1.1,
+        "area_right": True,
+        "volume": 0.7,
+        "volume_right": False,
+        "watertight": True,
+        "crossings": 0,
+        "hidden": 0,
+        "whole": True,
+        "thinnest": 0.08,
+        "hollow": None,
         "loads": True,
         "bodies": 1,
         "one_body": True,
@@ -58,10 +72,12 @@ def test_variants_are_apart():
 
 def test_a_failed_run_counts_against_its_variant():
     row = summarise([result(), failed_run()])[-1]
-    assert (row.runs, row.failed, row.values["r_single"], row.values["one_body"]) == (2, 1, 1, 1)
+    assert (row.runs, row.failed, row.values["r_single"], row.values["whole"]) == (2, 1, 1, 1)
     assert row.values["iou"] == pytest.approx(0.4) and row.values["r_ring"] == pytest.approx(0.5)
     assert row.values["psnr"] == 24  # of the one that has any
-    assert "| full (1 of 2 failed) | all | 2 | 1/2 |" in table.summary_table(COLUMNS, [row], with_runs=True)
+    assert "| full (1 of 2 failed) | all | 2 | 0.500 (1/2) | 1/2 |" in table.summary_table(
+        COLUMNS, [row], with_runs=True
+    )
 
 
 def test_spread_is_over_the_seeds_means():
@@ -80,32 +96,39 @@ def test_spread_counts_a_failed_run_as_the_mean_does():
 
 
 def test_the_table_reads_as_in_the_readme():
-    rows = summarise([result(fog=0.01), result(fog=0.03, r_ring=0.5, r_ring_mean=False)])
+    rows = summarise([result(hollow=0.6), result(hidden=1, whole=False, r_ring=0.5, r_ring_mean=False)])
     heading, _, _, line = table.summary_table(COLUMNS, rows, with_runs=True).splitlines()
     assert heading == (
-        "| variant | prompts | runs | R@1 | R@1 ring | IoU | PSNR | fog (worst) | Chamfer | body | colour | "
-        "seconds (most) | peak MB |"
+        "| variant | prompts | runs | R@1 ring | R@1 | IoU (field) | PSNR (field) | normals | area | volume | Chamfer | "
+        "whole (hidden) | wall | hollow | colour | seconds (most) | peak MB |"
     )
     assert line == (
-        "| full | all | 2 | 2/2 | 0.750 (1/2) | 0.800 | 24.00 | 0.0200 (0.0300) | 0.0200 | 2/2 | 2/2 | 90 (90) | 2,000 |"
+        "| full | all | 2 | 0.750 (1/2) | 2/2 | 0.800 (0.900) | 24.00 (25.00) | 12.0 (14.0) | 1.10 (2/2) | 0.70 (0/2) | "
+        "0.0200 | 1/2 (1) | 0.080 | 0.60 | 2/2 | 90 (90) | 2,000 |"
     )
 
 
 def test_without_a_judge_its_columns_are_dashes():
     rows = summarise([result(r_single=None, r_ring=None, r_ring_mean=None)])
-    assert "| full | all | 1 | – | – | 0.800 |" in table.summary_table(COLUMNS, rows, with_runs=True)
+    assert "| full | all | 1 | – | – | 0.800 (0.900) |" in table.summary_table(COLUMNS, rows, with_runs=True)
 
 
 def test_markdown_has_a_cell_for_every_column():
     rows = [
         result(),
-        result(held_out=True, r_single=None, r_ring=None, r_ring_mean=None, colour="a|b", colour_right=False, bodies=2),
+        result(held_out=True, r_single=None, r_ring=None, r_ring_mean=None, colour="a|b", colour_right=False),
+        result(bodies=2, crossings=3, watertight=False, whole=False),
     ]
     rows.append(failed_run("a blue mug", 1, True, "exit code 2: the field is empty"))
     text = evaluation([], None).to_markdown(rows, ["A note."])
     lines = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {len(COLUMNS) + 4}
-    assert "| ✓ 2 | ✗ a\\|b |" in text and "1.000 ✓" in text and "### Held-out prompts" in text
+    assert (
+        "| ✗ 2 pieces, open, 3 crossed |" in text
+        and "✗ a\\|b |" in text
+        and "1.000 ✓" in text
+        and "### Held-out prompts" in text
+    )
     assert "A note." in text and "- full, a blue mug, seed 1: exit code 2: the field is empty" in text
 
 
@@ -129,7 +152,8 @@ def test_a_result_survives_its_file(tmp_path):
 
 @pytest.mark.parametrize("judged", [True, False])
 def test_figures_of_a_run_stand_above_it(judged):
-    figures = {"iou": 0.8512, "psnr": 23.44} | ({"r_single": False, "r_ring": 0.75} if judged else {})
+    named = {"r_single": True, "r_ring": 0.75, "r_ring_mean": False} if judged else {}
+    figures = {"iou": 0.8512, "psnr": 23.44} | named
     declared, of = evaluation([], None), Result("full", "a red mug", 0, False, figures)
     assert declared.note(of) == "IoU 0.85   23.4 dB" + ("   judge 12/16" if judged else "")
     assert declared.missed(of) is judged

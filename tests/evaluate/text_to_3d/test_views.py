@@ -52,28 +52,29 @@ def true_ring():
 
 def test_the_truth_against_itself_is_perfect(true_ring):
     single = views.truth_views(MUG, views.single())
-    figures = measure.measure_field(MUG, true_ring, single, judge=None)
-    assert (figures.iou, figures.psnr, figures.fog) == (1, 100, 0)
+    figures, field = measure.measure_pictures(MUG, true_ring, single, judge=None), measure.measure_field(MUG, true_ring)
+    assert (figures.iou, figures.psnr) == (field.field_iou, field.field_psnr) == (1, 100)
+    assert field.fog == 0
     assert figures.r_single is figures.r_ring is figures.r_ring_mean is None
 
 
 def test_another_colour_costs_psnr_and_another_kind_the_silhouette(true_ring):
     single = views.truth_views(MUG, views.single())
-    green = measure.measure_field(Subject("mug", "green"), true_ring, single, judge=None)
+    green = measure.measure_pictures(Subject("mug", "green"), true_ring, single, judge=None)
     assert green.iou == 1 and green.psnr < 20
-    duck = measure.measure_field(Subject("duck", "red"), true_ring, single, judge=None)
-    assert duck.iou < 0.7 and duck.fog > 0.02
+    duck = measure.measure_pictures(Subject("duck", "red"), true_ring, single, judge=None)
+    assert duck.iou < 0.7 and measure.measure_field(Subject("duck", "red"), true_ring).fog > 0.02
 
 
 def test_r_precision_is_of_the_prompts_own_caption(true_ring, fixed_judge):
     single = views.truth_views(MUG, views.single())
     other = Subject("mug", "pink")
     opinions = [{MUG: 0.9, other: 0.1}] * 4 + [{MUG: 0.3, other: 0.4}] * 12
-    figures = measure.measure_field(MUG, true_ring, single, fixed_judge(opinions))
+    figures = measure.measure_pictures(MUG, true_ring, single, fixed_judge(opinions))
     assert figures.r_single is True  # the single view gets the first opinion
     assert figures.r_ring == 4 / 16
     assert figures.r_ring_mean is True  # (4 * 0.9 + 12 * 0.3) / 16 = 0.45 against 0.325
-    figures = measure.measure_field(MUG, true_ring, single, fixed_judge([{other: 0.5, MUG: 0.4}] * 16))
+    figures = measure.measure_pictures(MUG, true_ring, single, fixed_judge([{other: 0.5, MUG: 0.4}] * 16))
     assert (figures.r_single, figures.r_ring, figures.r_ring_mean) == (False, 0, False)
 
 
@@ -127,18 +128,12 @@ def test_a_latent_field_that_is_empty_is_white_through_the_autoencoder(tiny_prio
 
     latent_prior.register()
     changes = {
-        "system.space": "latent",
-        "system.random_background": "null",
-        "system.geometry.n_feature_dims": 4,
         "system.geometry.grid_size": "[8,8,8]",
         "system.geometry.density_bias": -40.0,
-        "system.material.n_output_dims": 4,
-        "system.material.color_activation": "none",
-        "system.background.n_output_dims": 4,
-        "system.background.color": "[0,0,0,0]",  # what the run looked at while training; the figures are on white
         "system.guidance.pretrained_model_name_or_path": tiny_prior,
     }
-    cfg = host.load_config(str(CONFIG), cli_args=[f"{key}={value}" for key, value in changes.items()])
+    config = CONFIG.parents[1] / "configs" / "pocket_jacobian_nerf.yaml"
+    cfg = host.load_config(str(config), cli_args=[f"{key}={value}" for key, value in changes.items()])
     system = host.find(cfg.system_type)(cfg.system).eval()
     pictures = views.field_views(system, views.single())
     autoencoder = system.guidance.prior.autoencoder

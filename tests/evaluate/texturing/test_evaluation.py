@@ -9,8 +9,9 @@ import torch
 from latent_prior import cli
 from latent_prior.evaluate.bench import jobs
 from latent_prior.evaluate.text_to_3d import views
+from latent_prior.evaluate.text_to_3d.surface import mean_colour
+from latent_prior.evaluate.text_to_3d.views import mesh_views
 from latent_prior.evaluate.texturing import evaluation, measure, solids
-from latent_prior.evaluate.texturing.views import mean_colour, mesh_views
 from latent_prior.meshes.asset import Asset
 from latent_prior.pocket.captions import every_subject, parse
 from latent_prior.pocket.truth import truth_mesh
@@ -124,6 +125,6 @@ def test_restyling_starts_from_another_look(tmp_path):
 def test_other_configs_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["evaluate", "texturing", "--prompts", MUG.caption, "--config", "latent_prior"]) == 2
-    assert "'latent_prior' textures no mesh: its system.geometry_type is 'volume-grid'" in capsys.readouterr().err
+    assert "'latent_prior' textures no mesh: its system.geometry_type is 'sdf-grid'" in capsys.readouterr().err
     assert cli.main(["evaluate", "texturing", "system.geometry.mesh=x.glb"]) == 2
     assert torch.is_grad_enabled()

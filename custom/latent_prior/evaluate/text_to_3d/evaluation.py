@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from latent_prior import OptionError
 from latent_prior.evaluate.bench import arguments, jobs
@@ -12,42 +13,60 @@ from latent_prior.evaluate.bench.jobs import Job, Task
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import PEAK, SECONDS_AND_MOST, Column, Groups, labels_of, number, tick
 from latent_prior.evaluate.text_to_3d import measure, prompts, views
-from latent_prior.metrics.pictures import FOG_MARGIN
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.judge import Judge
 from latent_prior.runs import folder as run_folder
 
 NO_JUDGE = "none"
+MEASURES_VERSION = 2  # increase when the measurements change, to invalidate stored results
+AREA_WITHIN, VOLUME_WITHIN = 0.15, 0.20  # of the truth's
 LEGEND = f"""\
-Cameras are those of `pocket/cameras.py`: distance 3, field of view 36°, pictures of 64 × 64 on white. "Ring" is \
-{views.RING_VIEWS}
-views at elevation {views.RING_ELEVATION:g}°, evenly spaced.
-- **R@1**: the judge CLIP ranks the prompt's caption first among all captions of the pocket world, at azimuth
-  {views.SINGLE_AZIMUTH:g}°, elevation {views.SINGLE_ELEVATION:g}°.
-- **R@1 ring**: the share of the ring's views at which it does; then, as a count or tick, whether it does for the mean
-  similarity over the ring.
-- **IoU**, **PSNR**: silhouette (opacity > 0.5) and picture against the truth's, mean over the ring's views.
-- **fog**: mean |picture − white| outside the truth's silhouette dilated by {FOG_MARGIN} pixels, over the ring.
+All figures but "field" are of the written mesh: its pictures are in its own colours, without light. Cameras are those of
+`pocket/cameras.py`: distance 3, field of view 36°, pictures of 64 × 64 on white. "Ring" is {views.RING_VIEWS} views at
+elevation {views.RING_ELEVATION:g}°, evenly spaced.
+- **R@1 ring**: the share of the ring's views at which the judge CLIP ranks the prompt's caption first among all captions
+  of the pocket world; then, as a count or tick, whether it does for the mean similarity over the ring. **R@1**: at
+  azimuth {views.SINGLE_AZIMUTH:g}°, elevation {views.SINGLE_ELEVATION:g}°.
+- **IoU**, **PSNR**: silhouette (opacity > 0.5) and picture against the truth's, mean over the ring's views; **field**:
+  the same of the trained field by volume rendering.
+- **normals**: mean angle in degrees between the normals of points on the mesh and of the nearest points on the truth;
+  then the other way round. **area**, **volume**: as multiples of the truth's, and as a share of the runs how often they
+  are within {AREA_WITHIN:.0%} and {VOLUME_WITHIN:.0%} of it.
 - **Chamfer**: mean distance between 30,000 points on the mesh and as many on the truth, averaged over both directions,
   in world units (the solids fit in a ball of radius 0.8; the truth against itself gives about 0.006).
-- **body**: the mesh loads in trimesh and has no more connected pieces than the truth. **colour**: of all colours of
-  that kind and surface, the prompt's is nearest to the mesh's mean colour (CIELAB).
+- **whole**: the mesh is watertight, has no more connected pieces than the truth, and no face through which an edge of
+  another one passes; then, how many pieces no view from outside shows. **wall**: the thickness that one percent of its
+  surface stays below.
+- **hollow**: of a mug, wine glass or jug: how deep its inside lies below its top, seen from above, as a multiple of the
+  truth's.
+- **colour**: of all colours of that kind and surface, the prompt's is nearest to the mesh's mean colour (CIELAB).
 - **seconds**, **MB**: from launch to written mesh, and peak memory, of the run's own process.
 """
-
-
-def _bodies(result: Result) -> str:
-    return str(result.figure("bodies")) if result.figure("bodies") not in (None, 1) else ""
 
 
 def _other_colour(result: Result) -> str:
     return "" if result.figure("colour_right") else result.figure("colour") or ""
 
 
-# a failed run counts as not recognised, as IoU 0, and as failing body and colour
+def _faults(result: Result) -> str:
+    """What a mesh that is not whole has."""
+    found = []
+    if result.figure("bodies") not in (None, 1):
+        found.append(f"{result.figure('bodies')} pieces")
+    if result.figure("watertight") is False:
+        found.append("open")
+    if result.figure("crossings"):
+        found.append(f"{result.figure('crossings')} crossed")
+    return ", ".join(found)
+
+
+def _whole(figures: dict[str, Any]) -> bool:
+    return bool(figures["one_body"] and figures["watertight"] and not figures["crossings"])
+
+
+# a failed run counts as not recognised, as IoU 0, and as failing what is counted
 COLUMNS = (
-    Column("R@1", "r_single", how="share", missing=0),
     Column(
         "R@1 ring",
         "r_ring",
@@ -56,11 +75,16 @@ COLUMNS = (
         beside=Column("", "r_ring_mean", how="share", missing=0),
         detail=lambda result: tick(result.figure("r_ring_mean")),
     ),
-    Column("IoU", "iou", 3, missing=0, spread=True),
-    Column("PSNR", "psnr", 2, spread=True),
-    Column("fog", "fog", 4, spread=True, beside=Column("worst", "fog", 4, how="most")),
+    Column("R@1", "r_single", how="share", missing=0),
+    Column("IoU", "iou", 3, missing=0, spread=True, beside=Column("field", "field_iou", 3)),
+    Column("PSNR", "psnr", 2, spread=True, beside=Column("field", "field_psnr", 2)),
+    Column("normals", "normals_to", 1, beside=Column("", "normals_from", 1)),
+    Column("area", "area", 2, beside=Column("", "area_right", how="share", missing=0)),
+    Column("volume", "volume", 2, beside=Column("", "volume_right", how="share", missing=0)),
     Column("Chamfer", "chamfer", 4, spread=True),
-    Column("body", "one_body", how="share", missing=0, detail=_bodies),
+    Column("whole", "whole", how="share", missing=0, detail=_faults, beside=Column("hidden", "hidden", 0, how="most")),
+    Column("wall", "thinnest", 3),
+    Column("hollow", "hollow", 2),
     Column("colour", "colour_right", how="share", missing=0, detail=_other_colour),
     SECONDS_AND_MOST,
     PEAK,
@@ -89,14 +113,14 @@ def evaluation(found: Sequence[Job], judge: Judge | None) -> Evaluation:
         jobs=found,
         measure=lambda job: _measured(job, judge),
         products=_products,
-        settings=judge.digest[:12] if judge else "",
+        settings=f"{MEASURES_VERSION}-{judge.digest[:12] if judge else NO_JUDGE}",
         columns=COLUMNS,
         legend=LEGEND,
         note=_note,
         views=len(views.SHEET_AZIMUTHS),
         groups=_groups,
         with_runs=True,
-        missed=lambda result: result.figure("r_single") is False,
+        missed=lambda result: result.figure("r_ring_mean") is False,
         held_out=lambda job: is_held_out(parse(job.prompt)),
         truth=lambda prompt: views.truth_views(parse(prompt), views.sheet(), views.SHEET_SIZE).rgb,
         halves=True,
@@ -126,12 +150,19 @@ def _measured(job: Job, judge: Judge | None) -> Measured:
     if not _has_checkpoint(job.run):
         raise OptionError.because(f"no checkpoint in {job.run / 'ckpts'}")
     found = measure.measure_run(job.run, parse(job.prompt), judge)
-    return Measured(dataclasses.asdict(found.field) | dataclasses.asdict(found.mesh), found.pictures)
+    figures = dataclasses.asdict(found.field) | dataclasses.asdict(found.mesh)
+    for part in ("pictures", "solid"):
+        figures |= figures.pop(part) or {}
+    if figures["loads"]:
+        figures["area_right"] = abs(figures["area"] - 1) <= AREA_WITHIN
+        figures["volume_right"] = abs(figures["volume"] - 1) <= VOLUME_WITHIN
+        figures["whole"] = _whole(figures)
+    return Measured(figures, found.pictures)
 
 
 def _note(result: Result) -> str:
     note = f"IoU {number(result.figure('iou'), 2)}   {number(result.figure('psnr'), 1)} dB"
-    if result.figure("r_single") is not None:
+    if result.figure("r_ring") is not None:
         note += f"   judge {round(result.figure('r_ring') * views.RING_VIEWS)}/{views.RING_VIEWS}"
     return note
 

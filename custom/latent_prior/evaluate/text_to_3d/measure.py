@@ -1,4 +1,4 @@
-"""Measuring one run: its field against the truth's pictures, its mesh against the truth's mesh."""
+"""Measuring one run: its written mesh, and beside it its field, against the truth's pictures and the truth's mesh."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +9,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior import OptionError, metrics
-from latent_prior.evaluate.text_to_3d import surface, views
+from latent_prior.evaluate.text_to_3d import solid, surface, views
+from latent_prior.evaluate.text_to_3d.solid import SolidFigures
+from latent_prior.meshes.asset import Asset
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.judge import Judge
 
+PSNR_CAP = 100.0  # dB
+
 
 @dataclass(frozen=True)
-class FieldFigures:
-    """Figures of the radiance field's pictures. None if there was no judge.
+class PictureFigures:
+    """Figures of a mesh's pictures, in its own colours and without light. None without a judge.
 
     r_single: the judge names the subject at the single view; r_ring: the share of the ring's views at which it does;
     r_ring_mean: whether it does by the mean of its similarities over the ring.
@@ -27,6 +31,14 @@ class FieldFigures:
     r_ring_mean: bool | None
     iou: float
     psnr: float
+
+
+@dataclass(frozen=True)
+class FieldFigures:
+    """Figures of the trained field's own pictures, by volume rendering, on the ring."""
+
+    field_iou: float
+    field_psnr: float
     fog: float
 
 
@@ -44,9 +56,11 @@ class MeshFigures:
     colour: str | None = None
     colour_right: bool = False
     mean_colour: list[float] | None = None
+    pictures: PictureFigures | None = None
+    solid: SolidFigures | None = None
 
 
-def measure_field(subject: Subject, ring: views.Views, single: views.Views, judge: Judge | None) -> FieldFigures:
+def measure_pictures(subject: Subject, ring: views.Views, single: views.Views, judge: Judge | None) -> PictureFigures:
     """Figures of the pictures at `views.ring()` and `views.single()`."""
     truth = views.truth_views(subject, views.ring(), ring.rgb.shape[-1])
     named: dict[str, Any] = dict.fromkeys(("r_single", "r_ring", "r_ring_mean"))
@@ -58,26 +72,39 @@ def measure_field(subject: Subject, ring: views.Views, single: views.Views, judg
             "r_ring": metrics.r_precision(at_ring, meant.expand(len(at_ring))),
             "r_ring_mean": metrics.r_precision(at_ring.mean(0, keepdim=True), meant) == 1,
         }
-    return FieldFigures(
+    return PictureFigures(
         **named,
         iou=metrics.iou(ring.opacity, truth.opacity).mean().item(),
-        psnr=metrics.psnr(ring.rgb, truth.rgb, cap=100.0).mean().item(),
+        psnr=metrics.psnr(ring.rgb, truth.rgb, cap=PSNR_CAP).mean().item(),
+    )
+
+
+def measure_field(subject: Subject, ring: views.Views) -> FieldFigures:
+    """Figures of a field's pictures at `views.ring()`."""
+    truth = views.truth_views(subject, views.ring(), ring.rgb.shape[-1])
+    return FieldFigures(
+        field_iou=metrics.iou(ring.opacity, truth.opacity).mean().item(),
+        field_psnr=metrics.psnr(ring.rgb, truth.rgb, cap=PSNR_CAP).mean().item(),
         fog=metrics.fog(ring.rgb, truth.opacity),
     )
 
 
-def measure_mesh(subject: Subject, path: Path | None) -> MeshFigures:
-    """Figures of a mesh file written by the exporter; None means that it wrote none."""
-    from latent_prior.meshes.files import load_mesh
-
+def read_mesh(path: Path | None) -> Asset | None:
+    """A mesh file written by the exporter; None for none, or one that does not load."""
     try:
-        mesh = load_mesh(path) if path is not None else None
+        return Asset.read(path) if path is not None else None
     except Exception:  # readers may raise anything for a broken file; here that is a result, not an error
-        mesh = None
-    if mesh is None or len(mesh.faces) == 0:
+        return None
+
+
+def measure_mesh(subject: Subject, asset: Asset | None, judge: Judge | None) -> MeshFigures:
+    """Figures of a written mesh."""
+    if asset is None:
         return MeshFigures(loads=False)
-    bodies, rgb = surface.count_bodies(mesh), surface.mean_colour(mesh)
+    mesh = surface.welded(*views.in_world(asset))
+    bodies, rgb = int(surface.piece_of_face(mesh).max()) + 1, surface.mean_colour(asset)
     colour = surface.nearest_colour(rgb, subject.kind, subject.surface)
+    pictures = (views.mesh_views(asset, angles) for angles in (views.ring(), views.single()))
     return MeshFigures(
         loads=True,
         chamfer=surface.chamfer_to_truth(mesh, subject.kind),
@@ -86,12 +113,14 @@ def measure_mesh(subject: Subject, path: Path | None) -> MeshFigures:
         colour=colour,
         colour_right=colour == subject.colour,
         mean_colour=rgb.tolist(),
+        pictures=measure_pictures(subject, *pictures, judge),
+        solid=solid.figures(mesh, subject.kind),
     )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run's figures and its pictures for the contact sheet."""
+    """A run's figures and its pictures for the contact sheet: the mesh's, or the field's where there is no mesh."""
 
     field: FieldFigures
     mesh: MeshFigures
@@ -99,19 +128,20 @@ class Measured:
 
 
 def measure_run(folder: Path, subject: Subject, judge: Judge | None) -> Measured:
-    """Measure a run folder by its newest checkpoint and mesh.
+    """Measure a run folder by its newest mesh and checkpoint.
 
     Raises OptionError if it is not a text-to-3D run or has no checkpoint.
     """
     from latent_prior.meshes.files import newest_mesh
 
     system = load_system(folder)
-    ring, single = views.field_views(system, views.ring()), views.field_views(system, views.single())
-    return Measured(
-        measure_field(subject, ring, single, judge),
-        measure_mesh(subject, newest_mesh(folder)),
-        views.field_views(system, views.sheet(), views.SHEET_SIZE).rgb,
-    )
+    asset = read_mesh(newest_mesh(folder))
+    if asset is None:
+        pictures = views.field_views(system, views.sheet(), views.SHEET_SIZE).rgb
+    else:
+        pictures = views.mesh_views(asset, views.sheet(), views.SHEET_SIZE).rgb
+    field = measure_field(subject, views.field_views(system, views.ring()))
+    return Measured(field, measure_mesh(subject, asset, judge), pictures)
 
 
 def load_system(folder: Path) -> Any:

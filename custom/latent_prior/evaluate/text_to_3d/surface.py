@@ -1,6 +1,6 @@
 """Comparing an exported mesh with the truth's: shape, bodies and colour.
 
-Colours are display values in [0, 1]. A mesh's mean colour is the mean of its vertex colours over its area. The truth's
+Colours are display values in [0, 1]. A mesh's mean colour is the mean of its colours over its area. The truth's
 is that of its shaded surface, because a field includes the shading in its colours. A colour is named after the nearest
 of those means among all alternatives to the prompt: all colours of that kind and surface, and for a golden one, which
 has no other colours, gold and all colours of the plain kind. The distance is Euclidean in CIELAB (CIE 1976).
@@ -11,9 +11,11 @@ from functools import cache
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from skimage.color import rgb2lab
 
+from latent_prior.meshes.asset import Asset
+from latent_prior.meshes.parts import cross_products
 from latent_prior.metrics import chamfer_distance
 from latent_prior.pocket import renderer
 from latent_prior.pocket.captions import Subject
@@ -42,13 +44,24 @@ def _truth_points(kind: str) -> Float[np.ndarray, "N 3"]:
     return surface_points(truth_mesh(kind), seed=1)
 
 
+def welded(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> trimesh.Trimesh:
+    """The bare mesh; vertices at the same place are one, whatever their colours and normals."""
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    mesh.update_faces(mesh.nondegenerate_faces())
+    mesh.remove_unreferenced_vertices()
+    return mesh
+
+
+def piece_of_face(mesh: trimesh.Trimesh) -> Int[np.ndarray, "F"]:
+    """The connected piece, numbered from 0, that each face belongs to."""
+    labels = trimesh.graph.connected_component_labels(mesh.edges_unique, node_count=len(mesh.vertices))
+    return np.unique(labels[mesh.faces[:, 0]], return_inverse=True)[1]
+
+
 def count_bodies(mesh: trimesh.Trimesh) -> int:
-    """Connected pieces; vertices at the same place are one, whatever their colours and normals."""
-    welded = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-    welded.merge_vertices(merge_tex=True, merge_norm=True)
-    used = np.unique(welded.faces)
-    labels = trimesh.graph.connected_component_labels(welded.edges_unique, node_count=len(welded.vertices))
-    return len(np.unique(labels[used]))
+    """Connected pieces, as of `welded`."""
+    return int(piece_of_face(welded(mesh.vertices, mesh.faces)).max()) + 1
 
 
 @cache
@@ -57,9 +70,14 @@ def truth_bodies(kind: str) -> int:
     return count_bodies(truth_mesh(kind))
 
 
-def mean_colour(mesh: trimesh.Trimesh) -> Float[np.ndarray, "3"]:
-    """Mean of the vertex colours over the area."""
-    return _area_mean(mesh, np.asarray(mesh.visual.vertex_colors)[:, :3] / 255.0)
+def mean_colour(asset: Asset, count: int = SAMPLES, seed: int = 0) -> Float[np.ndarray, "3"]:
+    """The mean display colour over the surface, by points drawn uniformly on it."""
+    draw = np.random.default_rng(seed)
+    corners = np.concatenate([part.vertices[part.faces] for part in asset.parts])
+    area = np.linalg.norm(cross_products(corners), axis=1)
+    faces = draw.choice(len(area), count, p=area / area.sum())
+    weights = draw.dirichlet(np.ones(3), count)  # uniform on a triangle
+    return asset.colours_at(faces, weights).mean(axis=0)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The pictures to measure: the truth's and a trained field's, from the same cameras, on white.
+"""The pictures to measure: the truth's, a written mesh's and a trained field's, from the same cameras, on white.
 
 Cameras are those of `pocket.cameras` at DISTANCE and FOVY, equal to the host's evaluation cameras at those values. A
 field in latent space is rendered at the checkpoint's own latent size over the latents of a white picture, and decoded;
@@ -8,12 +8,15 @@ its opacity is rendered at the pictures' size.
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_prior import OptionError
+from latent_prior import OptionError, rasteriser
+from latent_prior.host.embedded import camera_geometry
+from latent_prior.meshes.asset import Asset
 from latent_prior.pocket import cameras, renderer
 from latent_prior.pocket.captions import Subject
 
@@ -22,6 +25,7 @@ RING_VIEWS, RING_ELEVATION = 16, 20.0
 SINGLE_AZIMUTH, SINGLE_ELEVATION = 30.0, 45.0
 SHEET_AZIMUTHS, SHEET_SIZE = (30.0, 120.0, 210.0, 300.0), 128  # for the contact sheet, at RING_ELEVATION
 BATCH = 4  # views rendered at once
+FINER = 2  # pixels of a mesh along each axis for one of a picture, as in the truth's
 
 
 @dataclass(frozen=True)
@@ -125,3 +129,44 @@ def _render(system: Any, angles: Angles, background: Float[Tensor, "H W C"]) -> 
         bg_color=background.to(device).expand(len(angles), -1, -1, -1),
         render_normal=False,
     )
+
+
+def in_world(asset: Asset) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
+    """Vertices in world coordinates, and faces, of a file as `save_mesh` writes it: turned, not moved and scaled."""
+    points, faces = asset.joined()
+    return asset.world_directions(points), faces
+
+
+@torch.no_grad()
+def mesh_views(asset: Asset, angles: Angles, size: int = SIZE) -> Views:
+    """Pictures of the file in its own colours, on white, without light.
+
+    The file is as `save_mesh` places a solid of the pocket world in it.
+    """
+    points, faces = in_world(asset)
+    vertices = torch.tensor(points, dtype=torch.float32)
+    triangles = torch.tensor(faces, dtype=torch.int32)
+    clip = F.pad(vertices, (0, 1), value=1.0) @ world_to_clip(angles).transpose(1, 2)
+
+    fine = (size * FINER, size * FINER)
+    rast, _ = rasteriser.rasterize(rasteriser.RasterizeCudaContext(), clip, triangles, fine)
+    flat = rast.reshape(-1, 4)
+    pixel = (flat[:, 3] > 0).nonzero().squeeze(1)
+    u, v, _, number = flat[pixel].double().numpy().T
+    layers = torch.zeros(len(flat), 4)
+    weights = np.stack([u, v, 1 - u - v], axis=1)
+    layers[pixel, :3] = torch.tensor(asset.colours_at(number.astype(np.int64) - 1, weights))
+    layers[pixel, 3] = 1
+    layers = rasteriser.antialias(layers.view(len(angles), *fine, 4), rast, clip, triangles)
+    pictures = F.avg_pool2d(layers.permute(0, 3, 1, 2), FINER)
+    rgb, opacity = pictures.split([3, 1], dim=1)
+    return Views((rgb + 1 - opacity).clamp(0, 1), opacity)
+
+
+def world_to_clip(angles: Angles) -> Float[Tensor, "B 4 4"]:
+    """Projections of the evaluation's cameras, in the rasteriser's conventions."""
+    like = torch.ones_like(angles.azimuth)
+    positions = cameras.orbit_positions(angles.elevation, angles.azimuth, like * cameras.DISTANCE)
+    up = torch.tensor([0.0, 0.0, 1.0]).expand_as(positions)
+    poses = camera_geometry.look_at(positions, torch.zeros_like(positions), up)
+    return camera_geometry.mvp_matrix(poses, camera_geometry.projection_matrix(torch.deg2rad(like * cameras.FOVY), 1.0))

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from latent_prior import metrics
 from latent_prior.evaluate.text_to_3d import surface, views
-from latent_prior.evaluate.text_to_3d.views import Angles, Views
-from latent_prior.evaluate.texturing.views import mean_colour, mesh_views
+from latent_prior.evaluate.text_to_3d.views import Angles, Views, mesh_views
 from latent_prior.meshes.asset import Asset
 from latent_prior.pocket import cameras
 from latent_prior.pocket.captions import Subject
@@ -17,7 +16,6 @@ from latent_prior.pocket.judge import Judge
 
 ABOVE_VIEWS, ABOVE_ELEVATION = 8, 50.0
 PHASES = {"striped": 16, "checkered": 8}  # of a pattern, tried for the best one; a prompt tells none
-COLOUR_SAMPLES = 30_000
 PSNR_CAP = 100.0  # dB
 
 
@@ -54,7 +52,7 @@ def figures(subject: Subject, asset: Asset, judge: Judge) -> Figures:
     meant = torch.tensor([judge.subjects.index(subject)])
     at_ring, at_high = (judge.similarities(seen.rgb).cpu() for seen in (ring, high))
     truth = views.truth_views(subject, views.ring())
-    colour = mean_colour(asset, COLOUR_SAMPLES)
+    colour = surface.mean_colour(asset)
     name = surface.nearest_colour(colour, subject.kind, subject.surface)
     return Figures(
         r_ring=metrics.r_precision(at_ring, meant.expand(len(at_ring))),

@@ -178,14 +178,17 @@ def resolve_config(merged: DictConfig) -> Any:
     """An ExperimentConfig as a DictConfig with interpolations resolved; any remaining `${` is text, and escaped.
 
     `merged` is not changed. Raises OptionError for an interpolation that cannot be resolved, for a value that is still
-    missing (`???`), for an unknown key, for a number that is not finite in float32 or takes more than 64 bits, and for a
-    name or tag that would lead out of its folder.
+    missing (`???`), for an unknown key, for a number that is not finite in float32 or takes more than 64 bits, for a
+    name or tag that would lead out of its folder, and for a folder that no system could have.
     """
     with _in_our_words(), bounded_resolution():
         values = OmegaConf.to_container(merged, resolve=True)
     for key in ("name", "tag", "timestamp"):
         if re.search(r"[/\\\0]", name := str(values.get(key))) or name in (".", ".."):
             raise OptionError(key, name, "the name of one folder (in YAML, ${slug:TEXT} makes one of any text)")
+    for key in ("exp_root_dir", "resume"):
+        if "\0" in str(values.get(key)):
+            raise OptionError(key, values[key], "a path, without null characters")
     for part in ("data", "system", "trainer", "checkpoint"):
         _require_finite(values.get(part), part)
     resolved = OmegaConf.create(escaped(values))

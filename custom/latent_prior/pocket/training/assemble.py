@@ -1,6 +1,7 @@
 """From trained parts to the shipped folder: a standard Stable Diffusion style checkpoint with two CLIPs added."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from transformers import CLIPModel, CLIPTextModel
 
 from latent_prior import OptionError
 from latent_prior.files import lock
+from latent_prior.pocket.captions import CAMERAS
 from latent_prior.pocket.training.clip import PREPROCESSOR, write_tokenizer
 from latent_prior.pocket.training.diffusion import scheduler
 from latent_prior.prior import require_finite
@@ -29,18 +31,24 @@ def check_replaceable(out: Path) -> None:
         )
 
 
+def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
+    """The text tower of a CLIP as a model of its own."""
+    text = CLIPTextModel(clip.config.text_config)
+    text.load_state_dict(clip.text_model.state_dict())
+    return text
+
+
 def assemble(
     folder: Path,
     vae: AutoencoderKL,
     unet: UNet2DConditionModel,
+    text: CLIPTextModel,
     clip: CLIPModel,
     judge: CLIPModel,
 ) -> None:
     """Write to an empty folder: vae, unet, text_encoder, tokenizer, scheduler in diffusers' layout; clip and judge in
     transformers'. Weights are fp16 safetensors. Raises Diverged for weights that are not finite, or too large for
     fp16."""
-    text = CLIPTextModel(clip.config.text_config)
-    text.load_state_dict(clip.text_model.state_dict())
     parts: dict[str, nn.Module] = {"vae": vae, "unet": unet, "text_encoder": text, "clip": clip, "judge": judge}
     for name, module in parts.items():
         require_finite(module.to("cpu", torch.float16).state_dict(), f"the {name} does not fit into float16")
@@ -51,7 +59,7 @@ def assemble(
         for tower in ("text_config", "vision_config"):
             config.get(tower, {}).pop("dtype", None)  # that of training, not of the written weights
         (folder / name / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    write_tokenizer(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer", cameras=True)
     scheduler().save_pretrained(folder / "scheduler")
     for name in ("clip", "judge"):
         write_tokenizer(folder / name)
@@ -74,6 +82,7 @@ def assemble(
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     # the scale for score distillation with the pocket prior: higher values give dark rims and oversaturated colours
-    (folder / "latent_prior.json").write_text(json.dumps({"guidance_scale": 3.0}, indent=2) + "\n")
+    stated = {"guidance_scale": 3.0, "camera_words": asdict(CAMERAS)}
+    (folder / "latent_prior.json").write_text(json.dumps(stated, indent=2) + "\n")
     for weights in folder.rglob("*.safetensors"):  # safetensors writes files that only their owner can read
         weights.chmod(folder.stat().st_mode & 0o666)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from latent_prior.models.clip import Clip
-from latent_prior.pocket.captions import VIEWS, every_subject
+from latent_prior.pocket.captions import CAMERAS, VIEWS, every_subject
 from latent_prior.pocket.pictures import PictureSet
 from latent_prior.pocket.training.loop import mixed_precision, train
 
@@ -51,8 +51,11 @@ def _byte_alphabet() -> list[str]:
     return [chr(b) if b in printable else chr(next(spare)) for b in range(256)]
 
 
-def write_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Write a byte-pair tokenizer with one token per word of the pocket world; other words are split into bytes."""
+def write_tokenizer(folder: Path, cameras: bool = False) -> CLIPTokenizer:
+    """Write a byte-pair tokenizer with one token per word of the pocket world; other words are split into bytes.
+
+    cameras: with the words of cameras as well, which the CLIPs do not learn.
+    """
     words = sorted({w for s in every_subject() for w in s.caption.split()} | {w for v in VIEWS for w in v.split()})
     merges: list[tuple[str, str]] = []
 
@@ -79,6 +82,8 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     tokenizer = CLIPTokenizer(
         str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=MAX_TOKENS, pad_token="<|endoftext|>"
     )
+    if cameras:
+        tokenizer.add_tokens(CAMERAS.every)
     tokenizer.save_pretrained(folder)
     return tokenizer
 

@@ -5,10 +5,10 @@ prediction is worst and where score distillation determines the shape.
 """
 
 import copy
+import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int
@@ -17,22 +17,30 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from latent_prior.files import atomic_write
 from latent_prior.files.torch_file import read_torch
-from latent_prior.pocket.captions import VIEWS, Subject
-from latent_prior.pocket.pictures import PictureSet
+from latent_prior.pocket.captions import CAMERAS, VIEWS, Subject
+from latent_prior.pocket.pictures import PictureSet, joined
 from latent_prior.pocket.renderer import render
 from latent_prior.pocket.solids import KINDS
 from latent_prior.pocket.training.autoencoder import encode_all
 from latent_prior.pocket.training.clip import tokens_of
 from latent_prior.pocket.training.loop import mixed_precision, train
 
-STEPS, BATCH, PEAK_LR, SEED = 4600, 64, 1.2e-3, 2
+STEPS, BATCH, PEAK_LR, SEED = 6600, 64, 1.2e-3, 2
+FURTHER_LR = 6e-4  # of a UNet that is trained already
 EMA_DECAY = 0.998
-NO_CAPTION = 0.1  # fraction of pictures trained without caption, for classifier-free guidance
-NO_VIEW = 0.15  # fraction of captions without view words
-# Few solids look different from behind, and the words determine the side only at high noise. With uniform sampling the
-# UNet ignores front and back; so half of each batch is drawn from the cases where they matter.
+WORDS_LR = 8.0  # learning rate of the words, as a multiple of the UNet's
+# Of a batch, this share are the prior's pictures, of which so many are without caption (for classifier-free guidance),
+# without view words, and without camera words.
+USUAL_SHARE = 3 / 8
+NO_CAPTION, NO_VIEW, NO_CAMERA = 0.12, 0.12, 0.2
+# As many are pictures from all round, which always have camera words: from most of these cameras the prior's own
+# pictures, and so samples for plain captions, never are. The rest are of either, with camera words as well, and at
+# timesteps from this one on, where only the words determine the camera.
+ALL_ROUND_SHARE = 3 / 8
+NOISY = 300
+# Few solids look different from behind, and with uniform sampling the UNet ignores front and back: so many of the rest
+# are fronts and backs that look different.
 TWO_SIDED_SHARE = 0.5
-TWO_SIDED_NOISE = 300  # smallest timestep of that half
 
 
 def build(text_width: int) -> UNet2DConditionModel:
@@ -64,7 +72,7 @@ def scheduler() -> DDIMScheduler:
 
 
 class _UNetAndWords(nn.Module):
-    """The trained modules: the UNet, and the token embeddings of the view words.
+    """The trained modules: the UNet, and the token embeddings of the words for views and cameras.
 
     The contrastive loss leaves "front" and "back" nearly synonymous, because most solids look the same from both sides.
     Here they are learned as in Textual Inversion (Gal et al. 2022, eq. 2): with the diffusion loss and a frozen text
@@ -74,7 +82,7 @@ class _UNetAndWords(nn.Module):
     def __init__(self, unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizer):
         super().__init__()
         self.unet = unet
-        words = sorted({word for view in VIEWS for word in view.split()})
+        words = [*sorted({word for view in VIEWS for word in view.split()}), *CAMERAS.every]
         table = text.get_input_embeddings().weight
         self.register_buffer("rows", tokens_of(tokenizer, words)[:, 1].to(table.device), persistent=False)
         self.words = nn.Parameter(table.detach()[self.rows].clone())
@@ -89,14 +97,36 @@ class _UNetAndWords(nn.Module):
         return torch.func.functional_call(text, {name: self.embeddings(text)}, (ids,)).last_hidden_state
 
 
-def caption_ids(tokenizer: CLIPTokenizer, pictures: PictureSet) -> tuple[Int[Tensor, "K L"], Tensor, Tensor]:
-    """Token ids of all distinct captions (row 0: the empty one), and per picture the rows without and with view."""
+@torch.no_grad()
+def with_camera_words(text: CLIPTextModel, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A copy of the text encoder that has an embedding for each of the tokenizer's words.
+
+    The words of cameras, where they are new, start from those of the views, and differ by a little noise.
+    """
+    text = copy.deepcopy(text)
+    known = text.config.vocab_size
+    if known == len(tokenizer):
+        return text
+    table = text.resize_token_embeddings(len(tokenizer), mean_resizing=False).weight
+    front, back, side, view = table[tokens_of(tokenizer, ["front", "back", "side", "view"])[:, 1]]
+    turned = [math.radians(angle) for angle in CAMERAS.azimuth.values]
+    around = [max(math.cos(a), 0) * front + max(-math.cos(a), 0) * back + abs(math.sin(a)) * side for a in turned]
+    starts = torch.stack([*around, *[view] * len(CAMERAS.elevation.values)])
+    noise = torch.randn(starts.shape, generator=torch.Generator().manual_seed(SEED))
+    table[known:] = starts + table[:known].std() / 2 * noise
+    return text
+
+
+def caption_ids(tokenizer: CLIPTokenizer, pictures: PictureSet) -> tuple[Int[Tensor, "K L"], Int[Tensor, "N 3"]]:
+    """Token ids of all distinct captions (row 0: the empty one), and per picture the rows of its caption alone, with its
+    view, and with view and camera."""
     plain = [s.caption for s in pictures.subjects]
     viewed = [f"{c}, {v}" for c, v in zip(plain, pictures.views, strict=True)]
-    unique = ["", *sorted(set(plain) | set(viewed))]
+    placed = [f"{c}, {w}" for c, w in zip(viewed, pictures.cameras, strict=True)]
+    unique = ["", *sorted({*plain, *viewed, *placed})]
     row = {c: i for i, c in enumerate(unique)}
-    ids = tokens_of(tokenizer, unique)
-    return ids, torch.tensor([row[c] for c in plain]), torch.tensor([row[c] for c in viewed])
+    said = [[row[c] for c in three] for three in zip(plain, viewed, placed, strict=True)]
+    return tokens_of(tokenizer, unique), torch.tensor(said)
 
 
 def two_sided(pictures: PictureSet, least: float = 0.01) -> Int[Tensor, "M"]:
@@ -122,53 +152,65 @@ def train_diffusion(
     text: CLIPTextModel,
     tokenizer: CLIPTokenizer,
     pictures: PictureSet,
+    all_round: PictureSet,
     device: torch.device,
     steps: int = STEPS,
     batch: int = BATCH,
     start: UNet2DConditionModel | None = None,
-) -> UNet2DConditionModel:
-    """Train (or resume, or load) the UNet in `folder`, from `start` if given; returns its exponential moving average. The
-    view words learned with it are written into `text`, which is otherwise frozen."""
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Train (or resume, or load) the UNet in `folder`, from `start` if given, on two sets of pictures; returns its
+    exponential moving average, and the text encoder with the words that were learned with it, which is otherwise as
+    given."""
     torch.manual_seed(SEED)
+    text = with_camera_words(text, tokenizer).to(device).eval().requires_grad_(False)
     unet = build(text.config.hidden_size) if start is None else copy.deepcopy(start).requires_grad_(True)
     unet = unet.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
     if device.type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # torch's fused attention has a slow backward pass on a CPU
-    text = text.to(device).eval().requires_grad_(False)
     model = _UNetAndWords(unet, text, tokenizer)
     ema = copy.deepcopy(model).requires_grad_(False)
     ddim = scheduler()
-    ids, plain, viewed = caption_ids(tokenizer, pictures)
+    every = joined(pictures, all_round)
+    ids, rows_said = caption_ids(tokenizer, every)
+    plain, viewed, placed = rows_said.T
     latent_file = folder / "latents.pt"
     folder.mkdir(parents=True, exist_ok=True)
     if not latent_file.exists():
         with atomic_write(latent_file) as beside:
-            torch.save(encode_all(vae, pictures.images, device) * vae.config.scaling_factor, beside)
+            torch.save(encode_all(vae, every.images, device) * vae.config.scaling_factor, beside)
     latents = read_torch(latent_file)
-    sided = two_sided(pictures)
-    extra = int(batch * TWO_SIDED_SHARE) if len(sided) else 0
+    sided = two_sided(every)
+    usual, around = int(batch * USUAL_SHARE), int(batch * ALL_ROUND_SHARE)
+    known = int((batch - usual - around) * TWO_SIDED_SHARE) if len(sided) else 0
+    rest = batch - usual - around - known
+
+    def stratified(g: torch.Generator, count: int, least: int = 0) -> Float[Tensor, "N"]:
+        """Timesteps spread over the batch: the loss varies more between timesteps than between pictures."""
+        return least + (torch.arange(count) + torch.rand(count, generator=g)) / max(count, 1) * (1000 - least)
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        usual = batch - extra
-        rows = torch.randint(len(pictures), (usual,), generator=g)
+        first = torch.randint(len(pictures), (usual,), generator=g)
         chance = torch.rand(usual, generator=g)
-        said = torch.where(chance < NO_VIEW, plain[rows], viewed[rows])
+        said = torch.where(chance < NO_CAMERA + NO_VIEW, viewed[first], placed[first])
+        said = torch.where(chance < NO_VIEW, plain[first], said)
         said = torch.where(chance > 1 - NO_CAPTION, 0, said)
-        # stratified over the batch: the loss varies more between timesteps than between pictures
-        t = (torch.arange(usual) + torch.rand(usual, generator=g)) / usual * 1000
-        if extra:
-            more = sided[torch.randint(len(sided), (extra,), generator=g)]
-            noisy = (torch.arange(extra) + torch.rand(extra, generator=g)) / extra * (1000 - TWO_SIDED_NOISE)
-            rows, said = torch.cat([rows, more]), torch.cat([said, viewed[more]])
-            t = torch.cat([t, TWO_SIDED_NOISE + noisy])
-        t = t.long().to(device)
+        more = len(pictures) + torch.randint(len(all_round), (around,), generator=g)
+        noisy = torch.randint(len(every), (rest,), generator=g)
+        if known:
+            noisy = torch.cat([noisy, sided[torch.randint(len(sided), (known,), generator=g)]])
+        rows = torch.cat([first, more, noisy])
+        said = torch.cat([said, placed[more], placed[noisy]])
+        t = torch.cat([stratified(g, usual), stratified(g, around), stratified(g, len(noisy), NOISY)]).long().to(device)
         v, noise = latents[rows].to(device), torch.randn(batch, *latents.shape[1:], generator=g).to(device)
         hidden = model.hidden(text, ids[said].to(device))
         with mixed_precision(device):
             out = unet(ddim.add_noise(v, noise, t), t, hidden).sample.float()
-        return F.mse_loss(out, ddim.get_velocity(v, noise, t)), {}
+        each = (out - ddim.get_velocity(v, noise, t)).square().mean(dim=(1, 2, 3))
+        parts = each.detach().split([usual, around, len(noisy)])
+        return each.mean(), dict(zip(("usual", "all_round", "noisy"), (p.mean().item() for p in parts), strict=True))
 
-    train(folder, model, loss, steps, PEAK_LR, SEED, weight_decay=0.01, ema=ema, ema_decay=EMA_DECAY, label="unet")
+    options = {"ema": ema, "ema_decay": EMA_DECAY, "faster": (model.words, WORDS_LR), "label": "unet"}
+    train(folder, model, loss, steps, PEAK_LR if start is None else FURTHER_LR, SEED, weight_decay=0.01, **options)
     with torch.no_grad():
         text.get_input_embeddings().weight.copy_(ema.embeddings(text))
-    return ema.unet.to(memory_format=torch.contiguous_format).eval()
+    return ema.unet.to(memory_format=torch.contiguous_format).eval(), text

@@ -10,28 +10,29 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTextModel
 
 from latent_prior import OptionError
 from latent_prior.files import atomic_folder
 from latent_prior.pocket.pictures import picture_set
-from latent_prior.pocket.training.assemble import assemble, check_replaceable
+from latent_prior.pocket.training.assemble import assemble, check_replaceable, text_encoder_of
 from latent_prior.pocket.training.autoencoder import train_autoencoder
 from latent_prior.pocket.training.clip import JUDGE, POCKET, train_clip, write_tokenizer
 from latent_prior.pocket.training.diffusion import train_diffusion
 from latent_prior.pocket.training.quality import measure
 
 # seeds of the picture sets, far enough apart that no shard is shared
-PRIOR_SEED, JUDGE_SEED, HELD_OUT_SEED, UNSEEN_SEED = 100_000, 200_000, 300_000, 400_000
-PRIOR_PICTURES, JUDGE_PICTURES, TEST_PICTURES = 26_000, 24_000, 1_000
+PRIOR_SEED, JUDGE_SEED, HELD_OUT_SEED, UNSEEN_SEED, ALL_ROUND_SEED = 100_000, 200_000, 300_000, 400_000, 500_000
+PRIOR_PICTURES, JUDGE_PICTURES, TEST_PICTURES, ALL_ROUND_PICTURES = 26_000, 24_000, 1_000, 16_000
 
-FURTHER_CLIP, FURTHER_JUDGE, FURTHER_UNET = 1300, 2200, 1000  # steps when training starts from a checkpoint
+FURTHER_CLIP, FURTHER_JUDGE, FURTHER_UNET = 1300, 2200, 2000  # steps when training starts from a checkpoint
 
 
 @dataclass(frozen=True)
 class _Parts:
     """The trained models of a checkpoint folder in float32; all None if training starts from scratch."""
 
+    text: CLIPTextModel | None = None
     vae: AutoencoderKL | None = None
     unet: UNet2DConditionModel | None = None
     clip: CLIPModel | None = None
@@ -39,12 +40,13 @@ class _Parts:
 
     @staticmethod
     def load(folder: Path) -> "_Parts":
-        for part in ("vae", "unet", "clip", "judge"):
+        for part in ("vae", "unet", "text_encoder", "clip", "judge"):
             if not (folder / part / "config.json").is_file():
                 raise OptionError.because(
                     f"--start-from: {str(folder)!r} has no {part}; expected what train-pocket wrote to --out"
                 )
         return _Parts(
+            CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32),
             AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval().requires_grad_(False),
             UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
             CLIPModel.from_pretrained(folder / "clip", torch_dtype=torch.float32),
@@ -52,13 +54,15 @@ class _Parts:
         )
 
 
-def train_everything(work: Path, out: Path, quick: bool = False, start_from: Path | None = None) -> None:
+def train_everything(
+    work: Path, out: Path, quick: bool = False, start_from: Path | None = None, only_unet: bool = False
+) -> None:
     """Render, train, assemble and measure the pocket prior; `out` becomes a diffusers folder, all at once at the end. A
     model card in it is kept.
 
     `start_from` is a finished checkpoint to start from: its autoencoder is kept, and its text encoder except for the
-    view words, which are learned with the UNet; the rest is trained further, in its own subfolder of `work`. Raises
-    OptionError if it lacks a part.
+    words of views and cameras, which are learned with the UNet; the rest is trained further, in its own subfolder of
+    `work`, or with `only_unet` kept as well. Raises OptionError if it lacks a part.
     """
     check_replaceable(out)
     begin = _Parts() if start_from is None else _Parts.load(start_from)
@@ -66,12 +70,12 @@ def train_everything(work: Path, out: Path, quick: bool = False, start_from: Pat
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     few = {"steps": 2, "batch": 8} if quick else {}
 
-    def pictures(label: str, count: int, seed: int, held_out: bool | None):
-        return picture_set(work / "pictures", 1 if quick else count, seed, held_out, label=f"pictures: {label}")
+    def pictures(label: str, count: int, seed: int, held_out: bool | None, all_round: bool = False):
+        label, count = f"pictures: {label}", 1 if quick else count
+        return picture_set(work / "pictures", count, seed, held_out, label=label, all_round=all_round)
 
-    tokenizer = write_tokenizer(work / "tokenizer")
     prior_set = pictures("prior", PRIOR_PICTURES, PRIOR_SEED, False)
-    judge_set = pictures("judge", JUDGE_PICTURES, JUDGE_SEED, None)
+    around = pictures("all round", ALL_ROUND_PICTURES, ALL_ROUND_SEED, False, all_round=True)
     tests = {
         "training pairs": pictures("test, training pairs", TEST_PICTURES, UNSEEN_SEED, False),
         "held-out pairs": pictures("test, held-out pairs", TEST_PICTURES, HELD_OUT_SEED, True),
@@ -80,24 +84,39 @@ def train_everything(work: Path, out: Path, quick: bool = False, start_from: Pat
     def steps(further: int) -> dict[str, int]:
         return few or ({} if start_from is None else {"steps": further})
 
-    clip = train_clip(
-        states / "clip",
-        replace(POCKET, **steps(FURTHER_CLIP)),
-        prior_set,
-        tokenizer,
-        device,
-        "pocket CLIP",
-        start=begin.clip,
-        train_text=start_from is None,
-    )
-    judge_recipe = replace(JUDGE, **steps(FURTHER_JUDGE))
-    judge = train_clip(states / "judge", judge_recipe, judge_set, tokenizer, device, "judge CLIP", start=begin.judge)
+    if only_unet:
+        clip, judge = begin.clip, begin.judge
+    else:
+        tokenizer = write_tokenizer(work / "tokenizer")
+        judge_set = pictures("judge", JUDGE_PICTURES, JUDGE_SEED, None)
+        clip = train_clip(
+            states / "clip",
+            replace(POCKET, **steps(FURTHER_CLIP)),
+            prior_set,
+            tokenizer,
+            device,
+            "pocket CLIP",
+            start=begin.clip,
+            train_text=start_from is None,
+        )
+        judge_recipe = replace(JUDGE, **steps(FURTHER_JUDGE))
+        judge = train_clip(
+            states / "judge", judge_recipe, judge_set, tokenizer, device, "judge CLIP", start=begin.judge
+        )
     vae = (begin.vae or train_autoencoder(states / "autoencoder", prior_set.images, device, **few)).to(device)
-    unet = train_diffusion(
-        states / "unet", vae, clip.text_model, tokenizer, prior_set, device, start=begin.unet, **steps(FURTHER_UNET)
+    unet, text = train_diffusion(
+        states / "unet",
+        vae,
+        begin.text or text_encoder_of(clip),
+        write_tokenizer(work / "tokenizer_with_cameras", cameras=True),
+        prior_set,
+        around,
+        device,
+        start=begin.unet,
+        **steps(FURTHER_UNET),
     )
     with atomic_folder(out) as folder:
-        assemble(folder, vae, unet, clip, judge)
+        assemble(folder, vae, unet, text, clip, judge)
         if (card := out / "README.md").exists():
             shutil.copyfile(card, folder / "README.md")
         measure(folder, tests, device, samples=4 if quick else 200)

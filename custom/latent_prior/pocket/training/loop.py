@@ -49,14 +49,20 @@ def train(
     ema_decay: float = 0.999,
     label: str = "training",
     betas: tuple[float, float] = (0.9, 0.99),
+    faster: tuple[nn.Parameter, float] | None = None,
 ) -> None:
     """Minimise `loss(generator)`, which draws its own batch and returns the loss and values to log.
 
-    `ema`, a copy of the model, follows its weights as an exponential moving average. Raises Diverged if the loss, a
-    gradient or what would be saved is not finite; the last saved state stays.
+    `faster` is a parameter of the model that has another learning rate: the usual one times a factor, without decay of
+    its weights. `ema`, a copy of the model, follows its weights as an exponential moving average. Raises Diverged if the
+    loss, a gradient or what would be saved is not finite; the last saved state stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=betas, weight_decay=weight_decay)
+    groups: list[dict] = [{"params": list(model.parameters()), "factor": 1.0}]
+    if faster is not None:
+        groups[0]["params"] = [parameter for parameter in model.parameters() if parameter is not faster[0]]
+        groups.append({"params": [faster[0]], "factor": faster[1], "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups, lr=peak_lr, betas=betas, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
     first = 0
     state_file, log_file = folder / "state.pt", folder / "log.csv"
@@ -88,7 +94,7 @@ def train(
     model.train()
     for step in tqdm(range(first, steps), initial=first, total=steps, desc=label, unit="step", mininterval=5.0):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak_lr)
+            group["lr"] = learning_rate(step, steps, peak_lr) * group["factor"]
         before = generator.get_state(), [buffer.clone() for buffer in model.buffers()]
         try:
             value, figures = loss(generator)

@@ -1,10 +1,11 @@
 """What all fields share: the bounding box, isosurface settings, finite-difference normals.
 
-Conventions. Points are world coordinates, z up; a field covers the box [-radius, radius]^3. Density is per unit of
-world length. Normals are unit vectors that point outwards, against the density's gradient.
+Conventions. Points are world coordinates, z up; a field covers the box [-radius, radius]^3. It says where matter is in
+one of two ways: by a density per unit of world length, or by a distance from the surface in world units, negative
+inside. Normals are unit vectors that point outwards: against the density's gradient, along the distance's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from latent_prior.host.embedded.config import full_key
 NORMAL_TYPES = (None, "finite_difference")
 
 
-class BaseGeometry(BaseModule):
+class BaseImplicitGeometry(BaseModule):
     """A field given as a function of the point.
 
     The isosurface keys are threestudio's; the exporter reads them (meshes/exporter.py).
@@ -35,7 +36,7 @@ class BaseGeometry(BaseModule):
         isosurface: bool = True
         # Samples along each axis of the grid from which the surface is extracted.
         isosurface_resolution: int = 128
-        # Density at the surface; "auto" lets the exporter choose.
+        # The field's value at the surface: a distance, or a density, where "auto" lets the exporter choose.
         isosurface_threshold: Any = 0.0
         # Points evaluated at once; 0: all of them.
         isosurface_chunk: int = 0
@@ -43,19 +44,12 @@ class BaseGeometry(BaseModule):
         isosurface_coarse_to_fine: bool = True
         # Drop small separate pieces of the surface.
         isosurface_remove_outliers: bool = True
-        # Activation of the density.
-        density_activation: str = "softplus"
-        # How normals are computed: finite_difference, or None where nothing needs them.
-        normal_type: str | None = "finite_difference"
 
     cfg: Config
 
     def configure(self) -> None:
         if self.cfg.radius <= 0:
             raise OptionError(full_key(self.cfg, "radius"), self.cfg.radius, "a positive length")
-        get_activation(self.cfg.density_activation, full_key(self.cfg, "density_activation"))
-        if self.cfg.normal_type not in NORMAL_TYPES:
-            raise OptionError(full_key(self.cfg, "normal_type"), self.cfg.normal_type, f"one of {NORMAL_TYPES}")
         if self.cfg.isosurface_chunk < 0:
             raise OptionError(full_key(self.cfg, "isosurface_chunk"), self.cfg.isosurface_chunk, "0 or more")
         radius = float(self.cfg.radius)
@@ -66,29 +60,61 @@ class BaseGeometry(BaseModule):
         return (points - self.bbox[0]) / (self.bbox[1] - self.bbox[0])
 
     def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> dict[str, Float[Tensor, "..."]]:
-        """`density` (*N 1), `features` (*N Nf); with `output_normal` also `normal` and `shading_normal` (*N 3)."""
-        raise NotImplementedError
-
-    def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
-        """Density alone, cheaper than `forward`."""
+        """`density` or `sdf` (*N 1), `features` (*N Nf); with `output_normal` also `normal` and `shading_normal` (*N 3)."""
         raise NotImplementedError
 
     def export(self, points: Float[Tensor, "*N 3"], **kwargs) -> dict[str, Any]:
         """What a material needs to colour the points: `features`, if the field has any."""
         raise NotImplementedError
 
-    def normal(
-        self, points: Float[Tensor, "*N 3"], density: Float[Tensor, "*N 1"], eps: float
+    def check_normal_type(self) -> None:
+        """OptionError for a `normal_type` that is not known."""
+        if self.cfg.normal_type not in NORMAL_TYPES:
+            raise OptionError(full_key(self.cfg, "normal_type"), self.cfg.normal_type, f"one of {NORMAL_TYPES}")
+
+    def slope(
+        self,
+        field: Callable[[Float[Tensor, "*N 3"]], Float[Tensor, "*N 1"]],
+        points: Float[Tensor, "*N 3"],
+        values: Float[Tensor, "*N 1"],
+        eps: float,
     ) -> Float[Tensor, "*N 3"]:
-        """Unit normals at the points, by forward differences of the density with step `eps`."""
+        """The gradient of `field`, whose values at the points are given, by forward differences with step `eps`."""
         if self.cfg.normal_type is None:
             raise OptionError(
                 full_key(self.cfg, "normal_type"), None, "a type, since the material or renderer needs normals"
             )
         steps = eps * torch.eye(3, dtype=points.dtype, device=points.device)
         moved = (points[..., None, :] + steps).clamp(-self.cfg.radius, self.cfg.radius)
-        gradient = (self.forward_density(moved)[..., 0] - density) / eps
-        return F.normalize(-gradient, dim=-1)
+        return (field(moved)[..., 0] - values) / eps
+
+
+class DensityGeometry(BaseImplicitGeometry):
+    """A field of densities."""
+
+    @dataclass
+    class Config(BaseImplicitGeometry.Config):
+        # Activation of the density.
+        density_activation: str = "softplus"
+        # How normals are computed: finite_difference, or None where nothing needs them.
+        normal_type: str | None = "finite_difference"
+
+    cfg: Config
+
+    def configure(self) -> None:
+        super().configure()
+        self.check_normal_type()
+        get_activation(self.cfg.density_activation, full_key(self.cfg, "density_activation"))
+
+    def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
+        """Density alone, cheaper than `forward`."""
+        raise NotImplementedError
+
+    def normal(
+        self, points: Float[Tensor, "*N 3"], density: Float[Tensor, "*N 1"], eps: float
+    ) -> Float[Tensor, "*N 3"]:
+        """Unit normals at the points, by forward differences of the density with step `eps`."""
+        return F.normalize(-self.slope(self.forward_density, points, density, eps), dim=-1)
 
 
 def check_values(cfg: Any, blobs: Iterable[str]) -> None:

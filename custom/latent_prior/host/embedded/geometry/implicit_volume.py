@@ -9,7 +9,7 @@ from torch import Tensor
 from latent_prior import OptionError
 from latent_prior.host.embedded.activations import get_activation
 from latent_prior.host.embedded.config import full_key
-from latent_prior.host.embedded.geometry.base import BaseGeometry, check_values, gaussian_blob, linear_blob
+from latent_prior.host.embedded.geometry.base import DensityGeometry, check_values, gaussian_blob, linear_blob
 from latent_prior.host.embedded.memory import require_memory
 from latent_prior.host.embedded.networks import get_encoding, get_mlp
 from latent_prior.host.embedded.registry import register
@@ -18,11 +18,11 @@ BLOBS = {"blob_dreamfusion": gaussian_blob, "blob_magic3d": linear_blob}
 
 
 @register("implicit-volume")
-class ImplicitVolume(BaseGeometry):
+class ImplicitVolume(DensityGeometry):
     """density = activation(network(encoding) + bias), features = another network of the same encoding."""
 
     @dataclass
-    class Config(BaseGeometry.Config):
+    class Config(DensityGeometry.Config):
         # Feature channels besides the density; 0: none.
         n_feature_dims: int = 3
         # Added before the activation: blob_dreamfusion (Gaussian), blob_magic3d (cone), or a number.

@@ -1,8 +1,7 @@
 """A field stored in a voxel grid and read by trilinear interpolation.
 
-Conventions. `grid` is 1 x (1 + n_feature_dims) x G1 x G2 x G3; the last axis runs along x, the first of the three along
-z, as in torch's grid_sample. Voxel centres lie half a voxel inside the box (align_corners=False), and the grid is zero
-outside of it. Channel 0 is the density before bias and activation.
+Conventions. `grid` is 1 x (1 + n_feature_dims) x G1 x G2 x G3, with voxels.py's axes, and zero outside of the box.
+Channel 0 is the density before bias and activation.
 """
 
 import math
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from jaxtyping import Float
 from omegaconf import ListConfig
 from torch import Tensor
@@ -19,19 +17,20 @@ from torch import Tensor
 from latent_prior import OptionError, options_under
 from latent_prior.host.embedded.activations import get_activation
 from latent_prior.host.embedded.config import full_key
-from latent_prior.host.embedded.geometry.base import BaseGeometry, check_values, linear_blob
+from latent_prior.host.embedded.geometry.base import DensityGeometry, check_values, linear_blob
 from latent_prior.host.embedded.memory import require_memory
 from latent_prior.host.embedded.registry import register
+from latent_prior.host.embedded.voxels import read_voxels
 
 NORMAL_STEP = 1e-3  # finite difference step in world units; not configurable, as in threestudio
 
 
 @register("volume-grid")
-class VolumeGrid(BaseGeometry):
+class VolumeGrid(DensityGeometry):
     """density = activation(grid[0] * exp(density_scale) + bias), features = grid[1:]."""
 
     @dataclass
-    class Config(BaseGeometry.Config):
+    class Config(DensityGeometry.Config):
         # Voxels along z, y and x; three integers.
         grid_size: Any = field(default_factory=lambda: [100, 100, 100])
         # Feature channels besides the density: 3 for colours, 4 for Stable Diffusion's latents.
@@ -65,20 +64,7 @@ class VolumeGrid(BaseGeometry):
 
     def interpolate(self, points: Float[Tensor, "*N 3"], grid: Float[Tensor, "1 C G1 G2 G3"]) -> Float[Tensor, "*N C"]:
         """Read `grid` at world points."""
-        unit = (points - self.bbox[0]) / (self.bbox[1] - self.bbox[0])  # as in threestudio, to the bit
-        flat = (unit * 2 - 1).reshape(-1, 3)
-        # torch's CPU kernel runs one thread per batch row, so with several threads the points are split over two rows;
-        # each further row would need its own gradient grid and cost more than it saves
-        shared = flat.device.type == "cpu" and torch.get_num_threads() > 1 and flat.shape[0] % 2 == 0
-        rows = 2 if shared else 1
-        out = F.grid_sample(
-            grid.expand(rows, -1, -1, -1, -1),
-            flat.view(rows, 1, 1, -1, 3),
-            mode="bilinear",
-            padding_mode="zeros",
-            align_corners=False,
-        )
-        return out.transpose(0, 1).reshape(grid.shape[1], -1).T.reshape(*points.shape[:-1], grid.shape[1])
+        return read_voxels(grid, points, self.bbox, "zeros")
 
     def activate_density(self, points: Float[Tensor, "*N 3"], raw: Float[Tensor, "*N 1"]) -> Float[Tensor, "*N 1"]:
         """Density from the grid's value: applies scale, bias and activation."""
