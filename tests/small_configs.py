@@ -74,5 +74,6 @@ def small_job(prior: Path, out: Path, **changes) -> list[str]:
         "system.geometry.feature_size": 16,
         "system.geometry.isosurface_resolution": 24,
         "system.exporter.texture_size": 64,
+        "system.hollowing.step": "null",
     }
     return [f"{k}={v}" for k, v in (values | changes).items()]

@@ -425,7 +425,7 @@ TABLES = [
             "fill_cavities": To(False, {"fill_cavities": True}),
             "smoothing": 1.0,
             "max_faces": 100,
-            "texture": To(False, {"fmt": "obj"}),
+            "texture": To(False, {"fmt": "obj", "max_faces": 60, "texture_size": 32}),
             "texture_size": To(64, {"texture": True}),
             "texture_timeout": To(1e-4, {"texture": True}),
             "glb_for": To("trimesh", {"fmt": "glb", "texture": False}),

@@ -118,7 +118,8 @@ def test_the_geometrys_isosurface_keys_hold_unless_the_exporter_has_its_own(scen
 def test_the_axis_that_is_up(scene, tmp_path):
     parts = scene(bar=True)
     for up, expected in ((None, {"obj": 1, "ply": 2, "stl": 2}), ("y", dict.fromkeys(("obj", "ply", "stl"), 1))):
-        exporter = VertexColorMeshExporter({"fmt": ["glb", "obj", "ply", "stl"], "up": up}, **parts)
+        settings = {"fmt": ["glb", "obj", "ply", "stl"], "up": up, "texture": False}
+        exporter = VertexColorMeshExporter(settings, **parts)
         save(exporter(), tmp_path)
         for name, axis in {"glb": 1, **expected}.items():
             bounds = trimesh.load(tmp_path / f"model.{name}", force="mesh").bounds
