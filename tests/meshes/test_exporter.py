@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import latent_prior.registration  # noqa: F401
 import numpy as np
 import pytest
 import torch
