@@ -29,6 +29,23 @@ from latent_prior.host.embedded.memory import require_memory
 
 LAYER = 1000  # numbers that fit in the memory that the layer itself takes, as an object
 
+# What an implicit field has unless its config says otherwise: threestudio's defaults.
+HASH_GRID = {
+    "otype": "HashGrid",
+    "n_levels": 16,
+    "n_features_per_level": 2,
+    "log2_hashmap_size": 19,
+    "base_resolution": 16,
+    "per_level_scale": 1.447269237440378,
+}
+ONE_HIDDEN_LAYER = {
+    "otype": "VanillaMLP",
+    "activation": "ReLU",
+    "output_activation": "none",
+    "n_neurons": 64,
+    "n_hidden_layers": 1,
+}
+
 
 @functools.cache
 def use_tinycudann() -> bool:

@@ -12,7 +12,7 @@ from latent_prior import OptionError
 from latent_prior.host.embedded.config import full_key
 from latent_prior.host.embedded.geometry.base import BaseImplicitGeometry
 from latent_prior.host.embedded.memory import require_memory
-from latent_prior.host.embedded.networks import get_encoding, get_mlp
+from latent_prior.host.embedded.networks import HASH_GRID, ONE_HIDDEN_LAYER, get_encoding, get_mlp
 from latent_prior.host.embedded.registry import register
 
 BIASES = ("sphere", "ellipsoid")
@@ -27,26 +27,9 @@ class ImplicitSDF(BaseImplicitGeometry):
         # Feature channels besides the distance; 0: none.
         n_feature_dims: int = 3
         # Encoding of points, see networks.get_encoding.
-        pos_encoding_config: dict = field(
-            default_factory=lambda: {
-                "otype": "HashGrid",
-                "n_levels": 16,
-                "n_features_per_level": 2,
-                "log2_hashmap_size": 19,
-                "base_resolution": 16,
-                "per_level_scale": 1.447269237440378,
-            }
-        )
+        pos_encoding_config: dict = field(default_factory=HASH_GRID.copy)
         # Networks for distance and features, see networks.get_mlp.
-        mlp_network_config: dict = field(
-            default_factory=lambda: {
-                "otype": "VanillaMLP",
-                "activation": "ReLU",
-                "output_activation": "none",
-                "n_neurons": 64,
-                "n_hidden_layers": 1,
-            }
-        )
+        mlp_network_config: dict = field(default_factory=ONE_HIDDEN_LAYER.copy)
         # How normals are computed: finite_difference, or None where nothing needs them.
         normal_type: str | None = "finite_difference"
         # Finite difference step, in world units.

@@ -11,7 +11,7 @@ from latent_prior.host.embedded.activations import get_activation
 from latent_prior.host.embedded.config import full_key
 from latent_prior.host.embedded.geometry.base import DensityGeometry, check_values, gaussian_blob, linear_blob
 from latent_prior.host.embedded.memory import require_memory
-from latent_prior.host.embedded.networks import get_encoding, get_mlp
+from latent_prior.host.embedded.networks import HASH_GRID, ONE_HIDDEN_LAYER, get_encoding, get_mlp
 from latent_prior.host.embedded.registry import register
 
 BLOBS = {"blob_dreamfusion": gaussian_blob, "blob_magic3d": linear_blob}
@@ -32,26 +32,9 @@ class ImplicitVolume(DensityGeometry):
         # Width of the blob in world units: the Gaussian's standard deviation, or where the cone crosses zero.
         density_blob_std: float = 0.5
         # Encoding of points, see networks.get_encoding.
-        pos_encoding_config: dict = field(
-            default_factory=lambda: {
-                "otype": "HashGrid",
-                "n_levels": 16,
-                "n_features_per_level": 2,
-                "log2_hashmap_size": 19,
-                "base_resolution": 16,
-                "per_level_scale": 1.447269237440378,
-            }
-        )
+        pos_encoding_config: dict = field(default_factory=HASH_GRID.copy)
         # Networks for density and features, see networks.get_mlp.
-        mlp_network_config: dict = field(
-            default_factory=lambda: {
-                "otype": "VanillaMLP",
-                "activation": "ReLU",
-                "output_activation": "none",
-                "n_neurons": 64,
-                "n_hidden_layers": 1,
-            }
-        )
+        mlp_network_config: dict = field(default_factory=ONE_HIDDEN_LAYER.copy)
         # Finite difference step, in world units.
         finite_difference_normal_eps: float = 0.01
         # Density at the surface; "auto" lets the exporter choose.
