@@ -429,6 +429,7 @@ TABLES = [
             "texture_size": To(64, {"texture": True}),
             "texture_timeout": To(1e-4, {"texture": True}),
             "glb_for": To("trimesh", {"fmt": "glb", "texture": False}),
+            "bounds": To("sphere", {"isosurface_threshold": 1e-3}),
             "latent_to_rgb": To([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], {"latent_to_rgb": [[0, 0, 0]] * 4}),
         },
     ),

@@ -196,6 +196,27 @@ def test_a_field_of_distances_is_cut_at_zero_and_textured(distances, tmp_path):
     np.testing.assert_allclose(colours, 1 / (1 + np.exp(-2 * middles)), atol=0.03)
 
 
+def test_matter_that_no_picture_shows_is_no_part_of_the_mesh(distances, scene, tmp_path):
+    """A beam from the body into a corner of the box, which a renderer of the ball in it never draws."""
+    along = torch.arange(24)
+    far = {}
+    for kind, parts in (("distances", distances(sphere=0.6)), ("densities", scene())):
+        geometry = parts["geometry"]
+        with torch.no_grad():
+            if kind == "distances":
+                geometry.levels[-1][0, 0, along, along, along] = 1e3
+            else:
+                geometry.grid[0, 0, along, along, along] = 1e4
+        for bounds in ("box", "sphere"):
+            settings = {"fmt": "ply", "bounds": bounds, "isosurface_resolution": 48, "min_component_fraction": 1.0}
+            exporter = VertexColorMeshExporter(settings, **parts)
+            save(exporter(), tmp_path)
+            far[kind, bounds] = np.linalg.norm(load_mesh(tmp_path / "model.ply").vertices, axis=1).max()
+    radius = float(geometry.bbox[1].min())
+    assert far["distances", "box"] > 1.3 * radius and far["densities", "box"] > 1.3 * radius
+    assert far["distances", "sphere"] < 1.01 * radius and far["densities", "sphere"] < 1.05 * radius
+
+
 def test_an_implicit_field_of_distances_is_cut_where_asked(distances, tmp_path):
     grid = {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8}
     parts = distances("implicit-sdf", sdf_bias="sphere", sdf_bias_params=0.5, pos_encoding_config=grid)
@@ -207,6 +228,7 @@ def test_an_implicit_field_of_distances_is_cut_where_asked(distances, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"bounds": "cube"}, "bounds is 'cube'; expected one of box, sphere"),
         ({"isosurface_threshold": "auto"}, "isosurface_threshold is 'auto'; expected a distance, usually 0"),
         ({"smoothing": 1.0}, "smoothing is 1.0; expected 0, since .*lambda_curvature"),
     ],

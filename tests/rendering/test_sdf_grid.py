@@ -47,6 +47,16 @@ def test_levels_add_up_from_coarse_to_fine():
     assert geometry.spacing == pytest.approx(1.8 / 8)
 
 
+def test_what_lies_in_the_ball():
+    geometry = field(level_scale=0.5)
+    centres = (torch.arange(8) + 0.5) / 8 * 1.8 - 0.9
+    z, y, x = torch.meshgrid(centres, centres, centres, indexing="ij")
+    out_of_ball = (x**2 + y**2 + z**2).sqrt() - 0.9
+    whole, in_ball = geometry.distances()[0, 0], geometry.distances_in_ball()[0, 0]
+    assert (whole[out_of_ball > 0] < 0).any() and not (in_ball[out_of_ball > 0] < 0).any()
+    torch.testing.assert_close(in_ball, torch.where(whole > out_of_ball, whole, out_of_ball))
+
+
 def test_normals_are_the_gradients_direction():
     geometry = host.find("sdf-grid")({"levels": [8, 16, 32], "sphere": 0.5})
     directions = F.normalize(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), dim=-1)

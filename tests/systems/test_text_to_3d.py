@@ -257,6 +257,23 @@ def test_a_term_that_is_not_finite_stops_the_run_even_at_weight_0():
         system.training_step(batch_of(), 0)
 
 
+@pytest.mark.parametrize("bounds", ["box", "sphere"])
+def test_what_no_picture_shows_is_not_part_of_the_body_that_may_be_hollow(bounds, monkeypatch):
+    system = system_of(
+        geometry_type="sdf-grid",
+        geometry={"radius": 0.9, "levels": [4, 16], "feature_size": 8},
+        renderer={"radius": 0.9, "num_samples_per_ray": 8, "inv_std": 50.0, "bounds": bounds},
+    )
+    grid = system.geometry.levels[-1]
+    with torch.no_grad():
+        grid[0, 0, 0, :4, :4] = 100.0  # matter in a corner
+    seen = []
+    monkeypatch.setattr(text_to_3d.hollowing, "hollow", lambda cfg, geometry, *rest: seen.append(geometry.distances()))
+    system._hollow(batch_of())
+    corner = seen[0][0, 0, 0, :4, :4]
+    assert (corner < 0).all() if bounds == "box" else (corner > 0).all()
+
+
 def test_random_backgrounds_are_greys_of_the_range_while_training():
     """Drawn per picture; the field's own background, white, comes back in evaluation."""
     system = system_of(random_background=[0.2, 0.4])

@@ -22,6 +22,9 @@ DEFAULT_CHUNK = 1 << 18
 UNTEXTURED = {"ply", "stl"}
 
 
+BOUNDS = ("box", "sphere")  # of what is drawn: the field's box, or the ball in it
+
+
 @host.register("vertex-color-mesh-exporter")
 class VertexColorMeshExporter(MeshExporter):
     """Extracts the geometry's surface, colours it with the material, and passes the files to the system's `save_file`."""
@@ -35,6 +38,9 @@ class VertexColorMeshExporter(MeshExporter):
         # The field's value at the surface: a distance, or a density, where "auto" is the one whose silhouettes match the
         # rendered ones; None: geometry.isosurface_threshold.
         isosurface_threshold: Any = None
+        # The part of the field's box that is drawn, as in system.renderer.bounds: box, or sphere for the ball in it.
+        # Whatever the field holds elsewhere, no picture has shown it.
+        bounds: str = "box"
         # Separate pieces smaller than this fraction of the largest one's volume are dropped; 0: none, 1: all others.
         min_component_fraction: float = 0.05
         # Fill cavities that cannot be seen from outside.
@@ -61,6 +67,8 @@ class VertexColorMeshExporter(MeshExporter):
             raise OptionError(
                 "system.exporter.up", up, "y or null, since system.exporter.fmt is glb, which is always y up"
             )
+        if self.cfg.bounds not in BOUNDS:
+            raise OptionError("system.exporter.bounds", self.cfg.bounds, f"one of {', '.join(BOUNDS)}")
         if self.cfg.glb_for not in GLB_READERS:
             raise OptionError("system.exporter.glb_for", self.cfg.glb_for, f"one of {', '.join(GLB_READERS)}")
         if self.cfg.texture:
@@ -135,7 +143,11 @@ class VertexColorMeshExporter(MeshExporter):
 
     def _field(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 1"]:
         """Densities, or depths under the surface."""
-        return -self.geometry.forward_sdf(points) if self.is_depth else self.geometry.forward_density(points)
+        value = -self.geometry.forward_sdf(points) if self.is_depth else self.geometry.forward_density(points)
+        if self.cfg.bounds == "box":
+            return value
+        depth = self.geometry.bbox[1].min() - points.norm(dim=-1, keepdim=True)  # in the ball
+        return torch.minimum(value, depth) if self.is_depth else value * (depth > 0)
 
     @property
     def _chunk(self) -> int:

@@ -91,6 +91,11 @@ class SDFGrid(host.BaseImplicitGeometry):
                 total = F.interpolate(total, size=level.shape[2:], mode="trilinear", align_corners=False) + moved
         return self.start - total
 
+    def distances_in_ball(self) -> Float[Tensor, "1 1 G G G"]:
+        """The distances of what lies in the ball within the box."""
+        in_ball = self.start + (self.cfg.sphere - self.cfg.radius)
+        return torch.maximum(self.distances(), in_ball)
+
     @property
     def spacing(self) -> float:
         """Distance between the voxels of `distances`, in world units."""

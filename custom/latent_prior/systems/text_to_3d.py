@@ -187,8 +187,13 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
         return {"loss": loss}
 
     def _hollow(self, batch: dict[str, Any]) -> None:
-        """Let the prior decide whether the body is hollow; the clay has the mean colour of its surface, without shade."""
+        """Let the prior decide whether the body is hollow; the clay has the mean colour of its surface, without shade.
+
+        What no picture has shown is no part of the body.
+        """
         with torch.no_grad():
+            if getattr(self.renderer.cfg, "bounds", "box") == "sphere":
+                self.geometry.reshape(self.geometry.distances_in_ball())
             grid = self.geometry.distances()
             near = (grid[0, 0].abs() < self.geometry.spacing).nonzero().flip(1)  # z, y, x
             places = (near + 0.5) * self.geometry.spacing - float(self.geometry.cfg.radius)
