@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+SWEEP = ["submitit>=1.5.2"]  # many runs: latent-prior sweep and evaluate
 # what threestudio itself imports and pip alone installs; its CUDA packages are its own affair
 THREESTUDIO = ["opencv-python-headless>=4.9", "einops>=0.7", "typeguard>=4", "PyMCubes>=0.1.4"]
 
@@ -66,6 +67,7 @@ setup(
     extras_require={
         "wandb": ["wandb"],
         "lora": ["peft>=0.13"],
+        "sweep": SWEEP,
         "threestudio": THREESTUDIO,
         "dev": [
             "pytest>=8",
@@ -76,6 +78,7 @@ setup(
             "import-linter>=2.1",
             "torchmetrics>=1.4",
             "peft>=0.13",
+            *SWEEP,
             *THREESTUDIO,
         ],
     },

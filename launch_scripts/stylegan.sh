@@ -2,5 +2,5 @@
 # The README's StyleGAN adaptation results: five fixed prompts, LSD alone, NADA and the full objective. Resumable.
 # usage: bash launch_scripts/stylegan.sh [evaluate arguments]     e.g. --seeds 0 1 --jobs 2
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+EXTRAS=sweep . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 latent-prior evaluate stylegan --out outputs/stylegan "$@"

@@ -17,7 +17,7 @@ ALLOWED = {
     "files/pictures.py": 1,  # to memory
     "files/lock.py": 1,  # who holds the lock
     "runs/streams.py": 1,  # to nowhere
-    "evaluate/bench/launches.py": 1,  # the output of a run, as it comes
+    "runs/sweep/work.py": 1,  # the output of a run, as it comes
     "meshes/texture.py": 2,  # in a temporary folder
     "runs/checkpoint.py": 1,  # to the open file of an `atomic_write`
     "pocket/training/assemble.py": 6,  # in the folder that replaces the checkpoint as a whole

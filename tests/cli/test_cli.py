@@ -220,17 +220,27 @@ def test_the_environment_goes_before_the_flag_and_several_are_one(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "given, message",
-    [("0,1", "several GPUs in one run are not supported yet; start one run per GPU"), ("cuda:0,cuda:1", "several GPUs")]
-    + [(given, f"--gpu is '{given}'; expected the number of one GPU") for given in ("-1", "all", "a", "", "0,")],
+    "command", [["generate", "a mug"], ["resume", "x"], ["export", "x"], ["evaluate", "text-to-3d"], ["sweep", "a mug"]]
 )
-@pytest.mark.parametrize(
-    "command", [["generate", "a mug"], ["resume", "x"], ["export", "x"], ["evaluate", "text-to-3d"]]
-)
-def test_other_gpus_are_refused(asked, capsys, monkeypatch, command, given, message):
+@pytest.mark.parametrize("given", ["-1", "all", "a", "", "0,", "0,x"])
+def test_other_gpus_are_refused(asked, capsys, monkeypatch, command, given):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert cli.main([*command, f"--gpu={given}"]) == 2
-    assert message in errors(capsys)[0] and not asked and "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert f"--gpu is '{given}'; expected the number of a GPU" in errors(capsys)[0]
+    assert not asked and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize("command", [["export", "x"], ["edit-masked", "x"]])
+def test_only_training_uses_several_gpus(asked, capsys, command):
+    more = ["--mask", "m.png", "--prompt", "a mug"] if command[0] == "edit-masked" else []
+    assert cli.main([*command, *more, "--gpu", "0,1"]) == 2
+    assert "--gpu is '0,1'; expected the number of one GPU, such as 0: only training" in errors(capsys)[0] and not asked
+
+
+def test_several_gpus_reach_the_run(asked, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert cli.main(["generate", "a red mug", "--gpu", "0,1"]) == 0
+    assert asked["gpu"] == "0,1" and os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 # prompts

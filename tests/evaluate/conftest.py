@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import code_run
 import pytest
 import torch
 
@@ -12,6 +13,12 @@ CONFIG = Path(__file__).parents[2] / "custom" / "latent_prior.yaml"
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setenv("LATENT_PRIOR_DEVICE", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def code_runs(monkeypatch):
+    """Commands of code_run.py can be run."""
+    monkeypatch.setenv("PYTHONPATH", str(code_run.FOLDER))
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 from latent_prior.cli.export import checked_formats
-from latent_prior.evaluate.bench import jobs
+from latent_prior.evaluate.bench import existing
 from latent_prior.runs import experiment
+from latent_prior.runs.sweep import jobs
 from reliability.corpus_checkpoints import CONFIG, register
 from reliability.in_child import Case
 
@@ -62,7 +63,7 @@ def for_export(path: Path) -> None:
 def for_evaluation(path: Path) -> None:
     """As `evaluate ... --runs RUN`."""
     _ready()
-    jobs.given([path.parent.parent], path.parent.parent / "out")
+    existing.given([path.parent.parent], path.parent.parent / "out")
 
 
 def for_variant(path: Path) -> None:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import torch
 from flattened import flat
+from latent_prior.runs.sweep.work import Record
 from reliability import tiny_systems
 from reliability.accidents import LAUNCH, Moment, start
 
@@ -233,7 +234,7 @@ def test_an_evaluation_stops_its_runs_and_goes_on_later(tmp_path, signals):
     assert first.end() == 130, first.err
     assert "The same command continues from here" in first.err and "Traceback" not in first.err
     assert not [process.pid for process in psutil.process_iter(["cmdline"]) if str(out) in str(process.info["cmdline"])]
-    (done,) = out.glob("launches/*/*.json")
+    (done,) = [path for path in out.glob("launches/*/*.json") if Record.read(path).exit_code == 0]
     before = done.stat().st_mtime_ns
     again = start(argv, tmp_path / "again")
     assert again.end() == 0, again.err

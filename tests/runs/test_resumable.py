@@ -9,7 +9,7 @@ from latent_prior import OptionError
 from latent_prior.host.embedded.cameras import RandomCameraDataModule
 from latent_prior.runs import resumable
 from latent_prior.runs.checkpoint import Saved, WholeCheckpoints
-from latent_prior.runs.resume import ExactResume, require_rng_state, rng_state
+from latent_prior.runs.resume import KEY, ExactResume, require_rng_state, rng_state
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 pytestmark = [
@@ -125,6 +125,28 @@ def test_other_groups_are_refused_in_words(toy_system, tmp_path):
     with pytest.raises(OptionError, match=r"param_groups is a list of 1; expected a list of 2"):
         resumable.check(found, changed, trainer(tmp_path), trains=True)
     resumable.check(found, changed, trainer(tmp_path), trains=False)  # for an export it does not matter
+
+
+def test_each_process_has_its_state(toy_system, tmp_path):
+    found, whole = saved(toy_system, tmp_path)
+    own = whole[KEY]
+    wrong = {"rng": {}, "waiting": [], "updated_at": None}
+    cases = {
+        "the list": [own, own],
+        "ranks is a list of 0; expected": [],
+        "ranks is a dict of 3; expected a list": own,
+        "has no rng": [own, {}],
+        "rng is not what": [own, wrong],
+        "expected a dictionary": None,
+    }
+    for message, ranks in cases.items():
+        torch.save(whole | {KEY: {"ranks": ranks} if ranks is not None else []}, tmp_path / "end.ckpt")
+        system = toy_system(resumed=True)
+        if message == "the list":
+            resumable.check(found, system, trainer(tmp_path), trains=True)
+            continue
+        with pytest.raises(OptionError, match=message):
+            resumable.check(found, system, trainer(tmp_path), trains=True)
 
 
 def test_random_states_are_tried_without_being_changed():

@@ -17,6 +17,7 @@ from latent_prior.runs.gpus import one_gpu
 COMMANDS = {
     "generate": ("latent_prior.cli.generate", "make a mesh from a prompt"),
     "texture": ("latent_prior.cli.texture", "colour a given mesh by a prompt"),
+    "sweep": ("latent_prior.cli.sweep", "make many runs, here or on a cluster"),
     "resume": ("latent_prior.cli.resume", "continue an interrupted run in its own folder"),
     "export": ("latent_prior.cli.export", "export a run again: its mesh in other formats or resolutions"),
     "edit-masked": ("latent_prior.cli.edit_masked", "edit a picture inside a mask (blended latent diffusion)"),
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides = [*args.overrides, *rest]
 
     def action() -> None:
-        one_gpu(getattr(args, "gpu", "0"))
+        getattr(args, "check_gpu", one_gpu)(getattr(args, "gpu", "0"))
         args.action(args)
 
     return guarded(action, args.verbose)

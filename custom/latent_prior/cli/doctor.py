@@ -65,6 +65,7 @@ OURS = (
     _Package("xatlas", "xatlas", "textures"),
     _Package("imageio_ffmpeg", "imageio-ffmpeg", "turntable videos"),
     _Package("tensorboard", "tensorboard", "TensorBoard logs"),
+    _Package("submitit", "submitit", "sweep and evaluate", False),
     _Package("wandb", "wandb", "logs at Weights & Biases", False),
     _Package("beartype", "beartype", "--typecheck", False),
     _Package("peft", "peft", "guidance.lora", False),

@@ -24,7 +24,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.epilog = EXAMPLES
     p.add_argument("run", metavar="RUN_DIR", help="folder of a run, e.g. outputs/<name>/<tag>@<time>")
     p.add_argument("--format", help="mesh format: glb, obj, ply, or several separated by commas (default: the run's)")
-    host_arguments.add_run_arguments(p)
+    host_arguments.add_run_arguments(p, trains=False)
 
 
 def export(args: argparse.Namespace) -> None:

@@ -5,14 +5,19 @@ import os
 import sys
 
 from latent_prior import OptionError
+from latent_prior.runs.gpus import gpus, one_gpu
 
 GPU_HELP = "number of the one GPU to use (default: 0); without a GPU the CPU is used"
+GPUS_HELP = (
+    "number of the GPU to use (default: 0), or of several to train on, such as 0,1; without a GPU the CPU is used"
+)
 
 
-def add_run_arguments(p: argparse.ArgumentParser) -> None:
-    """Overrides, `--gpu` and the host's flags."""
+def add_run_arguments(p: argparse.ArgumentParser, trains: bool = True) -> None:
+    """Overrides, `--gpu` and the host's flags; trains: the run may use several GPUs."""
     p.add_argument("overrides", nargs="*", metavar="key=value", help="config values to override")
-    p.add_argument("--gpu", default="0", help=GPU_HELP)
+    p.add_argument("--gpu", default="0", help=GPUS_HELP if trains else GPU_HELP)
+    p.set_defaults(check_gpu=gpus if trains else one_gpu)
     add_arguments(p)
 
 

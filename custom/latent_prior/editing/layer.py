@@ -2,7 +2,8 @@
 
 An hourglass with as many scales as the picture allows. At every scale a thin skip branch preserves location and a deep
 branch continues at half the size; both are joined on the way up. Pictures are B 3 H W in [0, 1], C is the width.
-Normalisation uses the statistics of the current batch in evaluation too, so that the output is the same as in training.
+Normalisation uses the statistics of the current batch in evaluation too, so that the output is the same as in training;
+of several processes, those of the batch of all.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent_prior import OptionError, host
+from latent_prior.host import ranks
 
 LARGEST_SCALES = 16
 MOST_SCALES = 7  # Text2LIVE's, for pictures of 512 pixels
@@ -57,12 +59,23 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Co
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, padding_mode="reflect")
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, track_running_stats=False)
+class BatchNorm(nn.BatchNorm2d):
+    """Normalisation by the mean and variance of the batch, of all processes (torch's SyncBatchNorm needs GPUs)."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, track_running_stats=False)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        if ranks.world() == 1:
+            return super().forward(x)
+        mean = ranks.mean_over(x.mean((0, 2, 3), keepdim=True))
+        variance = ranks.mean_over((x - mean).square().mean((0, 2, 3), keepdim=True))
+        normal = (x - mean) * (variance + self.eps).rsqrt()
+        return normal * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 def _block(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
-    return [_convolution(inputs, outputs, size, stride), _norm(outputs), nn.LeakyReLU(SLOPE)]
+    return [_convolution(inputs, outputs, size, stride), BatchNorm(outputs), nn.LeakyReLU(SLOPE)]
 
 
 class Scale(nn.Module):
@@ -74,8 +87,10 @@ class Scale(nn.Module):
         self.skip = nn.Sequential(*_block(inputs, cfg.skip_channels, 1))
         self.deep = nn.Sequential(*_block(inputs, wide, 3, stride=2), *_block(wide, wide, 3))
         self.below = below
-        last = [_convolution(wide, wide, 1), *([] if outermost else [_norm(wide)]), nn.LeakyReLU(SLOPE)]
-        self.join = nn.Sequential(_norm(wide + cfg.skip_channels), *_block(wide + cfg.skip_channels, wide, 3), *last)
+        last = [_convolution(wide, wide, 1), *([] if outermost else [BatchNorm(wide)]), nn.LeakyReLU(SLOPE)]
+        self.join = nn.Sequential(
+            BatchNorm(wide + cfg.skip_channels), *_block(wide + cfg.skip_channels, wide, 3), *last
+        )
 
     def forward(self, x: Float[Tensor, "B _ H W"]) -> Float[Tensor, "B C H W"]:
         skip = self.skip(x)

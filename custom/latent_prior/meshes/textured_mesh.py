@@ -20,6 +20,7 @@ from omegaconf import ListConfig
 from torch import Tensor
 
 from latent_prior import OptionError, host
+from latent_prior.host import ranks
 from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.parts import cross_products, half_axis
 
@@ -142,6 +143,7 @@ class TexturedMesh(host.BaseModule):
         """
         if self.training:
             self.seen[self._cell(points, faces)] = True
+            self.seen.copy_(ranks.any_of(self.seen))
         features = self.field.export(points=points)["features"]
         textured = self.is_textured[self.part_of_face[faces].long()]
         if self.cfg.start == "texture":

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, convert_inf
 
 from latent_prior.files.refusals import NotWritten, denial
+from latent_prior.host import ranks
 from latent_prior.runs import signals, streams
 from latent_prior.runs.folder import Interrupted
 
@@ -86,6 +87,9 @@ class SaveOnInterrupt(pl.Callback):
     is saved then is the last whole step. Further ones change nothing. It is also saved, if it can be, where the system
     refuses to write something else. Outside the main thread, where Python cannot handle signals, only the
     KeyboardInterrupt of others is followed.
+
+    Several processes stop and save together, at the start of the same step, whichever of them has got a signal. Further
+    signals, or an error in one of them, cannot save what the others have not got to.
     """
 
     def __init__(self, folder: Path):
@@ -96,17 +100,15 @@ class SaveOnInterrupt(pl.Callback):
         self._previous: dict[int, Any] = {}
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._asked and not self._busy:
+        alone = ranks.world() == 1
+        if self._asked and not self._busy and alone:
             self._busy = True  # now it will be saved
             raise KeyboardInterrupt
         if not self._asked:
             self._asked = True
+            again = " (press again to save the last one and exit at once)" if alone else ""
             with contextlib.suppress(OSError, RuntimeError):  # someone else is in the middle of writing there
-                print(
-                    "\nInterrupted: saving after this step (press again to save the last one and exit at once) ...",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                print(f"\nInterrupted: saving after this step{again} ...", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._previous = signals.install(self._on_signal)
@@ -125,18 +127,22 @@ class SaveOnInterrupt(pl.Callback):
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         """Here and not as the step ends, so that its losses are logged."""
+        self._agree()
         self._busy = self._asked
         if self._asked:
             raise self._saved(trainer) if self._whole else KeyboardInterrupt
 
+    def _agree(self) -> None:
+        self._asked = ranks.any_on(self._asked)
+
     def _saved(self, trainer: pl.Trainer) -> Interrupted:
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(self.checkpoint)
         return Interrupted(self.checkpoint)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._busy = True
         stop = self._saved(trainer)
+        self._agree()
         signals.restore(self._previous)
         if self._asked:
             raise stop
@@ -144,6 +150,8 @@ class SaveOnInterrupt(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Lightning restores the handlers after this; until then further signals change nothing."""
         refused = isinstance(exception, NotWritten) or denial(exception) is not None
+        if ranks.world() > 1:
+            return
         if (refused or isinstance(exception, KeyboardInterrupt)) and self._whole:
             with contextlib.suppress(*[NotWritten] if refused else []):
                 self._saved(trainer)

@@ -21,6 +21,8 @@ def in_our_words(experiment: Any) -> Iterator[None]:
 
     A run that took no step leaves no folder behind.
     """
+    from latent_prior.host import ranks
+
     trains = "train" in experiment.modes
     try:
         yield
@@ -36,10 +38,11 @@ def in_our_words(experiment: Any) -> Iterator[None]:
         refused = refusal(error, experiment)
         if not experiment.began and (trains or refused):
             experiment.release(remove=True)
-        if refused is None or isinstance(refused, Stopped):
+        if refused is None or (refused is error and isinstance(refused, Stopped)):
             raise
-        if experiment.began:
-            raise Stopped.because(f"{refused}; {_kept(experiment)}") from error
+        if experiment.began and ranks.is_first():
+            kind = type(refused) if isinstance(refused, Stopped) else Stopped
+            raise kind.because(f"{refused}; {_kept(experiment)}") from error
         if refused is error:
             raise
         raise refused from error
@@ -63,7 +66,10 @@ def refusal(error: Exception, experiment: Any) -> OptionError | None:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from latent_prior import host
+    from latent_prior.runs import processes
 
+    if processes.is_loss(error):
+        return processes.Lost.because(processes.loss())
     if experiment.began and not (experiment.folder / "configs").is_dir():
         return NotWritten.because(f"the run folder {experiment.folder} was removed while the run wrote to it")
     if isinstance(error, OptionError):
@@ -80,11 +86,13 @@ def refusal(error: Exception, experiment: Any) -> OptionError | None:
 @contextmanager
 def without_new_logs(experiment: Any) -> Iterator[None]:
     """Loggers begin a log before training does: an error before the first step takes it back."""
-    before = set(experiment.folder.glob("*_logs/*"))
+    from latent_prior.host import ranks
+
+    before, first = set(experiment.folder.glob("*_logs/*")), ranks.is_first()
     try:
         yield
     except BaseException:
-        if not experiment.began:
+        if first and not experiment.began:
             for log in set(experiment.folder.glob("*_logs/*")) - before:
                 shutil.rmtree(log, ignore_errors=True)
         raise

@@ -11,14 +11,12 @@ from typing import Any
 import latent_prior
 from latent_prior import OptionError
 from latent_prior.files.refusals import NotWritten
-from latent_prior.runs import curves, endings, signals
+from latent_prior.runs import curves, endings, gpus, settings, signals
 from latent_prior.runs.folder import Interrupted, Stopped
-from latent_prior.runs.gpus import choose_gpus
 from latent_prior.runs.quiet import quiet
 
 MODES = ("train", "validate", "test", "export")
 WHOLE_JOB = ("train", "test", "export")
-MESHES = ("system.geometry", "system.guide")  # whose `mesh` is a file, or the folder of a run
 
 
 @dataclass(frozen=True)
@@ -35,26 +33,34 @@ def run(
     overrides: Sequence[str] = (),
     modes: Sequence[str] = WHOLE_JOB,
     gpu: str = "0",
-    **settings: Any,
+    **given: Any,
 ) -> Run:
     """Run an experiment.
 
-    configs: YAML files, merged in order; overrides: `key=value`; settings: nested values that override both (a prompt
+    configs: YAML files, merged in order; overrides: `key=value`; given: nested values that override both (a prompt
     needs no quoting here). Raises OptionError for bad input, before anything is written, and `Stopped` for an error of
     the user's that shows later. In the main thread, Ctrl-C, SIGTERM and SIGHUP raise `Interrupted` if there is a
     checkpoint to continue from, else KeyboardInterrupt.
+
+    Training on several GPUs (`gpu`, `trainer.num_nodes`) takes one process each (processes.py): the program is started
+    again for each, and only the first returns from here; the others, and this process, end by SystemExit.
     """
     for mode in modes:
         if mode not in MODES:
             raise OptionError.because(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
-    n_gpus = choose_gpus(gpu)  # before anything looks for GPUs
+    n_gpus = gpus.choose_gpus(gpu)  # before anything looks for GPUs
     load()
     from latent_prior import host
+    from latent_prior.runs import processes
 
     with quiet():
-        experiment = _read(configs, overrides, modes, n_gpus, settings)
+        experiment = _read(configs, overrides, modes, n_gpus, given)
         try:
-            with host.hidden_values(experiment.unresolved), endings.in_our_words(experiment):
+            with (
+                host.hidden_values(experiment.unresolved),
+                processes.together(*experiment.processes, experiment.on_gpu),
+                endings.in_our_words(experiment),
+            ):
                 _claim(experiment)
                 _build(experiment)
                 if "train" in modes:
@@ -98,6 +104,7 @@ class _Experiment:
     cfg: Any  # the same, as an ExperimentConfig
     modes: Sequence[str]
     on_gpu: bool
+    processes: tuple[int, int] = (1, 1)  # on each machine, and machines
     claim: Any = None  # run_folder.Claim
     saved: Any = None  # the runs.checkpoint.Saved to resume from, or None
     began: bool = False  # a training step is done, or none was left
@@ -117,9 +124,11 @@ class _Experiment:
 
     def begin(self) -> None:
         """Record what the run is made from."""
+        from latent_prior.host import ranks
         from latent_prior.runs import folder as run_folder
 
-        run_folder.write_origin(self.folder, self.cfg, self.unresolved, self.sources)
+        if ranks.is_first():
+            run_folder.write_origin(self.folder, self.cfg, self.unresolved, self.sources)
         self.began = True
 
     def release(self, remove: bool = False) -> None:
@@ -129,37 +138,32 @@ class _Experiment:
 
 
 def _read(
-    configs: Sequence[str], overrides: Sequence[str], modes: Sequence[str], n_gpus: int, settings: dict[str, Any]
+    configs: Sequence[str], overrides: Sequence[str], modes: Sequence[str], n_gpus: int, given: dict[str, Any]
 ) -> _Experiment:
-    """Read the config and the checkpoint, if any."""
-    import torch
-
-    from latent_prior import host
-
-    on_gpu = torch.cuda.is_available() and host.get_device().type == "cuda"
-    settings = settings | {"n_gpus": n_gpus if on_gpu else 1}
-    unresolved = host.merge_config(*configs, cli_args=list(overrides), **settings)
-    _name_meshes(unresolved)
-    if "train" in modes:
-        _check_max_steps(unresolved)
-    with host.hidden_values(unresolved):
-        cfg = host.resolve_config(unresolved)
-        cfg.resume = host.find_last_path(cfg.resume)
-    if "train" not in modes and cfg.resume is None:
+    """Read the config."""
+    found = settings.read(configs, overrides, "train" in modes, n_gpus, given)
+    if "train" not in modes and found.cfg.resume is None:
         raise OptionError.because(f"--{modes[0]} needs a checkpoint: add resume=RUN/ckpts/last.ckpt")
-    return _Experiment(configs, unresolved, cfg, modes, on_gpu)
+    return _Experiment(configs, found.unresolved, found.cfg, modes, found.on_gpu, found.processes)
 
 
 def _claim(experiment: _Experiment) -> None:
     """Claim the run's folder, and read the checkpoint, if any, now that nothing else writes it."""
+    from latent_prior.host import ranks
     from latent_prior.runs import checkpoint
     from latent_prior.runs import folder as run_folder
 
     cfg = experiment.cfg
-    with signals.delayed():  # what is created is always known
-        resume = cfg.resume and Path(cfg.resume)
-        experiment.claim = run_folder.claim(Path(cfg.trial_dir), resume, numbered=bool(cfg.timestamp))
-    folder = experiment.folder
+
+    def claimed() -> tuple[Path, bool]:
+        with signals.delayed():  # what is created is always known
+            resume = cfg.resume and Path(cfg.resume)
+            experiment.claim = run_folder.claim(Path(cfg.trial_dir), resume, numbered=bool(cfg.timestamp))
+        return experiment.claim.folder, experiment.claim.fresh
+
+    folder, fresh = ranks.from_first(claimed)
+    if not ranks.is_first():
+        experiment.claim = run_folder.Claim(folder, lock=None, fresh=fresh)
     if folder != Path(cfg.trial_dir):
         cfg.timestamp += folder.name.removeprefix(cfg.trial_name)
         cfg.trial_name, cfg.trial_dir = folder.name, str(folder)
@@ -168,33 +172,6 @@ def _claim(experiment: _Experiment) -> None:
         if "train" in experiment.modes:
             _check_order(experiment)
             _compare_threads(experiment)
-
-
-def _name_meshes(unresolved: Any) -> None:
-    """Make the config's meshes absolute files, so that the run reads the same ones later, from any directory.
-
-    The newest export of another run would be a newer one then. An interpolation stays one: its value may be a secret.
-    """
-    from omegaconf import OmegaConf
-
-    from latent_prior import host
-    from latent_prior.host.embedded.config import escaped
-    from latent_prior.meshes.files import absolute_mesh
-
-    for key in MESHES:
-        owner = host.select(unresolved, key)
-        given = host.select(unresolved, f"{key}.mesh")
-        if isinstance(given, str) and given and not OmegaConf.is_interpolation(owner, "mesh"):
-            owner.mesh = escaped(str(absolute_mesh(given)))
-
-
-def _check_max_steps(unresolved: Any) -> None:
-    """OptionError for an invalid number of steps; values computed from it would fail with less clear messages."""
-    from latent_prior import host
-
-    steps = host.select(unresolved, "trainer.max_steps")
-    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
-        raise OptionError("trainer.max_steps", steps, "a whole number of at least 1")
 
 
 def _check_order(experiment: _Experiment) -> None:
@@ -239,10 +216,11 @@ def _build(experiment: _Experiment) -> None:
     import pytorch_lightning as pl
 
     from latent_prior import host
-    from latent_prior.runs import checkpoint, resumable, room, trainer
+    from latent_prior.host import ranks
+    from latent_prior.runs import checkpoint, resumable, room
 
     cfg, saved = experiment.cfg, experiment.saved
-    pl.seed_everything(cfg.seed + host.get_rank(), workers=True, verbose=False)
+    pl.seed_everything((cfg.seed + ranks.rank()) % 2**32, workers=True, verbose=False)
     experiment.data = host.find(cfg.data_type, "data_type")(cfg.data)
     system = host.find(cfg.system_type, "system_type")(cfg.system, resumed=saved is not None)
     system.set_save_dir(str(experiment.folder / "save"))
@@ -250,15 +228,25 @@ def _build(experiment: _Experiment) -> None:
     if saved is not None:
         checkpoint.check_fit(saved, system)
     trains = "train" in experiment.modes
-    experiment.trainer = trainer.build(experiment.folder, cfg, system, experiment.begin, trains, experiment.on_gpu)
+    _make_trainer(experiment, trains)
     if saved is not None:
         resumable.check(saved, system, experiment.trainer, trains)
-    if trains:
+    if trains and ranks.is_first():
         room.check(experiment.folder, cfg, system, 0 if saved is None else saved.step)
 
 
+def _make_trainer(experiment: _Experiment, trains: bool) -> None:
+    from latent_prior.runs import trainer
+
+    parts = (experiment.folder, experiment.cfg, experiment.system, experiment.begin, trains, experiment.on_gpu)
+    experiment.trainer = trainer.build(*parts)
+
+
 def _train(experiment: _Experiment) -> None:
-    """Train to the last step, where `SaveOnInterrupt` saves."""
+    """Train to the last step, where `SaveOnInterrupt` saves; only the first process comes back."""
+    from latent_prior.host import ranks
+    from latent_prior.runs import processes
+
     trainer, checkpoint = experiment.trainer, experiment.cfg.resume
     with endings.without_new_logs(experiment):
         trainer.fit(
@@ -268,6 +256,10 @@ def _train(experiment: _Experiment) -> None:
         experiment.begin()
         trainer.save_checkpoint(experiment.last)
     experiment.trained = True
+    if ranks.world() > 1:
+        processes.part()
+        experiment.system.set_resume_status(trainer.current_epoch, trainer.global_step)
+        _make_trainer(experiment, trains=False)
 
 
 def _evaluate(experiment: _Experiment, mode: str) -> None:

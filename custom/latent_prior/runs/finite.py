@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latent_prior import Diverged
+from latent_prior.host import ranks
 from latent_prior.host.embedded.arguments import LARGEST_RATE, RANGES, check_range
 from latent_prior.runs.resume import rng_state, set_rng_state
 
@@ -93,7 +94,8 @@ class FiniteNumbers(pl.Callback):
             return [], f"in a step that cannot be repeated ({error}), so its terms are unknown"
         finally:
             del system.log
-        guilty = [name for name, term in terms.items() if not _usable(_gradients(term, parameters))]
+        found = [name for name, term in terms.items() if not _usable(_gradients(term, parameters))]
+        guilty = list(dict.fromkeys(name for names in ranks.gathered(found) for name in names))
         if guilty:
             return guilty, f"from {' and '.join(guilty)}"
         several = trainer.accumulate_grad_batches

@@ -75,18 +75,20 @@ def threads_of(run: Path) -> int | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A run's folder, which no other process writes to meanwhile, and the folders created for it.
+    """A run's folder, which no other run writes to meanwhile, and the folders created for it.
 
-    None were created if a run resumes in its own folder.
+    None were created if a run resumes in its own folder. lock: held by the first process of the run; None in others.
     """
 
     folder: Path
-    lock: FolderLock
+    lock: FolderLock | None
     made: tuple[Path, ...] = ()  # innermost first
     fresh: bool = True  # the folder was new or empty
 
     def release(self, remove: bool = False) -> None:
         """Let others have the folder. remove: take back what was created for a run that never began, and only that."""
+        if self.lock is None:
+            return
         if remove and self.fresh:
             with signals.delayed():
                 for part in PARTS:
@@ -239,6 +241,18 @@ def products(run: Path) -> list[Path]:
     files += sorted(save.glob("it*-test/panels-*.png"))[:1]
     found = newest(run / "ckpts")
     return files + ([found[0]] if found else [])
+
+
+def views(run: Path, most: int = 4) -> list[Path]:
+    """Pictures that show a run: some frames of its turntable, evenly spread, or the picture of before and after."""
+    save = run / "save"
+    tests = sorted(save.glob("it*-test"), key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
+    frames = (
+        sorted((p for p in tests[-1].glob("*.png") if p.stem.isdecimal()), key=lambda p: int(p.stem)) if tests else []
+    )
+    if frames:
+        return frames[:: max(1, len(frames) // most)][:most]
+    return [path for path in [save / "before_after.png"] if path.is_file()]
 
 
 def report(folder: Path) -> None:

@@ -15,6 +15,7 @@ NOISE = (
     ".*exists and is not empty.*",
     ".*callbacks used to create the checkpoint.*",
     ".*dirpath has changed.*",
+    ".*`srun` command is available.*",
 )
 NOISY_LOGGERS = (
     "pytorch_lightning.utilities.rank_zero",

@@ -51,7 +51,8 @@ def check(saved: Saved, system: Any, trainer: pl.Trainer, trains: bool) -> None:
             most = max(saved.epoch, saved.step)
             _check_optimizers(whole.get("optimizer_states"), whole.get("lr_schedulers"), system, most)
             if KEY in whole:
-                _check_ours(whole[KEY], most)
+                for state in _states(whole[KEY]):
+                    _check_ours(state, most)
     except OptionError as error:
         raise OptionError.because(f"{str(saved.path)!r} cannot be resumed from: {error}", "resume") from error
 
@@ -181,8 +182,17 @@ def _check_schedule(state: Any, schedule: Any, where: str, most: int) -> None:
         _check_schedule(part, of, f"{where}._schedulers[{i}]", most)
 
 
+def _states(ours: Any) -> list[Any]:
+    """The entry of `ExactResume` by processes."""
+    _require_entries(ours, (), KEY)
+    states = ours.get("ranks", [ours])
+    if not isinstance(states, list) or not states:
+        raise _unlike(states, f"{KEY}.ranks", "a list of the processes' states")
+    return states
+
+
 def _check_ours(ours: Any, most: int) -> None:
-    """The entry of `ExactResume`. Batches are compared with others once there are some."""
+    """The state of one process. Batches are compared with others once there are some."""
     _require_entries(ours, ("rng", "waiting", "updated_at"), KEY)
     try:
         require_rng_state(ours["rng"])

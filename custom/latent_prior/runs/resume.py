@@ -7,6 +7,10 @@ Our checkpoints store, under `KEY`, what Lightning leaves out:
   random numbers are consumed, before step k runs. A resumed run would draw it again from states after that draw;
 * the moment of the dataset's last update, because the batch after that one is drawn before the next update.
 
+Of several processes each has its own: then the entry is {"ranks": [one such entry each]}. A run that goes on with
+another number of processes has another batch, and so another trajectory, and says so: each process takes the entry of
+its rank, and one that has none draws anew.
+
 Lightning restores the learning rate and its schedule, but they should come from the config, at the values that a run
 with this config would have at this step. With the same config that changes nothing; with another `trainer.max_steps`
 the schedule is the one for that many steps, and another learning rate applies from here on.
@@ -31,7 +35,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from latent_prior import OptionError
+from latent_prior import OptionError, host
+from latent_prior.host import ranks
 
 KEY = "latent_prior_resume"
 
@@ -44,7 +49,7 @@ def rng_state() -> dict[str, Any]:
         "python": [version, list(internal), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(device) for device in _gpus()],
     }
 
 
@@ -58,8 +63,21 @@ def set_rng_state(state: dict[str, Any]) -> None:
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"].cpu())
-    for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+    for device, cuda_state in zip(_gpus(), state["cuda"], strict=False):
         torch.cuda.set_rng_state(cuda_state.cpu(), device)
+
+
+def _gpus() -> range:
+    """The GPUs that this process may use; of several processes each has its own."""
+    if not torch.cuda.is_available():
+        return range(0)
+    own = torch.cuda.current_device() if ranks.world() > 1 else None
+    return range(torch.cuda.device_count()) if own is None else range(own, own + 1)
+
+
+def states_in(entry: dict[str, Any]) -> list:
+    """The states of all processes in a checkpoint's entry."""
+    return entry.get("ranks", [entry])
 
 
 def require_rng_state(state: dict[str, Any]) -> None:
@@ -138,13 +156,24 @@ class ExactResume(pl.Callback):
         return {"rng": rng_state(), "waiting": waiting, "updated_at": self._updated_at}
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        checkpoint[KEY] = self._saved or self._after_step or self._snapshot(trainer)
+        states = ranks.gathered(self._saved or self._after_step or self._snapshot(trainer))
+        checkpoint[KEY] = states[0] if len(states) == 1 else {"ranks": states}
         checkpoint["state_dict"] |= self._buffers
         if self._loop and checkpoint["epoch"] == self._updated_at[0]:  # else the epoch has ended since
             checkpoint["loops"]["fit_loop"] = self._loop
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        self._resumed, self._saved = True, checkpoint.get(KEY)
+        self._resumed = True
+        if KEY not in checkpoint:
+            return
+        states = states_in(checkpoint[KEY])
+        if len(states) != ranks.world():
+            host.warn(
+                f"{trainer.ckpt_path} is of {len(states)} processes, and the run continues with {ranks.world()}: results "
+                "differ from those of an uninterrupted run"
+            )
+        own = states[ranks.rank()] if ranks.rank() < len(states) else states[0] | {"rng": rng_state(), "waiting": []}
+        self._saved = own
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._resumed:

@@ -8,10 +8,13 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from latent_prior import OptionError, host
 from latent_prior.files.refusals import naming
+from latent_prior.host import ranks
 from latent_prior.host.embedded.arguments import check_arguments
 from latent_prior.runs.callbacks import AfterFirstStep, Progress, SaveOnInterrupt
 from latent_prior.runs.checkpoint import WholeCheckpoints
@@ -21,19 +24,30 @@ from latent_prior.runs.resume import ExactResume
 
 
 def build(folder: Path, cfg: Any, system: Any, begin: Callable[[], None], trains: bool, on_gpu: bool) -> pl.Trainer:
-    """The trainer of the run in `folder`; `begin` is called after the first step. OptionError for a bad argument."""
+    """The trainer of the run in `folder`; `begin` is called after the first step. OptionError for a bad argument.
+
+    It is for the processes that have met (processes.py), or for one alone.
+    """
     given = _trainer_arguments(cfg.trainer, on_gpu)
+    several = ranks.world() > 1
+    if not several:
+        given.pop("num_nodes", None)
     shown = given.pop("enable_progress_bar", True)
     callbacks = _callbacks(folder / "ckpts", cfg, begin) if trains else []
     ours = {
         "callbacks": [*([Progress()] if shown else []), *callbacks, FiniteNumbers()],
         "logger": trains and _loggers(folder, system),
         "accelerator": "gpu" if on_gpu else "cpu",
-        "devices": cfg.n_gpus,
-        "plugins": [WholeCheckpoints()],
+        "devices": cfg.n_gpus if several else 1,
+        # what SLURM or torchrun say is looked at where the processes meet
+        "plugins": [WholeCheckpoints(), LightningEnvironment()],
         "inference_mode": False,
         "enable_progress_bar": bool(shown),
     }
+    if several:
+        # validation is done by all, of all views, so that they stay together; the first writes
+        strategy = DDPStrategy(find_unused_parameters=getattr(system, "leaves_unused", True))
+        ours |= {"strategy": strategy, "use_distributed_sampler": False}
     return _built(pl.Trainer, "trainer", ours, {"enable_model_summary": False} | given)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latent_prior import OptionError
+from latent_prior.host import ranks
 from latent_prior.stylegan2.generator import StyleGAN2
 
 
@@ -43,6 +44,9 @@ def layers_of_w_plus(generator: StyleGAN2) -> list[list[nn.Module]]:
 
 
 def most_moved(gradient: Float[Tensor, "B n D"], count: int) -> list[int]:
-    """The `count` layers of w+ that a gradient step on w+ moves most, by the mean of |dw| (Gal et al. 2022, sec. 4.2)."""
-    moved = gradient.abs().mean((0, 2))
+    """The `count` layers of w+ that a gradient step on w+ moves most, by the mean of |dw| (Gal et al. 2022, sec. 4.2).
+
+    The mean is over the pictures of all processes, so that all of them choose the same layers.
+    """
+    moved = ranks.mean_over(gradient.abs().mean((0, 2)))
     return sorted(moved.topk(count).indices.tolist())

@@ -20,6 +20,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 from torch import Tensor
 
 from latent_prior import OptionError, host
+from latent_prior.host import ranks
 from latent_prior.host.embedded import camera_geometry
 from latent_prior.rendering.clay import clay_light, clay_pictures
 
@@ -152,7 +153,7 @@ def hollow(
     """
     device = geometry.bbox.device
     elevation, azimuth = torch.tensor(ELEVATIONS, device=device), torch.tensor(AZIMUTHS, device=device)
-    distance = batch["camera_distances"].mean().expand_as(elevation).to(device)
+    distance = ranks.mean_over(batch["camera_distances"].mean()).expand_as(elevation).to(device)
     rays_o, rays_d = _rays(elevation, azimuth, distance, batch)
 
     def error(pictures: Float[Tensor, "B H W 3"], prompted: bool = True) -> float:
@@ -171,6 +172,9 @@ def hollow(
     best = int(np.argmin(errors))
     gain = 1 - errors[best] / errors[0]
     if gain <= cfg.least_gain or errors[best] > DESCRIBED * error(likeliest, prompted=False):
+        best = 0
+    best, gain = ranks.same_on_all((best, gain))
+    if best == 0:
         return None
     geometry.reshape(tried[best].distances)
     return f"{tried[best].name}: the prior's error falls by {gain:.0%}"
@@ -183,6 +187,6 @@ def _rays(
     position = camera_geometry.spherical_to_cartesian(*angles, distance.cpu())
     up = torch.tensor([0.0, 0.0, 1.0]).expand_as(position)
     poses = camera_geometry.look_at(position, torch.zeros_like(position), up)
-    fovy = batch["fovy"].mean().cpu().expand_as(distance)
+    fovy = ranks.mean_over(batch["fovy"].mean()).cpu().expand_as(distance)
     rays = camera_geometry.camera_rays(camera_geometry.ray_directions(batch["height"], batch["width"]), fovy, poses)
     return rays[0].to(elevation.device), rays[1].to(elevation.device)

@@ -19,6 +19,7 @@ from latent_prior import OptionError, host, options_under
 from latent_prior.editing.layer import Layer, LayerGenerator, LayerGeneratorConfig, scales_for
 from latent_prior.files import atomic_write
 from latent_prior.files.pictures import to_picture
+from latent_prior.host import ranks
 from latent_prior.models.clip import Clip
 from latent_prior.prior import structure_loss
 from latent_prior.systems.loss_weights import LossWeights
@@ -61,6 +62,7 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
 
     cfg: Config
     test_progress = ("edit", "picture")
+    leaves_unused = False  # parameters, in some step: several processes would have to look for them
 
     def configure(self) -> None:
         self.check_loss_weights()
@@ -143,6 +145,8 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         panels = self._panels(self(batch["picture"]), batch["picture"])
+        if not ranks.is_first():
+            return
         with atomic_write(self.get_save_path(f"it{self.true_global_step}-edit.png")) as beside:
             panels.save(beside)
 

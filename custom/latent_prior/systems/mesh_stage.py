@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior import OptionError, host
+from latent_prior.host import ranks
 from latent_prior.meshes.textured_mesh import SurfaceMesh
 
 EXPORTER = "vertex-color-mesh-exporter"  # whose mesh is rasterised
@@ -67,7 +68,7 @@ def make_renderer(cfg: Any, exporter: Any, geometry: Any, material: Any, backgro
     """The renderer of the field's surface as it is now. cfg: a MeshStageConfig; exporter: ours, for that field."""
     mesh = exporter.extract(colored=False).mesh
     device = geometry.bbox.device
-    arrays = (mesh.vertices, mesh.vertex_normals, mesh.faces)
+    arrays = ranks.same_on_all((mesh.vertices, mesh.vertex_normals, mesh.faces))
     kinds = (torch.float32, torch.float32, torch.int32)
     tensors = [torch.as_tensor(np.array(a), dtype=kind, device=device) for a, kind in zip(arrays, kinds, strict=True)]
     surface = FieldSurface(geometry, SurfaceMesh(*tensors))

@@ -1,4 +1,7 @@
-"""Regularisers of fields, each a scalar of order one, so that weights mean the same at any picture size."""
+"""Regularisers of fields, each a scalar of order one, so that weights mean the same at any picture size.
+
+In a run of several processes the mean of a term over them is the term of all their pictures.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.host import ranks
 
 Term = Callable[[dict[str, Tensor], Any, float], Float[Tensor, ""]]
 # World units over which a field that is held to a guide is to be opaque. About one and a half of the renderer's steps
@@ -35,7 +39,7 @@ def opaque(opacity: Float[Tensor, "B H W 1"]) -> Float[Tensor, ""]:
 
 def emptiness(weights: Float[Tensor, "N 1"], scale: float) -> Float[Tensor, ""]:
     """Mean of log(1 + scale * w) over the samples: matter on few samples (Score Jacobian Chaining, eq. 12)."""
-    return torch.log1p(scale * weights).mean()
+    return torch.log1p(scale * weights).mean() * ranks.share(len(weights))
 
 
 def orientation(
@@ -46,7 +50,8 @@ def orientation(
     Ref-NeRF's eq. 11 with detached weights; there, and in threestudio, it is summed along each ray instead.
     """
     facing_away = (normal * directions).sum(-1, keepdim=True).clamp(min=0)
-    return (weights.detach() * facing_away**2).sum() / (weights.detach() > 0).sum().clamp(min=1)
+    visible = (weights.detach() > 0).sum()
+    return (weights.detach() * facing_away**2).sum() / visible.clamp(min=1) * ranks.share(visible)
 
 
 def total_variation(grid: Float[Tensor, "1 C D H W"]) -> Float[Tensor, ""]:
@@ -67,7 +72,7 @@ class Stencil:
 def eikonal(around: Stencil) -> Float[Tensor, ""]:
     """Mean of (|grad f| - 1)^2: distances, and not any function with that surface (IGR, Gropp et al. 2020, eq. 2)."""
     slope = (around.forwards - around.here[:, None]) / around.step
-    return ((slope.square().sum(dim=1) + 1e-9).sqrt() - 1).square().mean()
+    return ((slope.square().sum(dim=1) + 1e-9).sqrt() - 1).square().mean() * ranks.share(len(slope))
 
 
 def curvature(around: Stencil) -> Float[Tensor, ""]:
@@ -75,7 +80,7 @@ def curvature(around: Stencil) -> Float[Tensor, ""]:
     L_curv, Li et al. 2023, eq. 9, which is not multiplied by the step)."""
     bend = ((around.forwards + around.backwards - 2 * around.here[:, None]).sum(dim=1) / around.step).abs()
     near = around.here.detach().abs() < BAND
-    return (bend * near).sum() / near.sum().clamp(min=1)
+    return (bend * near).sum() / near.sum().clamp(min=1) * ranks.share(near.sum())
 
 
 def voxel_stencil(grid: Float[Tensor, "1 1 D H W"], spacing: float) -> Stencil:

@@ -89,6 +89,11 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
             )
 
     @property
+    def leaves_unused(self) -> bool:
+        """Whether a step may have no use for some parameters; then several processes look for them."""
+        return self.cfg.noise_mode == "none"
+
+    @property
     def source(self) -> StyleGAN2:
         """The generator before adaptation, frozen."""
         return self._source[0]

@@ -3,17 +3,18 @@
 import argparse
 import csv
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from latent_prior import OptionError, evaluate
-from latent_prior.evaluate.bench import jobs, loop
+from latent_prior.evaluate.bench import existing, loop
 from latent_prior.evaluate.bench.evaluation import Evaluation, Findings, Measured
-from latent_prior.evaluate.bench.jobs import Task
 from latent_prior.evaluate.bench.table import Column
+from latent_prior.runs.sweep import jobs
+from latent_prior.runs.sweep.jobs import Task
+from latent_prior.runs.sweep.work import Record
 from PIL import Image
 
 
@@ -28,16 +29,27 @@ class Writes:
     def folder(self):
         return self.label
 
-    def command(self, task, run, seed, gpu):
-        number = task.about + self.plus + seed
-        code = f"import os; os.makedirs({str(run)!r}); open({str(run / 'n')!r}, 'w').write('{number}')"
-        return [sys.executable, "-S", "-c", code]
+    def command(self, task, run, seed):
+        return [str(task.about + self.plus + seed)]
+
+
+class Inline:
+    """An engine that writes the number of the command."""
+
+    at_once = 1
+
+    def stream(self, works):
+        for work in works:
+            work.run.mkdir(parents=True)
+            (work.run / "n").write_text(*work.command)
+            Record(0, 1.5, 10).write(work.record)
+            yield work
 
 
 def toy(out, asked, refused=(), broken=()):
     tasks = [Task("one", about=1), Task("ten", about=10)]
     found = jobs.planned([Writes("plain", 0), Writes("more", 5)], tasks, [0, 1], out)
-    found = jobs.with_references(found, {"truth": out / "truth"}, out)
+    found = existing.with_references(found, {"truth": out / "truth"}, out)
 
     def measure(job):
         asked.append((job.label, job.prompt, job.seed))
@@ -68,7 +80,7 @@ def toy(out, asked, refused=(), broken=()):
 
 def test_declarations_are_enough(tmp_path, capsys):
     asked = []
-    loop.run(toy(tmp_path, asked), tmp_path, 1, again=False)
+    loop.run(toy(tmp_path, asked), tmp_path, Inline())
     assert len(asked) == 2 + 2 * 2 * 2 and asked[0] == ("truth", "one", None)
     text = (tmp_path / "table.md").read_text()
     assert "| variant | number | even |\n| :-- | --: | --: |\n| truth | 5.5 | 1/2 |" in text
@@ -81,24 +93,24 @@ def test_declarations_are_enough(tmp_path, capsys):
     sheet = Image.open(tmp_path / "contact_sheet-seed1.png")
     assert sheet.width > 3 * 2 * 96
     asked.clear()
-    loop.run(toy(tmp_path, asked), tmp_path, 1, again=False)
+    loop.run(toy(tmp_path, asked), tmp_path, Inline())
     assert asked == []
     (tmp_path / "runs" / "plain" / "ten-seed0" / "n").write_text("100")
-    loop.run(toy(tmp_path, asked), tmp_path, 1, again=False)
+    loop.run(toy(tmp_path, asked), tmp_path, Inline())
     assert asked == [("plain", "ten", 0)]
 
 
 def test_what_cannot_be_measured_is_a_failure_but_a_reference_stops_it(tmp_path):
-    loop.run(toy(tmp_path, [], refused=[("plain", 0)]), tmp_path, 1, again=False)
+    loop.run(toy(tmp_path, [], refused=[("plain", 0)]), tmp_path, Inline())
     text = (tmp_path / "table.md").read_text()
     assert "| plain (2 of 4 failed) | 6.5 | 1/4 |" in text
     assert "- plain, ten, seed 0: it cannot be read" in text
     with pytest.raises(OptionError, match="cannot be read"):
-        loop.run(toy(tmp_path, [], refused=[("truth", None)]), tmp_path, 1, again=True)
+        loop.run(toy(tmp_path, [], refused=[("truth", None)]), tmp_path, Inline(), measure_again=True)
 
 
 def test_a_figure_that_is_not_a_number_is_a_failure(tmp_path):
-    loop.run(toy(tmp_path, [], broken=[("plain", 0)]), tmp_path, 1, again=False)
+    loop.run(toy(tmp_path, [], broken=[("plain", 0)]), tmp_path, Inline())
     assert "- plain, ten, seed 0: number is nan; it is not counted" in (tmp_path / "table.md").read_text()
     assert "NaN" not in "".join(path.read_text() for path in tmp_path.rglob("*.json"))
 
@@ -106,7 +118,7 @@ def test_a_figure_that_is_not_a_number_is_a_failure(tmp_path):
 def test_a_variant_may_not_take_the_name_of_a_reference(tmp_path):
     found = jobs.planned([Writes("truth", 0)], [Task("one", about=1)], [0], tmp_path)
     with pytest.raises(OptionError, match="--config: the label 'truth' is taken"):
-        jobs.with_references(found, {"truth": tmp_path}, tmp_path)
+        existing.with_references(found, {"truth": tmp_path}, tmp_path)
 
 
 def test_every_package_of_evaluate_is_a_command():

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from latent_prior.cli import main
-from latent_prior.evaluate.bench import jobs, launches
+from latent_prior.evaluate.bench import existing
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.editing import evaluation as editing
 from latent_prior.evaluate.editing.evaluation import BEFORE, REFERENCES, RESERVED, Blended
@@ -14,6 +14,8 @@ from latent_prior.evaluate.editing.measure import PSNR_CAP, Measurer, in_bytes
 from latent_prior.files.pictures import to_picture
 from latent_prior.pocket.edits import EDITS, TUNING_EDITS, write
 from latent_prior.pocket.judge import Judge
+from latent_prior.runs.sweep import jobs
+from latent_prior.runs.sweep.work import Record
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +61,10 @@ def variants() -> list[jobs.Variant]:
 def planned_jobs(out, editors, seeds):
     """As the command plans them."""
     tasks = [editing.task_of(edit, out / "pictures") for edit in EDITS[:2]]
-    found = jobs.planned(editors, tasks, seeds, out, "0")
+    found = jobs.planned(editors, tasks, seeds, out)
     for task in tasks:
         write(task.about, out / "pictures")
-    return jobs.with_references(found, dict.fromkeys(REFERENCES, out / "pictures"), out)
+    return existing.with_references(found, dict.fromkeys(REFERENCES, out / "pictures"), out)
 
 
 def test_every_editor_gets_its_command(tmp_path):
@@ -74,7 +76,7 @@ def test_every_editor_gets_its_command(tmp_path):
     assert len({job.result for job in planned}) == len(planned)
     by = {(job.label, job.task.about, job.seed): job for job in planned}
     layered = by["ours", EDITS[0], 1].command
-    assert layered[3:5] == ("generate", "a golden mug") and "trainer.max_steps=3" in layered
+    assert layered[1:3] == ("generate", "a golden mug") and "trainer.max_steps=3" in layered
     before = tmp_path / "pictures" / "a_red_mug_to_a_golden_mug.before.png"
     assert f'data.image="{before}"' in layered and before.is_file()
     assert 'system.source_prompt="a red mug"' in layered
@@ -82,42 +84,52 @@ def test_every_editor_gets_its_command(tmp_path):
     mask = tmp_path / "pictures" / "a_red_mug_to_a_golden_mug.mask.png"
     assert f'data.mask="{mask}"' in by["ours, mask given", EDITS[0], 0].command
     masked = by["blended", EDITS[0], 1].command
-    assert masked[3:5] == ("edit-masked", str(before)) and masked[5:7] == ("--mask", str(mask))
-    assert masked[-6:] == ("--seed", "1", "--out", str(by["blended", EDITS[0], 1].run), "--gpu", "0")
+    assert masked[1:3] == ("edit-masked", str(before)) and masked[3:5] == ("--mask", str(mask))
+    assert masked[-4:] == ("--seed", "1", "--out", str(by["blended", EDITS[0], 1].run))
 
 
-def fake_launch(monkeypatch, skip=()):
-    """Launches that paint: the truth for ours, the picture as it was for others, nothing for those to skip."""
-    launched = []
+@pytest.fixture
+def painted(monkeypatch):
+    """An engine that paints: the truth for ours, the picture as it was for others, nothing for labels to skip."""
 
-    def launch(self, job):
-        if job.command is None:
-            return launches.Launch()
-        if job.launch.is_file():
-            return launches.Launch(7.0, 10)
-        launched.append(job.label)
-        if job.label in skip:
-            return launches.Launch(error="it broke")
-        folder = job.run if job.label == "blended" else job.run / "save"
-        folder.mkdir(parents=True)
-        scene = job.task.about.scene()
-        to_picture(scene.truth if "ours" in job.label else scene.before).save(folder / "composite.png")
-        if job.label != "blended":
-            to_picture(scene.mask).save(folder / "alpha.png")
-        job.launch.parent.mkdir(parents=True, exist_ok=True)
-        job.launch.write_text("{}")
-        return launches.Launch(7.0, 10)
+    class Paints:
+        at_once = 1
+        skip = ()
 
-    monkeypatch.setattr(launches.Launcher, "launch", launch)
-    return launched
+        def __init__(self):
+            self.started = []
+
+        def stream(self, works):
+            for work in works:
+                label = work.run.parent.name.rpartition("-")[0]
+                self.started.append(label)
+                if label in self.skip:
+                    Record(error="it broke").write(work.record)
+                else:
+                    self.paint(work, label)
+                    Record(0, 7.0, 10).write(work.record)
+                yield work
+
+        def paint(self, work, label):
+            folder = work.run if label == "blended" else work.run / "save"
+            folder.mkdir(parents=True)
+            edit = next(e for e in (*EDITS, *TUNING_EDITS) if work.run.name.startswith(f"{e.name}-"))
+            scene = edit.scene()
+            to_picture(scene.truth if "ours" in label else scene.before).save(folder / "composite.png")
+            if label != "blended":
+                to_picture(scene.mask).save(folder / "alpha.png")
+
+    engine = Paints()
+    monkeypatch.setattr("latent_prior.runs.sweep.arguments.engine", lambda args, out, jobs: engine)
+    return engine
 
 
-def test_an_evaluation_writes_its_tables_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+def test_an_evaluation_writes_its_tables_and_goes_on_where_it_stopped(tmp_path, painted, capsys):
     out = tmp_path / "out"
     command = ["evaluate", "editing", "--edits", "golden mug", "--out", str(out)]
-    launched = fake_launch(monkeypatch, skip=("LSD",))
+    painted.skip = ("lsd",)
     assert main(command) == 0
-    assert launched == ["CLIP", "LSD", "ours", "ours, mask given", "blended"]
+    assert painted.started == ["clip", "lsd", "ours", "ours_mask_given", "blended"]
     table, said = (out / "table.md").read_text(), capsys.readouterr().out
     assert "| LSD (1 of 1 failed) | 0/1 |" in table and "it broke" in table
     assert "ours: recognised in 9 of 10: **met** (1 of 1)" in table and "against" in table
@@ -126,9 +138,9 @@ def test_an_evaluation_writes_its_tables_and_goes_on_where_it_stopped(tmp_path, 
     summary = json.loads((out / "summary.json").read_text())
     assert len(summary["runs"]) == 7 and {bar["met"] for bar in summary["bars"]} == {True}
 
-    launched.clear()
-    fake_launch(monkeypatch)
-    assert main(command) == 0
+    painted.skip = ()
+    assert main(command) == 0 and len(painted.started) == 5  # what failed is not repeated unasked
+    assert main([*command, "--again"]) == 0 and painted.started[5:] == ["lsd"]
     table = (out / "table.md").read_text()
     assert "| LSD | 0/1 |" in table and "failed" not in table
     # what was measured stands, even if the run is thrown away
@@ -141,14 +153,13 @@ def test_a_result_stands_until_the_picture_changes(tmp_path, measurer):
     declared = editing.evaluation([job], measurer)
     job.run.mkdir(parents=True)
     to_picture(job.task.about.scene().before).save(job.run / "composite.png")
-    job.launch.parent.mkdir(parents=True)
-    job.launch.write_text("{}")
-    declared.measure_job(job, launches.Launch(1.0, 1))
+    Record(0, 1.0, 1).write(job.record)
+    declared.measure_job(job, Record(0, 1.0, 1))
     assert declared.is_current(job)
     assert not dataclasses.replace(declared, settings="others").is_current(job)
     to_picture(job.task.about.scene().truth).save(job.run / "composite.png")
     assert not declared.is_current(job)
-    job.launch.unlink()
+    job.record.unlink()
     assert not declared.is_current(job)
 
 
@@ -197,11 +208,10 @@ def test_bad_flags_are_one_line(flags, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_tuning_edits_are_apart(tmp_path, monkeypatch):
-    launched = fake_launch(monkeypatch)
+def test_tuning_edits_are_apart(tmp_path, painted):
     command = ["evaluate", "editing", "--list", "tuning", "--no-blended", "--with-mask", "--out", str(tmp_path)]
     assert main([*command, "--config", "ours=pocket_layered_editing"]) == 0
-    assert launched == ["ours"] * len(TUNING_EDITS)
+    assert painted.started == ["ours"] * len(TUNING_EDITS)
 
 
 def test_the_table_reads_as_in_the_readme(measurer):

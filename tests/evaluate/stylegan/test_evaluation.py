@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from code_run import command
 from latent_prior import OptionError, cli
-from latent_prior.evaluate.bench import jobs
+from latent_prior.evaluate.bench import existing
 from latent_prior.evaluate.bench.evaluation import Evaluation
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.stylegan import measure
 from latent_prior.evaluate.stylegan.evaluation import ADAPTATION, TILE, TUNING, evaluation
 from latent_prior.pocket.captions import is_held_out, parse
+from latent_prior.runs.sweep import jobs
 from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from PIL import Image
@@ -136,7 +138,7 @@ def stand_in(job, generator, log):
         f"import os, shutil; run = {str(job.run)!r}; os.makedirs(run + '/save'); os.makedirs(run + '/configs'); "
         f"shutil.copy({str(generator)!r}, run + '/save/generator.safetensors'); open({str(log)!r}, 'a').write('x')"
     )
-    return dataclasses.replace(job, command=(sys.executable, "-S", "-c", code))
+    return dataclasses.replace(job, command=command(code))
 
 
 def test_launched_runs_are_taken_up_again(evaluate, source, tmp_path, monkeypatch):
@@ -191,7 +193,7 @@ def test_a_domain_from_a_folder(evaluate, make_run, tmp_path, capsys):
 
 def test_a_result_lasts_until_its_run_or_the_settings_change(make_run, tmp_path):
     run = make_run("ours")
-    (job,) = jobs.given([run], tmp_path)
+    (job,) = existing.given([run], tmp_path)
     measurer = measure.Measurer(None, None, 6, 1.0, 16, 8, tmp_path)
     declared = dataclasses.replace(evaluation([job], measurer), settings="s")
     assert not declared.is_current(job)
@@ -253,7 +255,7 @@ def test_the_prompts_hold_what_the_prior_never_saw_and_none_of_those_tuned_on():
 def test_the_default_is_three_methods_on_five_prompts(evaluate, monkeypatch):
     asked = {}
 
-    def record(variants, tasks, seeds, out, gpu):
+    def record(variants, tasks, seeds, out):
         asked.update(labels=[v.label for v in variants], prompts=[task.prompt for task in tasks], seeds=seeds)
         raise OptionError.because("recorded")
 
@@ -267,13 +269,14 @@ def test_the_default_is_three_methods_on_five_prompts(evaluate, monkeypatch):
 def test_the_help_needs_neither_torch_nor_transformers():
     import subprocess
 
-    from latent_prior.evaluate.bench.launches import _environment
+    from latent_prior.runs.sweep.engine import environment
 
     code = (
         "import sys\nfrom latent_prior import cli\n"
         "try:\n    cli.main(['evaluate', 'stylegan', '--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit(' '.join({'torch', 'transformers', 'torchmetrics', 'PIL', 'tqdm'} & set(sys.modules)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment(1))
+    with environment() as env:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout

@@ -5,11 +5,13 @@ import json
 import sys
 
 import pytest
+from code_run import command
 from latent_prior import cli
-from latent_prior.evaluate.bench import jobs
+from latent_prior.evaluate.bench import existing
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.text_to_3d import measure
 from latent_prior.evaluate.text_to_3d.evaluation import evaluation
+from latent_prior.runs.sweep import jobs
 from PIL import Image
 
 
@@ -40,7 +42,7 @@ def test_runs_that_are_there(evaluate, true_run, tmp_path, capsys, monkeypatch):
 def stand_in(job, source, log):
     """A job whose command copies a run folder in place of generating one."""
     code = f"import shutil; shutil.copytree({str(source)!r}, {str(job.run)!r}); open({str(log)!r}, 'a').write('x')"
-    return dataclasses.replace(job, command=(sys.executable, "-S", "-c", code))
+    return dataclasses.replace(job, command=command(code))
 
 
 def test_launched_runs_are_taken_up_again(evaluate, true_run, tmp_path, monkeypatch):
@@ -72,7 +74,7 @@ def test_launched_runs_are_taken_up_again(evaluate, true_run, tmp_path, monkeypa
 
 
 def test_a_result_lasts_until_its_run_or_its_judge_changes(true_run, tmp_path):
-    (job,) = jobs.given([true_run], tmp_path)
+    (job,) = existing.given([true_run], tmp_path)
     declared = evaluation([job], None)
     assert not declared.is_current(job)
     result = Result(job.label, job.prompt, 0, False, state=declared._state(job), settings="j")
@@ -121,17 +123,14 @@ def test_a_prompts_file(evaluate, tmp_path, monkeypatch):
 def test_the_help_needs_neither_torch_nor_transformers():
     import subprocess
 
+    from latent_prior.runs.sweep.engine import environment
+
     code = (
         "import sys\nfrom latent_prior import cli\n"
         "try:\n    cli.main(['evaluate', 'text-to-3d', '--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit(' '.join({'torch', 'transformers', 'scipy', 'PIL'} & set(sys.modules)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    with environment() as env:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout
-
-
-def environment():
-    from latent_prior.evaluate.bench.launches import _environment
-
-    return _environment(1)

@@ -8,6 +8,7 @@ import pytest
 from latent_prior.evaluate.bench import table
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.text_to_3d.evaluation import COLUMNS, evaluation
+from latent_prior.files.csv_files import to_csv
 
 
 def result(seed=0, held_out=False, label="full", **figures):
@@ -134,11 +135,11 @@ def test_markdown_has_a_cell_for_every_column():
 
 def test_csv_keeps_the_figures():
     records = [result(iou=0.812345).record(), result(psnr=None).record()]
-    rows = list(csv.DictReader(io.StringIO(table.to_csv(records))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(records))))
     assert float(rows[0]["iou"]) == 0.812345 and rows[1]["psnr"] == ""
     assert rows[0]["mean_colour"] == "0.5000 0.1000 0.1000"
     seeds = [row.record() for row in summarise([result(0), result(1, iou=0.6)])]
-    assert float(list(csv.DictReader(io.StringIO(table.to_csv(seeds))))[-1]["spread_iou"]) == pytest.approx(0.1)
+    assert float(list(csv.DictReader(io.StringIO(to_csv(seeds))))[-1]["spread_iou"]) == pytest.approx(0.1)
 
 
 def test_a_result_survives_its_file(tmp_path):

@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import sys
 
 import pytest
 import torch
+from code_run import command as code_command
 from latent_prior import cli
-from latent_prior.evaluate.bench import jobs
 from latent_prior.evaluate.text_to_3d import views
 from latent_prior.evaluate.text_to_3d.surface import mean_colour
 from latent_prior.evaluate.text_to_3d.views import mesh_views
@@ -15,6 +14,7 @@ from latent_prior.evaluate.texturing import evaluation, measure, solids
 from latent_prior.meshes.asset import Asset
 from latent_prior.pocket.captions import every_subject, parse
 from latent_prior.pocket.truth import truth_mesh
+from latent_prior.runs.sweep import jobs
 
 MUG = parse("a striped red mug")
 
@@ -90,7 +90,7 @@ def test_the_command_from_end_to_end(painted, tmp_path, monkeypatch, capsys):
         code = (
             f"import os, shutil; os.makedirs({str(save)!r}); shutil.copy({str(painted)!r}, {str(save / 'model.glb')!r})"
         )
-        return dataclasses.replace(job, command=(sys.executable, "-S", "-c", code))
+        return dataclasses.replace(job, command=code_command(code))
 
     given = []
     monkeypatch.setattr(jobs, "planned", lambda *args: [stand_in(job) for job in given.extend(plan(*args)) or given])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from latent_prior import OptionError
 from latent_prior.files import lock, remove_partial
+from latent_prior.runs.sweep import arguments as sweep
 
 OUTPUTS = (
     "table.md, runs.csv, summary.csv, summary.json, contact_sheet-seed0.png (one per seed); runs/ launches/ results/"
@@ -66,21 +67,12 @@ class Command:
         parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds of the runs (default: 0)")
         parser.add_argument("--out", default=self.out, metavar="DIR", help=f"default: {self.out}")
         parser.add_argument(
-            "--jobs",
-            type=int,
-            default=1,
-            metavar="N",
-            help="runs at a time, sharing the cores; seconds are comparable only with 1 (default), one run per machine",
-        )
-        parser.add_argument("--gpu", default="0", help="GPUs to use; without a GPU the CPU is used")
-        parser.add_argument(
             "--measure-again", action="store_true", help="measure again; finished runs are not repeated"
         )
+        sweep.add_arguments(parser, "seconds are comparable only with 1 (default)")
 
     def run(self, args: argparse.Namespace) -> None:
         """The command. OptionErrors for bad input name the flag."""
-        if args.jobs < 1:
-            raise OptionError("--jobs", args.jobs, "at least 1")
         out = Path(args.out)
         if out.exists() and not out.is_dir():
             raise OptionError.because(f"{out} is a file; expected a folder", "--out")
@@ -93,7 +85,7 @@ class Command:
             [f"{label}={name}", *own] for label, (name, *own) in ((k, v.split()) for k, v in self.configs.items())
         ]
         args.seeds = args.seeds or [0]
-        require_once(args.seeds, "--seeds")
+        sweep.require_once(args.seeds, "--seeds")
 
         import importlib
 
@@ -103,7 +95,9 @@ class Command:
             remove_partial(out, below=False)
             for part in ("results", "launches"):  # the runs are others'
                 remove_partial(out / part)
-            loop.run(importlib.import_module(self.plan).plan(args, out), out, args.jobs, args.measure_again)
+            engine = sweep.engine(args, out, jobs=1)
+            evaluation = importlib.import_module(self.plan).plan(args, out)
+            loop.run(evaluation, out, engine, args.again, args.measure_again)
 
 
 def chosen_prompts(
@@ -113,19 +107,13 @@ def chosen_prompts(
     if args.prompts:
         chosen, flag = args.prompts, "--prompts"
     elif args.prompts_file:
-        chosen, flag = _read_prompts(Path(args.prompts_file)), "--prompts-file"
+        chosen, flag = sweep.read_prompts(Path(args.prompts_file)), "--prompts-file"
     else:
         chosen, flag = lists[args.list], "--list"
     for prompt in chosen:
         check(prompt, flag)
-    require_once(chosen, flag)
+    sweep.require_once(chosen, flag)
     return chosen
-
-
-def require_once(values: Sequence[object], flag: str) -> None:
-    """OptionError, naming the flag, for a duplicated value."""
-    if twice := [value for value in values if list(values).count(value) > 1]:
-        raise OptionError.because(f"{twice[0]!r} is duplicated", flag)
 
 
 def check_pocket_prompt(prompt: str, flag: str) -> None:
@@ -136,16 +124,3 @@ def check_pocket_prompt(prompt: str, flag: str) -> None:
         parse(prompt)
     except OptionError as error:
         raise OptionError.because(str(error), flag) from error
-
-
-def _read_prompts(path: Path) -> list[str]:
-    if not path.is_file():
-        raise OptionError.because(f"there is no file {path}", "--prompts-file")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise OptionError.because(f"{path} is not text in UTF-8", "--prompts-file") from error
-    found = [line for line in lines if line and not line.startswith("#")]
-    if not found:
-        raise OptionError.because(f"{path} holds no prompt", "--prompts-file")
-    return found

@@ -48,6 +48,14 @@ def read_strip(path: Path) -> Image.Image | None:
     return read_picture(path, "results") if path.is_file() else None
 
 
+def side_by_side(files: Sequence[Path]) -> Image.Image | None:
+    """Pictures of one size from files, as a strip; None if there are none."""
+    pictures = [read_picture(path, "results") for path in files]
+    if not pictures:
+        return None
+    return Image.fromarray(np.concatenate([np.asarray(picture.convert("RGB")) for picture in pictures], axis=1))
+
+
 def draw(sections: Sequence[Section], columns: int, views: int, tile: int = TILE) -> Image.Image:
     """The sheet; strips are scaled to `views` tiles of `tile` x `tile` pixels."""
     width = 2 * MARGIN + columns * views * tile + (columns - 1) * GAP

@@ -15,12 +15,13 @@ from torch import Tensor
 from latent_prior import Diverged, OptionError
 from latent_prior.evaluate.bench import contact_sheet, table
 from latent_prior.evaluate.bench.contact_sheet import Cell, Section
-from latent_prior.evaluate.bench.jobs import Job
-from latent_prior.evaluate.bench.launches import Launch
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import Column, Groups, Row
 from latent_prior.files import atomic_write, write_text
+from latent_prior.files.csv_files import to_csv
 from latent_prior.runs import folder as run_folder
+from latent_prior.runs.sweep.jobs import Job
+from latent_prior.runs.sweep.work import Record
 
 
 @dataclass(frozen=True)
@@ -63,23 +64,30 @@ class Evaluation:
     halves: bool = False  # whether training and held-out prompts are listed separately
     tile: int = contact_sheet.TILE  # side of a view in pixels
 
-    def is_current(self, job: Job) -> bool:
-        """Whether the job's result is valid: same settings, and the run is unchanged (or was deleted since)."""
+    def is_current(self, job: Job, again: bool = False) -> bool:
+        """Whether the job's result is valid: same settings, and the run is unchanged (or was deleted since).
+
+        again: a run that failed is not.
+        """
         result = Result.read(job.result)
-        if result is None or result.settings != self.settings or (job.launch is not None and not job.launch.is_file()):
+        if result is None or result.settings != self.settings:
+            return False
+        if job.record is not None and (
+            (record := Record.read(job.record)) is None or not record.finished or (again and record.failed)
+        ):
             return False
         return not job.run.exists() or result.state == self._state(job)
 
-    def measure_job(self, job: Job, launch: Launch) -> Result:
+    def measure_job(self, job: Job, record: Record) -> Result:
         """Measure a job, and save its result and its pictures. A failed job has no figures."""
         result = Result(
             job.label,
             job.prompt,
             job.seed,
             self.held_out(job),
-            seconds=launch.seconds,
-            peak_bytes=launch.peak_bytes,
-            error=launch.error,
+            seconds=record.seconds,
+            peak_bytes=record.peak_bytes,
+            error=record.error,
             run="" if job.label in self.references else str(job.run),
             state=self._state(job),
             settings=self.settings,
@@ -91,7 +99,7 @@ class Evaluation:
         except OptionError as error:
             if job.label in self.references:
                 raise
-            result = dataclasses.replace(result, error=launch.error or str(error))
+            result = dataclasses.replace(result, error=record.error or str(error))
         else:
             result = dataclasses.replace(result, figures=measured.figures)
             job.strip.parent.mkdir(parents=True, exist_ok=True)
@@ -133,8 +141,8 @@ class Evaluation:
         }
         texts = {
             "table.md": self.to_markdown(results, self._notes(len(results), workers)),
-            "runs.csv": table.to_csv([result.record() for result in results]),
-            "summary.csv": table.to_csv([row.record() for row in rows]),
+            "runs.csv": to_csv([result.record() for result in results]),
+            "summary.csv": to_csv([row.record() for row in rows]),
             "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
         }
         for name, text in texts.items():

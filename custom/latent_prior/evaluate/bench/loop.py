@@ -1,45 +1,28 @@
-"""The evaluation's main loop: launch and measure under one progress bar; Ctrl-C prints how to continue."""
+"""The evaluation's main loop: runs on an engine, each measured as it ends."""
 
-import contextlib
-import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from latent_prior.evaluate.bench.evaluation import Evaluation
-from latent_prior.evaluate.bench.launches import Launcher
-from latent_prior.files.refusals import NotWritten, naming
-from latent_prior.runs.folder import Stopped
+from latent_prior.runs.sweep import loop
+from latent_prior.runs.sweep.engine import Engine
+from latent_prior.runs.sweep.jobs import Job
+from latent_prior.runs.sweep.work import Record
 
 
-def run(evaluation: Evaluation, out: Path, workers: int, again: bool) -> None:
-    """Launch and measure what is not measured yet (again: everything). Tables are written after every run, sheets last.
+def run(evaluation: Evaluation, out: Path, engine: Engine, again: bool = False, measure_again: bool = False) -> None:
+    """Run and measure what is not measured yet. Tables are written after every run, sheets last.
 
-    Raises SystemExit(130) on Ctrl-C, and `Stopped` where the system refuses to write.
+    again: repeat runs that failed; measure_again: measure everything. Raises as `loop.run` does.
     """
-    try:
-        with naming(out):
-            _run(evaluation, out, workers, again)
-    except NotWritten as error:
-        raise Stopped.because(f"{error}; what is measured is kept, and the same command continues from here") from error
 
+    def ended(job: Job, record: Record) -> str:
+        result = evaluation.measure_job(job, record)
+        evaluation.write_tables(out, engine.at_once)
+        seed = "" if job.seed is None else f", seed {job.seed}"
+        return f"{job.prompt} [{job.label}{seed}]: {evaluation.in_a_line(result)}"
 
-def _run(evaluation: Evaluation, out: Path, workers: int, again: bool) -> None:
-    jobs = evaluation.jobs
-    left = [job for job in jobs if again or not evaluation.is_current(job)]
-    bar = tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="evaluate", unit="run", file=sys.stderr)
-    bar.refresh()
-    try:
-        with bar, contextlib.closing(Launcher(workers).stream(left)) as ended:
-            for job, launch in ended:
-                result = evaluation.measure_job(job, launch)
-                evaluation.write_tables(out, workers)
-                seed = "" if job.seed is None else f", seed {job.seed}"
-                bar.write(f"{job.prompt} [{job.label}{seed}]: {evaluation.in_a_line(result)}", file=sys.stderr)
-                bar.update()
-    except KeyboardInterrupt:
-        print("\nStopped. The same command continues from here.", file=sys.stderr)
-        raise SystemExit(130) from None
-    files = evaluation.write_tables(out, workers) + evaluation.write_sheets(out)
+    left = [job for job in evaluation.jobs if measure_again or not evaluation.is_current(job, again)]
+    loop.run(left, len(evaluation.jobs) - len(left), engine, out, ended, "evaluate", again)
+    files = evaluation.write_tables(out, engine.at_once) + evaluation.write_sheets(out)
     print(evaluation.summary())
     print("\n" + "\n".join(str(path) for path in files))

@@ -5,8 +5,6 @@ mean otherwise, and is counted under `failed`. `±` is the population standard d
 are several seeds.
 """
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -159,27 +157,6 @@ def _grid(words: Mapping[str, Callable], figures: Mapping[str, Callable], rows: 
     lines = [[*words, *figures], [":--"] * len(words) + ["--:"] * len(figures)]
     lines += [[cell(row).replace("|", "\\|") for cell in (*words.values(), *figures.values())] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
-    """CSV: a header of keys, then one line per record; missing values are empty."""
-    out = io.StringIO()
-    flat = [_flat(record) for record in records]
-    names = list(dict.fromkeys(name for record in flat for name in record))
-    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue()
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}_{key}": inner for key, inner in value.items()}
-        else:
-            flat[name] = " ".join(f"{part:.4f}" for part in value) if isinstance(value, list | tuple) else value
-    return flat
 
 
 def number(value: float | None, digits: int) -> str:

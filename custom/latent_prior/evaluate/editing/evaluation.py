@@ -6,7 +6,6 @@ always gets the mask. pictures/ in the evaluation's folder holds the input pictu
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,9 +15,8 @@ from typing import Any
 import torch
 
 from latent_prior import OptionError, host
-from latent_prior.evaluate.bench import jobs
+from latent_prior.evaluate.bench import existing
 from latent_prior.evaluate.bench.evaluation import Evaluation, Findings, Measured
-from latent_prior.evaluate.bench.jobs import Job, RunsTasks, Task, Variant
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import PEAK, SECONDS_AND_MOST, Column, Groups, Row, labels_of, number
 from latent_prior.evaluate.editing.measure import PSNR_CAP, Measurer
@@ -26,6 +24,8 @@ from latent_prior.pocket import edits
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.edits import EDITS, TUNING_EDITS, Edit
 from latent_prior.pocket.judge import Judge
+from latent_prior.runs.sweep import jobs
+from latent_prior.runs.sweep.jobs import Job, RunsTasks, Task, Variant
 
 BEFORE, TRUTH = "before", "truth"  # references: the original picture, and the true one
 REFERENCES = (BEFORE, TRUTH)
@@ -81,10 +81,10 @@ class Blended:
     def folder(self) -> str:
         return f"{BLENDED}-{hashlib.sha256(f'edit-masked {jobs.prior_digest()}'.encode()).hexdigest()[:6]}"
 
-    def command(self, task: Task, run: Path, seed: int, gpu: str) -> list[str]:
+    def command(self, task: Task, run: Path, seed: int) -> list[str]:
         before, _, mask = edits.paths(task.about, self.pictures)
-        own = ["--mask", str(mask), "--prompt", task.given, "--seed", str(seed), "--out", str(run), "--gpu", gpu]
-        return [sys.executable, "-m", "latent_prior", "edit-masked", str(before), *own]
+        own = ["--mask", str(mask), "--prompt", task.given, "--seed", str(seed), "--out", str(run)]
+        return ["latent_prior", "edit-masked", str(before), *own]
 
 
 def plan(args: argparse.Namespace, out: Path) -> Evaluation:
@@ -96,8 +96,8 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
         with_mask = [OURS] if any(variant.label == OURS for variant in variants) else []
     pictures = out / "pictures"
     by = editors(variants, with_mask, Blended(pictures) if not args.no_blended else None)
-    found = jobs.planned(by, [task_of(edit, pictures) for edit in chosen], args.seeds, out, args.gpu)
-    found = jobs.with_references(found, dict.fromkeys(REFERENCES, pictures), out)
+    found = jobs.planned(by, [task_of(edit, pictures) for edit in chosen], args.seeds, out)
+    found = existing.with_references(found, dict.fromkeys(REFERENCES, pictures), out)
     measurer = Measurer(Judge.load(device=host.get_device()))
     for edit in chosen:
         edits.write(edit, pictures)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from latent_prior import OptionError, host
-from latent_prior.evaluate.bench import arguments, jobs
+from latent_prior.evaluate.bench import arguments, existing
 from latent_prior.evaluate.bench.evaluation import Evaluation, Findings, Measured
-from latent_prior.evaluate.bench.jobs import Job, Task, Variant
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import DERIVED, PEAK, SECONDS, Column, Groups, Row, labels_of, named, number
 from latent_prior.evaluate.stylegan import truth
@@ -16,6 +15,8 @@ from latent_prior.evaluate.stylegan.features import ScriptFeatures
 from latent_prior.evaluate.stylegan.measure import SHEET_PICTURES, Measurer
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.judge import POCKET_JUDGE, Judge
+from latent_prior.runs.sweep import jobs
+from latent_prior.runs.sweep.jobs import Job, Task, Variant
 from latent_prior.stylegan2.files import load_generator
 from latent_prior.stylegan2.pretrained import POCKET_FILE
 
@@ -71,7 +72,7 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
     found, source = _jobs(args, out)
     if args.real:
         _check_real(args, found)
-    found = jobs.with_references(found, {SOURCE: source, TRUTH: out / "truth"}, out)
+    found = existing.with_references(found, {SOURCE: source, TRUTH: out / "truth"}, out)
     return evaluation(found, _measurer(args, source, out), args.real)
 
 
@@ -111,7 +112,7 @@ def _jobs(args: argparse.Namespace, out: Path) -> tuple[list[Job], Path]:
 
     check = (lambda prompt, flag: None) if args.real else arguments.check_pocket_prompt
     if args.runs:
-        found = jobs.given([Path(run) for run in args.runs], out)
+        found = existing.given([Path(run) for run in args.runs], out)
         for job in found:
             check(job.prompt, f"--runs: {job.run}")
         settings = {f"--runs: {job.run}": host.read_config(job.run / "configs" / "parsed.yaml") for job in found}
@@ -130,7 +131,7 @@ def _jobs(args: argparse.Namespace, out: Path) -> tuple[list[Job], Path]:
         raise OptionError.because(f"{name}: system.pretrained_generator: there is no file {source}")
     if not args.runs:
         chosen = arguments.chosen_prompts(args, {"adaptation": ADAPTATION, "tuning": TUNING}, check)
-        found = jobs.planned(variants, [Task(prompt) for prompt in chosen], args.seeds, out, args.gpu)
+        found = jobs.planned(variants, [Task(prompt) for prompt in chosen], args.seeds, out)
     return found, source
 
 

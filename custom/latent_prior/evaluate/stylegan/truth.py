@@ -16,12 +16,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latent_prior import OptionError
-from latent_prior.evaluate.bench.jobs import slug
 from latent_prior.files import atomic_write
 from latent_prior.files.pictures import read_picture
 from latent_prior.files.tensors import read_tensors
 from latent_prior.pocket.captions import Subject
 from latent_prior.pocket.mug_scenes import SCENE_ENTRIES, truth
+from latent_prior.runs.sweep.jobs import slug
 
 BATCH = 50  # pictures at a time
 PAIRED = 200  # number of a generator's z whose own truth is rendered

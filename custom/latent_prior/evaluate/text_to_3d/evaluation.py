@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from latent_prior import OptionError
-from latent_prior.evaluate.bench import arguments, jobs
+from latent_prior.evaluate.bench import arguments, existing
 from latent_prior.evaluate.bench.evaluation import Evaluation, Measured
-from latent_prior.evaluate.bench.jobs import Job, Task
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import PEAK, SECONDS_AND_MOST, Column, Groups, labels_of, number, tick
 from latent_prior.evaluate.text_to_3d import measure, prompts, views
@@ -17,6 +16,8 @@ from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.judge import Judge
 from latent_prior.runs import folder as run_folder
+from latent_prior.runs.sweep import jobs
+from latent_prior.runs.sweep.jobs import Job, Task
 
 NO_JUDGE = "none"
 MEASURES_VERSION = 2  # increase when the measurements change, to invalidate stored results
@@ -94,14 +95,14 @@ COLUMNS = (
 def plan(args: argparse.Namespace, out: Path) -> Evaluation:
     """The evaluation that the flags ask for. Raises OptionError for bad ones."""
     if args.runs:
-        found = jobs.given([Path(run) for run in args.runs], out)
+        found = existing.given([Path(run) for run in args.runs], out)
         for job in found:
             arguments.check_pocket_prompt(job.prompt, f"--runs: {job.run}")
     else:
         variants = jobs.variants(args.config, args.overrides)
         lists = {"benchmark": prompts.benchmark(), "tuning": prompts.tuning()}
         chosen = arguments.chosen_prompts(args, lists, arguments.check_pocket_prompt)
-        found = jobs.planned(variants, [Task(prompt) for prompt in chosen], args.seeds, out, args.gpu)
+        found = jobs.planned(variants, [Task(prompt) for prompt in chosen], args.seeds, out)
     judge = None if args.judge == NO_JUDGE else _load_judge(Path(args.judge or POCKET_FOLDER))
     return evaluation(found, judge)
 

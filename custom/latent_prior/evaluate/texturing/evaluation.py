@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from latent_prior import OptionError
-from latent_prior.evaluate.bench import arguments, jobs
+from latent_prior.evaluate.bench import arguments, existing
 from latent_prior.evaluate.bench.evaluation import Evaluation, Measured
-from latent_prior.evaluate.bench.jobs import Job, Task
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import PEAK, SECONDS_AND_MOST, Column, Groups, labels_of, number, tick
 from latent_prior.evaluate.text_to_3d import prompts, views
@@ -21,6 +20,8 @@ from latent_prior.meshes.asset import Asset
 from latent_prior.meshes.files import newest_mesh
 from latent_prior.pocket.captions import is_held_out, parse
 from latent_prior.pocket.judge import Judge
+from latent_prior.runs.sweep import jobs
+from latent_prior.runs.sweep.jobs import Job, Task
 
 GEOMETRY = "textured-mesh"
 RESERVED = jobs.RESERVED | {"system.geometry.mesh": "the meshes are those of the prompts"}
@@ -67,7 +68,7 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
     """The evaluation that the flags ask for. Raises OptionError for bad ones."""
     judge = Judge.load()
     if args.runs:
-        found = jobs.given([Path(run) for run in args.runs], out)
+        found = existing.given([Path(run) for run in args.runs], out)
         for job in found:
             arguments.check_pocket_prompt(job.prompt, f"--runs: {job.run}")
         return evaluation(found, judge)
@@ -77,7 +78,7 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
     _require_meshes(variants)
     restyling = args.list == "restyling" and not (args.prompts or args.prompts_file)
     tasks = [task_of(prompt, (out / "meshes").absolute(), restyling) for prompt in chosen]
-    return evaluation(jobs.planned(variants, tasks, args.seeds, out, args.gpu), judge)
+    return evaluation(jobs.planned(variants, tasks, args.seeds, out), judge)
 
 
 def task_of(prompt: str, meshes: Path, restyling: bool) -> Task:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from latent_prior.host import ranks
 from latent_prior.host.embedded import camera_geometry as geometry
 from latent_prior.host.embedded.base import Updateable
 from latent_prior.host.embedded.camera_config import RandomCameraDataModuleConfig, check_cameras, resolution_stages
@@ -75,12 +76,12 @@ class RandomCameraIterableDataset(IterableDataset, Updateable):
         return radians, radians / math.pi * 180.0
 
     def _draw_azimuth(self) -> Float[Tensor, "B"]:
-        """Azimuths in degrees."""
+        """Azimuths in degrees; uniform over the batch of all processes, each of which has its sectors."""
         if not self.cfg.batch_uniform_azimuth:
             return _uniform(self.batch_size, self.azimuth_range)
         low, high = self.azimuth_range
-        sector = torch.rand(self.batch_size) + torch.arange(self.batch_size)
-        return sector / self.batch_size * (high - low) + low
+        sector = torch.rand(self.batch_size) + torch.arange(self.batch_size) + ranks.rank() * self.batch_size
+        return sector / (ranks.world() * self.batch_size) * (high - low) + low
 
     def _draw_light(self, camera: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
         """Light positions around the camera's (DreamFusion, Poole et al. 2022)."""

@@ -21,7 +21,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from latent_prior import OptionError
 from latent_prior.files import atomic_write, shown, slug, user_path
-from latent_prior.host.embedded.logs import warn
 from latent_prior.host.embedded.registry import nearest
 from latent_prior.host.embedded.scalars import C_max
 from latent_prior.host.embedded.yaml_files import (
@@ -77,7 +76,7 @@ class ExperimentConfig:
     exp_dir: str = "outputs/default"
     trial_name: str = "exp"
     trial_dir: str = "outputs/default/exp"
-    n_gpus: int = 1
+    n_gpus: int = 1  # on each machine
 
     resume: str | None = None  # checkpoint to resume from, Lightning's ckpt_path; None: start afresh
 
@@ -98,12 +97,7 @@ class ExperimentConfig:
         if not 0 <= self.seed < 2**32:
             raise OptionError.because(f"seed: expected a number from 0 to {2**32 - 1}, got {self.seed}")
         if self.timestamp is None:
-            self.timestamp = ""
-            if self.use_timestamp:
-                if self.n_gpus > 1:
-                    warn("no timestamp with several GPUs (their clocks differ): give every trial a tag of its own")
-                else:
-                    self.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S")
+            self.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if self.use_timestamp else ""
         self.exp_root_dir = str(user_path(self.exp_root_dir))
         self.resume = self.resume and str(user_path(self.resume))
         self.trial_name = f"{self.tag}{self.timestamp}"

@@ -7,7 +7,10 @@ _logger = logging.getLogger("pytorch_lightning")
 
 
 def get_rank() -> int:
-    """This process's rank; LOCAL_RANK precedes SLURM_PROCID, which is set outside of SLURM's multiprocessing too."""
+    """This process's rank by its environment, also before it has met the others (host/ranks.py).
+
+    LOCAL_RANK precedes SLURM_PROCID, which is set outside of SLURM's multiprocessing too.
+    """
     for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         if variable in os.environ:
             return int(os.environ[variable])

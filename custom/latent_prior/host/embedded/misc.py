@@ -10,11 +10,13 @@ from torch import Tensor
 from latent_prior import OptionError
 from latent_prior.files import user_path
 from latent_prior.files.torch_file import read_torch
-from latent_prior.host.embedded.logs import get_rank
 
 
 def get_device() -> torch.device:
-    """The device to compute on: $LATENT_PRIOR_DEVICE if set, else this rank's GPU if there is one, else the CPU."""
+    """The device to compute on: $LATENT_PRIOR_DEVICE if set, else this process's GPU if there is one, else the CPU.
+
+    Of several processes on a machine each has the GPU of its LOCAL_RANK.
+    """
     override = os.environ.get("LATENT_PRIOR_DEVICE")
     if override:
         try:
@@ -23,7 +25,9 @@ def get_device() -> torch.device:
             raise OptionError.because(
                 f"LATENT_PRIOR_DEVICE={override!r} is not a device; try 'cpu' or 'cuda:0'"
             ) from error
-    return torch.device(f"cuda:{get_rank()}") if torch.cuda.is_available() else torch.device("cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
 
 
 def find_last_path(path: str | None) -> str | None:

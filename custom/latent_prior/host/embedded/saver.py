@@ -15,14 +15,15 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from latent_prior import OptionError
 from latent_prior.files import atomic_write
 from latent_prior.files.pictures import read_picture
+from latent_prior.host import ranks
 from latent_prior.host.embedded import pictures
 
 
 class SaverMixin:
     """The `save_*` methods that our systems use; names are relative to the save folder.
 
-    Each returns the path it wrote. With `name` and `step`, where accepted, the picture is also sent to Weights & Biases
-    if that is on.
+    Each returns the path it wrote; pictures are written by the first process of a run alone. With `name` and `step`,
+    where accepted, the picture is also sent to Weights & Biases if that is on.
     """
 
     _save_dir: str | None = None
@@ -70,6 +71,8 @@ class SaverMixin:
     def _write_picture(
         self, filename: str, picture: np.ndarray, name: str | None = None, step: int | None = None
     ) -> str:
+        if not ranks.is_first():
+            return os.path.join(self.get_save_dir(), filename)
         path = self.get_save_path(filename)
         with atomic_write(path) as beside:
             Image.fromarray(picture).save(beside)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from latent_prior import OptionError, cli, host
-from latent_prior.evaluate.bench import jobs
-from latent_prior.evaluate.bench.jobs import Task
 from latent_prior.evaluate.stylegan.evaluation import StyleGANVariant, source_file
+from latent_prior.runs.sweep import jobs
+from latent_prior.runs.sweep.jobs import Task
 
 CONFIG = str(Path(__file__).parents[3] / "custom" / "latent_prior.yaml")
 
@@ -23,7 +23,7 @@ def test_every_variant_of_a_prompt_and_seed():
     assert [(j.seed, j.prompt, j.label) for j in planned] == [
         (seed, prompt, label) for seed in (0, 3) for prompt in ("a red mug", "a golden duck") for label in "ab"
     ]
-    assert len({j.run for j in planned} | {j.result for j in planned} | {j.launch for j in planned}) == 24
+    assert len({j.run for j in planned} | {j.result for j in planned} | {j.record for j in planned}) == 24
 
 
 def test_the_planned_command_makes_the_planned_run(tmp_path, monkeypatch):
@@ -37,8 +37,8 @@ def test_the_planned_command_makes_the_planned_run(tmp_path, monkeypatch):
         raise OptionError.because("recorded")
 
     monkeypatch.setattr("latent_prior.runs.experiment.run", record)
-    assert list(job.command[1:4]) == ["-m", "latent_prior", "generate"]
-    assert cli.main(job.command[3:]) == 2  # bad input, as `record` has it
+    assert list(job.command[:2]) == ["latent_prior", "generate"]
+    assert cli.main(job.command[1:]) == 2  # bad input, as `record` has it
     cfg = asked["cfg"]
     assert Path(cfg.trial_dir) == job.run
     assert (cfg.seed, cfg.trainer.max_steps, cfg.system.loss.lambda_fm) == (5, 7, 0)
@@ -113,7 +113,7 @@ def test_the_source_is_read_with_the_overrides(tmp_path):
     [
         ([["latent_prior"], ["latent_prior", "seed.x=1"]], [], "--config: two variants are called 'latent_prior'"),
         ([["no_such_config"]], [], "--config: 'no_such_config'"),
-        ([["latent_prior"]], ["seed=3"], "seed cannot be overridden in an evaluation: use --seeds"),
+        ([["latent_prior"]], ["seed=3"], "seed cannot be overridden here: use --seeds"),
         ([["latent_prior", "tag=x"]], [], "tag cannot be overridden"),
         ([["latent_prior", "trainer.max_steps"]], [], "key=value"),
         ([["?=latent_prior"]], [], "--config: .*neither letters nor digits"),
@@ -122,24 +122,3 @@ def test_the_source_is_read_with_the_overrides(tmp_path):
 def test_bad_configs_are_refused(configs, overrides, message):
     with pytest.raises(ValueError, match=message):
         jobs.variants(configs, overrides)
-
-
-def test_given_runs_are_found_below_a_folder(tmp_path):
-    for tag, prompt in (("mug", "a red mug"), ("duck", "a golden duck")):
-        folder = tmp_path / "exp" / tag / "configs"
-        folder.mkdir(parents=True)
-        text = f"name: exp\nseed: 4\nsystem: {{prompt_processor: {{prompt: {prompt}}}}}\n"
-        (folder / "parsed.yaml").write_text(text)
-    found = jobs.given([tmp_path / "exp"], tmp_path / "out")
-    assert [(j.label, j.prompt, j.seed, j.run.name) for j in found] == [
-        ("exp", "a golden duck", 4, "duck"),
-        ("exp", "a red mug", 4, "mug"),
-    ]
-    assert jobs.given([tmp_path / "exp" / "mug"], tmp_path / "out") == [found[1]]
-    assert found[0].command is None
-    assert jobs.given([tmp_path / "exp" / "mug", tmp_path / "exp"], tmp_path / "out") == [found[1], found[0]]
-
-
-def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="--runs: .* is not a run folder"):
-        jobs.given([tmp_path], tmp_path / "out")

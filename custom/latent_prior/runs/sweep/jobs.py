@@ -1,9 +1,9 @@
-"""What to measure: one job per (variant, task, seed), or one per existing run folder.
+"""What to run: one job per (variant, task, seed).
 
-The folder of an evaluation:
+The folder of many runs:
     runs/<label>-<settings>/<task>-seed<N>/          run folders, as the variant's command writes them
-    launches/<label>-<settings>/<task>-seed<N>.json  seconds, peak memory and exit code of that launch, .log its output
-    results/<label>-<settings>/<task>-seed<N>.json   figures, .png the pictures for the contact sheet
+    launches/<label>-<settings>/<task>-seed<N>.json  exit code, seconds and peak memory of that run, .log its output
+    results/<label>-<settings>/<task>-seed<N>.json   an evaluation's figures, .png the pictures for the contact sheet
 <settings> is a digest of config, overrides and the pocket prior's weights (and anything else a kind of variant adds),
 so that runs with other settings, or under a retrained prior, are never mistaken for these.
 """
@@ -11,7 +11,6 @@ so that runs with other settings, or under a retrained prior, are never mistaken
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +30,8 @@ RESERVED = {
     "timestamp": "every run gets its own folder",
     "resume": "every run starts afresh",
 }
+
+LONGEST = 80  # letters of a label in the name of a folder; its digest follows
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class RunsTasks(Protocol):
     label: str  # in tables
     folder: str  # below the evaluation's folder
 
-    def command(self, task: Task, run: Path, seed: int, gpu: str) -> list[str]:
-        """The command that makes the run in folder `run`."""
+    def command(self, task: Task, run: Path, seed: int) -> list[str]:
+        """The module and its arguments, as after `python -m`, that make the run in folder `run`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        return f"{slug(self.label)}-{self._digest()}"
+        return f"{slug(self.label)[:LONGEST]}-{self._digest()}"
 
     @property
     def settings(self) -> Any:
@@ -78,7 +79,7 @@ class Variant:
 
         return host.merge_config(self.config, cli_args=self.overrides)
 
-    def command(self, task: Task, run: Path, seed: int, gpu: str) -> list[str]:
+    def command(self, task: Task, run: Path, seed: int) -> list[str]:
         values = {
             "seed": seed,
             "exp_root_dir": str(run.parent.parent),
@@ -87,10 +88,10 @@ class Variant:
             "use_timestamp": False,
             **self.values(task),
         }
-        start = [sys.executable, "-m", "latent_prior", "generate", task.given or task.prompt, *self.overrides]
+        start = ["latent_prior", "generate", task.given or task.prompt, *self.overrides]
         # JSON, which YAML reads back unchanged
         own = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-        return [*start, *own, "--config", str(self.config), "--gpu", gpu]
+        return [*start, *own, "--config", str(self.config)]
 
     def values(self, task: Task) -> Mapping[str, Any]:
         """Config values of a task's run."""
@@ -117,7 +118,7 @@ class Job:
     seed: int | None
     run: Path
     result: Path
-    launch: Path | None = None
+    record: Path | None = None  # of work.Record
     command: tuple[str, ...] | None = None
 
     @property
@@ -156,7 +157,7 @@ def variants(
             if not equals:
                 raise OptionError.because(f"expected an override of the form key=value, got {override!r}")
             if key in reserved:
-                raise OptionError.because(f"{key} cannot be overridden in an evaluation: {reserved[key]}")
+                raise OptionError.because(f"{key} cannot be overridden here: {reserved[key]}")
         if not slug(label):
             raise OptionError.because(f"the label before '=' in {name!r} has neither letters nor digits", "--config")
         if label in found:
@@ -176,9 +177,7 @@ def require_system(settings: Mapping[str, Any], system_type: str, what_it_does: 
             raise OptionError.because(f"{flag} {what_it_does}: its system_type is {found!r}")
 
 
-def planned(
-    variants: Sequence[RunsTasks], tasks: Sequence[Task], seeds: Sequence[int], out: Path, gpu: str = "0"
-) -> list[Job]:
+def planned(variants: Sequence[RunsTasks], tasks: Sequence[Task], seeds: Sequence[int], out: Path) -> list[Job]:
     """Every task with every seed under every variant; the variants of one task and seed follow each other."""
     groups = [(variant, variant.folder) for variant in variants]
     jobs = []
@@ -187,49 +186,10 @@ def planned(
             for variant, group in groups:
                 name = f"{task.file_name}-seed{seed}"
                 run = out / "runs" / group / name
-                result, launch = (out / part / group / f"{name}.json" for part in ("results", "launches"))
-                command = tuple(variant.command(task, run, seed, gpu))
-                jobs.append(Job(variant.label, task, seed, run, result, launch, command))
+                result, record = (out / part / group / f"{name}.json" for part in ("results", "launches"))
+                command = tuple(variant.command(task, run, seed))
+                jobs.append(Job(variant.label, task, seed, run, result, record, command))
     return jobs
-
-
-def given(runs: Sequence[Path], out: Path) -> list[Job]:
-    """Jobs for existing run folders; a folder of run folders stands for those in it. Labels are the runs' `name`s."""
-    from latent_prior import host
-
-    jobs: dict[Path, Job] = {}  # by the folder's real path, to avoid duplicates
-    for path in runs:
-        folders = [path] if _is_run(path) else sorted(p.parent.parent for p in path.glob("**/configs/parsed.yaml"))
-        if not folders:
-            raise OptionError.because(f"{path} is not a run folder and holds none (no configs/parsed.yaml)", "--runs")
-        for folder in folders:
-            cfg = host.read_config(folder / "configs" / "parsed.yaml")
-            prompt, name, seed = (host.select(cfg, key) for key in ("system.prompt_processor.prompt", "name", "seed"))
-            if not prompt:
-                raise OptionError.because(
-                    f"{folder} is not a run with a prompt: it has no system.prompt_processor.prompt", "--runs"
-                )
-            if not isinstance(name, str) or type(seed) is not int:
-                raise OptionError.because(f"{folder} has a configs/parsed.yaml without a name or seed", "--runs")
-            digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
-            result = out / "results" / f"{slug(name)}-given" / f"{slug(folder.name)}-{digest}.json"
-            jobs.setdefault(folder.resolve(), Job(name, Task(str(prompt)), seed, folder, result))
-    return list(jobs.values())
-
-
-def with_references(jobs: Sequence[Job], references: Mapping[str, Path], out: Path) -> list[Job]:
-    """The jobs, with the references (label: path of something that is not a run) before each task's first."""
-    found: list[Job] = []
-    for job in jobs:
-        if job.label in references:
-            raise OptionError.because(
-                f"the label {job.label!r} is taken; choose another with --config LABEL=NAME", "--config"
-            )
-        if all(other.prompt != job.prompt for other in found):
-            for label, of in references.items():
-                found.append(Job(label, job.task, None, of, out / "results" / label / f"{job.task.file_name}.json"))
-        found.append(job)
-    return found
 
 
 @cache
@@ -244,10 +204,6 @@ def prior_digest() -> str:
 def file_digest(path: Path) -> str:
     """Digest of a file; empty if it does not exist."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def _is_run(path: Path) -> bool:
-    return (path / "configs" / "parsed.yaml").is_file()
 
 
 def slug(text: str) -> str:
