@@ -29,7 +29,7 @@ PRELOADED = [
     "latent_prior.registration",
 ]
 MAIN, LAUNCH = "latent_prior.cli:main", "latent_prior.cli.launch:main"
-PATIENCE = 120.0  # seconds; only a test that fails waits that long
+PATIENCE = 300.0  # seconds; only a test that fails waits that long
 
 
 @dataclass(frozen=True)
