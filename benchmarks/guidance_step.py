@@ -128,9 +128,12 @@ def steps(args: argparse.Namespace, device: torch.device, parts: tuple, latents:
 
     def objective(prior) -> Callable[[Tensor], Tensor]:
         def loss(x: Tensor) -> Tensor:
-            v = prior.to_latents(x, latents=latents, options=prior.options)
-            out = prior.score(v, condition, prior.timestep_bounds(prior.options))
-            return out.total({"sds": 1.0, "fm": 0.1, "kl": 0.01} if prior.options.use_fm else {"sds": 1.0})
+            back = prior.options.needs_latent_gradient
+            v = prior.to_latents(x, latents=latents, options=prior.options, differentiable=back)
+            pictures = None if latents else x
+            out = prior.score(v, condition, prior.timestep_bounds(prior.options), pictures=pictures)
+            weights = {"sds": 1.0, "fm": 0.1, "kl": 0.01}
+            return out.total({name: weights[name] for name in out.terms()})
 
         return loss
 
@@ -145,6 +148,10 @@ def steps(args: argparse.Namespace, device: torch.device, parts: tuple, latents:
         found["threestudio"] = Step(plain)
     found["LSD"] = Step(objective(ours(*parts, device, use_fm=False, use_kl=False)))
     whole = ours(*parts, device, fm_layers=args.fm_layers)
+    if not latents:
+        alone = {"use_sds": False, "use_kl": False}
+        for target in ("pixels", "pixel_step"):
+            found[f"FM of {target} alone"] = Step(objective(ours(*parts, device, fm_target=target, **alone)))
     found["LSD + FM + KL"] = Step(objective(whole))
     if args.options:
         found |= {label: Step(objective(whole), setting) for label, setting in settings(unet, vae, whole).items()}

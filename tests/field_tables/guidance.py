@@ -11,6 +11,7 @@ from config_fields import Idle, Refused, Table, To
 from latent_prior.guidance.clip_guidance import ClipGuidance
 from latent_prior.guidance.latent_prior import LatentPriorGuidance
 from latent_prior.guidance.prompt_processor import LatentPriorPromptProcessor
+from latent_prior.models import variational
 
 CAMERAS = {
     "elevation": torch.tensor([10.0, 20.0, 80.0, 10.0, 5.0]),
@@ -35,6 +36,7 @@ def see_processor(settings, given):
         "plain": out.get_text_embeddings(*cameras, False),
         "by view": out.get_text_embeddings(*cameras),
         "perp-neg": out.get_text_embeddings_perp_neg(*cameras) if out.use_perp_neg else None,
+        "bridge": out.bridge.get_text_embeddings(*cameras) if hasattr(out, "bridge") else None,
         "files": len(list(Path(".threestudio_cache").rglob("*.*"))),
     }
 
@@ -67,7 +69,9 @@ def see_guidance(settings, given):
     for step in (0, 10) if "trainer_max_steps" in settings else (0,):
         guidance.update_step(0, step)
         showing = {"guidance_eval": "max_items_eval" in settings and step == 0}
-        losses = guidance(rgb, given.prompts, **cameras, source_rgb=pictures(2, 48, 1), **showing)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(variational, "UNPROMPTED", 1.0)  # in a tenth of a LoRA's steps: here in all
+            losses = guidance(rgb, given.prompts, **cameras, source_rgb=pictures(2, 48, 1), **showing)
         out[f"step {step}"] = losses
     loss = sum(value for name, value in losses.items() if name.startswith("loss_"))
     return out | {"gradient": torch.autograd.grad(loss, rgb)}
@@ -81,6 +85,8 @@ def see_clip(settings, given):
 
 ANNEALED = {"timestep_annealing": "linear", "trainer_max_steps": 100}
 PERP_NEG = {"use_perp_neg": True}
+SDI, ISM, VSD = ({"score": name} for name in ("sdi", "ism", "vsd"))
+REWARDED = {"reward_strategy": "weighted", "n_noises": 2}
 TABLES = [
     Table(
         LatentPriorGuidance.Config,
@@ -106,11 +112,36 @@ TABLES = [
             "guidance_scale": 3.0,
             "guidance_rescale": 0.5,
             "score": "csd",
+            "inversion_guidance_scale": To(1.0, SDI),
+            "inversion_n_steps": To(3, SDI),
+            "inversion_eta": To(0.0, SDI),
+            "ism_step_s": To(100, ISM),
+            "ism_step_t": To(10, ISM),
+            "guidance_scale_lora": To(3.0, VSD | {"trainer_max_steps": 100}),
+            "lora_cfg_training": To(False, VSD | {"trainer_max_steps": 100}),
+            "lora_lr": To(0.1, VSD | {"trainer_max_steps": 100}),
+            "reward_strategy": To("best", REWARDED),
+            "reward_clip": To(lambda given: str(given.other_clip), REWARDED),
             "weighting_strategy": "uniform",
             "grad_clip": 0.01,
+            "pixel_grad_clip": 0.5,
+            "use_sds": False,
             "use_fm": False,
             "fm_target": "denoised",
+            "fm_step": "sigma_over_alpha",
+            "fm_max_step_percent": 0.1,
+            "fm_guidance_scale": 2.0,
+            "fm_loss": "mse",
+            "fm_normalise": "shared",
+            "fm_level_weights": [1.0, 0.5, 0.25],
             "fm_layers": ["mid"],
+            "sqrt_anneal": Refused(True, "sqrt_anneal is True; expected false: that is timestep_annealing: sqrt"),
+            "t_anneal": Refused(True, "t_anneal is True; expected false: that is timestep_annealing: linear"),
+            "use_img_loss": Refused(True, "use_img_loss is True; expected false: that is fm_target: pixels"),
+            "use_sjc": Refused(True, "use_sjc is True; expected false"),
+            "var_red": Idle(False, "it belongs to use_sjc, which is refused"),
+            "enable_sequential_cpu_offload": Refused(True, "enable_sequential_cpu_offload is True; expected false"),
+            "enable_memory_efficient_attention": Idle(True, "torch's attention is, and is always used"),
             "use_kl": False,
             "kl_form": "paper",
             "min_step_percent": 0.6,
@@ -142,6 +173,8 @@ TABLES = [
             "back_threshold": 5.0,
             "view_dependent_prompt_front": True,
             "use_perp_neg": True,
+            "src_modifier": ", blurry",
+            "tgt_modifier": To(", sharp", {"src_modifier": ", blurry"}),
             "perp_neg_f_sb": To([2, 0.5, -0.6], PERP_NEG),
             "perp_neg_f_fsb": To([2, 0.5, 0.9], PERP_NEG),
             "perp_neg_f_fs": To([5, 0.5, -2.4], PERP_NEG),

@@ -44,6 +44,7 @@ class ToyPrior(ToyGuidance):
     class Config(ToyGuidance.Config):
         use_fm: bool = False
         use_kl: bool = False
+        use_sds: bool = True
         use_directional: bool = False
 
     def __call__(self, *args, **batch):

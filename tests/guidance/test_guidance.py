@@ -1,3 +1,4 @@
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
 from omegaconf import ListConfig
 from torch.testing import assert_close
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def call(guidance, processor, batch, *, latents=True, seed=0, **changes):
@@ -419,3 +424,63 @@ def test_an_option_is_written_once():
     """The config is that of the models' options; what may be a schedule is typed so, and resolved."""
     assert issubclass(LatentPriorGuidance.Config, PriorOptions) and issubclass(LatentPriorGuidance.Config, Efficiency)
     assert {name for name, kind in PriorOptions.__annotations__.items() if kind is Any} == {*SCHEDULED, *SWITCHES}
+
+
+def test_a_score_that_changes_at_a_step(make_guidance, processor, batch):
+    changing, plain, other = make_guidance(score=["sds", 5, "csd"]), make_guidance(), make_guidance(score="csd")
+    for step, same in ((4, plain), (5, other)):
+        changing.update_step(0, step)
+        assert torch.equal(call(changing, processor, batch)["loss_sds"], call(same, processor, batch)["loss_sds"])
+    with pytest.raises(OptionError, match=r"system\.guidance\.score is 'sdss'"):
+        make_guidance(score=["sds", 5, "sdss"])  # before a model is loaded
+
+
+def test_the_bridges_prompts_are_the_target_and_the_source(make_guidance, make_processor, batch):
+    """In the words of each view, so that only the modifiers differ."""
+    guidance = make_guidance(score="bridge")
+    processor = make_processor(
+        prompt="a", src_modifier="b", tgt_modifier="s", prompt_back="c"
+    )  # short: a tiny tokenizer
+    out = processor()
+    cameras = tuple(batch.cameras[name] for name in ("elevation", "azimuth", "camera_distances"))
+    condition = guidance._condition(out, cameras)
+    views = [processor.prompts_vd[k] for k in out.direction_index(*cameras)]
+    encoder = guidance.prior.text_encoder
+    assert_close(condition.cond, encoder([f"{view}s" for view in views]))
+    assert_close(condition.uncond, encoder([f"{view}b" for view in views]))
+    found = call(guidance, processor, batch)
+    difference = guidance.prior.score(
+        batch.latents.permute(0, 3, 1, 2), condition, (20, 980), guidance.options, seeded(0)
+    ).delta
+    assert found["loss_sds"] > 0 and difference.isfinite().all()
+    with pytest.raises(OptionError, match=r"score is bridge, which needs .*system\.prompt_processor\.src_modifier"):
+        call(guidance, make_processor(), batch)
+
+
+def test_rewards_are_clips_for_the_prompt(make_guidance, processor, batch):
+    plain, rewarded = (make_guidance(n_noises=3, reward_strategy=name) for name in ("none", "weighted"))
+    found = call(rewarded, processor, batch, latents=False)["loss_sds"]
+    assert found.isfinite() and found != call(plain, processor, batch, latents=False)["loss_sds"]
+    with pytest.raises(OptionError, match=r"system\.guidance\.reward_clip: '/nowhere' does not exist"):
+        make_guidance(n_noises=3, reward_strategy="best", reward_clip="/nowhere")
+
+
+def test_noise_on_the_surface_is_not_for_scores_that_find_theirs(make_guidance):
+    with pytest.raises(OptionError, match=r"system\.guidance\.noise_cell is 0\.1; expected null: the score 'sdi'"):
+        make_guidance(noise_cell=0.1, score=["sds", 5, "sdi"])
+
+
+@pytest.mark.parametrize("directional", [True, False])
+def test_the_encoder_has_a_way_back_only_for_a_term_on_the_latents(make_guidance, processor, batch, directional):
+    guidance = make_guidance(use_sds=False, use_kl=False, fm_target="pixel_step", use_directional=directional)
+    out = call(guidance, processor, batch, latents=False, source_rgb=batch.rgb.detach().flip(1))
+    assert "grad_norm" not in out and out["loss_fm"].requires_grad
+    assert ("loss_directional" in out and out["loss_directional"].requires_grad) == directional
+    assert guidance._to_latents(batch.rgb, False).requires_grad == directional
+
+
+def test_a_lora_that_is_trained_along_needs_peft(make_guidance, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(OptionError, match=r"system\.guidance\.score: 'vsd' needs peft"):
+        make_guidance(score=["sds", 100, "vsd"])
+    assert make_guidance()

@@ -1,5 +1,7 @@
 import pytest
-from latent_prior.guidance.schedules import scheduled, switched_on
+from latent_prior import OptionError
+from latent_prior.guidance.schedules import named, scheduled, switched_on
+from omegaconf import OmegaConf
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,12 @@ def test_switches(value, at_0, at_200):
 def test_what_is_no_schedule_is_named(value):
     with pytest.raises(ValueError, match="use_text is .*a number or a schedule"):
         switched_on("use_text", value, 0, 0)
+
+
+def test_names_change_at_their_steps():
+    given = ["sds", 10, "csd", 30, "nfsd"]
+    assert [named("score", given, step) for step in (0, 9, 10, 29, 30, 99)] == ["sds"] * 2 + ["csd"] * 2 + ["nfsd"] * 2
+    assert named("score", "csd", 50) == "csd" and named("score", OmegaConf.create(given), 12) == "csd"
+    for wrong in (["sds", 10], [10, "sds"], ["sds", "10", "csd"], ["sds", 10, "csd", 5, "nfsd"], [], 3, None):
+        with pytest.raises(OptionError, match="score is .*expected a name, or names with the steps"):
+            named("score", wrong, 0)

@@ -65,7 +65,8 @@ def with_input(name: str, folder: Path) -> list[str]:
     """The override that names the picture or mesh that a config needs, if any."""
     if "layered" in name:
         return [f"data.image={edits.write(edits.EDITS[0], folder)[0]}"]
-    key = {"pocket_sketch_shape": "system.guide.mesh", "pocket_mesh_texture": "system.geometry.mesh"}.get(name)
+    key = "system.geometry.mesh" if name.endswith("mesh_texture") else None
+    key = "system.guide.mesh" if name == "pocket_sketch_shape" else key
     return [f"{key}={REPOSITORY / 'configs' / 'sketches' / 'swan.obj'}"] if key else []
 
 
@@ -168,7 +169,7 @@ def test_stable_diffusion_configs_run_at_small_size(host, name, stable, generato
     ]
     if "stylegan" in name or "layered" in name:
         overrides.append(f"system.guidance.pretrained_model_name_or_path={stable}")
-    else:
+    elif "mesh_texture" not in name:
         overrides.append("system.renderer.num_samples_per_ray=8")
     if "stylegan" in name:
         overrides.append(f"system.pretrained_generator={generator}")
@@ -177,10 +178,65 @@ def test_stable_diffusion_configs_run_at_small_size(host, name, stable, generato
     elif "jacobian" in name:
         overrides.append("system.geometry.grid_size=[16,16,16]")
     else:
+        field = "system.geometry.field" if "mesh_texture" in name else "system.geometry"
+        overrides += with_input(name, tmp_path)
         sizes = "n_levels: 4, n_features_per_level: 2, log2_hashmap_size: 10, base_resolution: 16, per_level_scale: 1.5"
-        overrides.append(f"system.geometry.pos_encoding_config={{otype: HashGrid, {sizes}}}")  # replaced as a whole
+        overrides.append(f"{field}.pos_encoding_config={{otype: HashGrid, {sizes}}}")  # replaced as a whole
     found = launched(host, CONFIGS[name], tmp_path, *overrides)
     assert all(math.isfinite(value) for row in logged(found["folder"]) for value in row.values())
+
+
+INVERSION = """
+import sys
+import torch
+from latent_prior import host
+import latent_prior
+latent_prior.register()
+import threestudio
+import threestudio.models.guidance.stable_diffusion_sdi_guidance
+from latent_prior.models.condition import Condition
+from latent_prior.models.latent_prior import LatentPrior
+
+folder, size = sys.argv[1], 512
+keys = {"half_precision_weights": False, "guidance_scale": 7.5}
+theirs = threestudio.find("stable-diffusion-sdi-guidance")({"pretrained_model_name_or_path": folder, **keys})
+options = {"score": "sdi", "weighting_strategy": "sigma_over_alpha", "use_fm": False, "use_kl": False}
+ours = LatentPrior.from_pretrained(folder, device="cpu", guidance_scale=8.5, sample_latents=True, **options)
+
+
+class Prompts:
+    use_perp_neg = False
+    embeddings = ours.text_encoder(["a red mug", ""])
+
+    def get_text_embeddings(self, *cameras):
+        return self.embeddings
+
+
+rgb, noise = torch.rand(1, size, size, 3), torch.randn(1, 4, size // 8, size // 8)
+camera, found = torch.zeros(1), []
+for name in ("theirs", "ours"):
+    torch.manual_seed(3)
+    picture = rgb.clone().requires_grad_()
+    if name == "theirs":
+        out = theirs(picture, Prompts(), camera, camera, camera, call_with_defined_noise=noise)
+        loss = out["loss_sdi"] * noise.numel()  # a mean over the entries, where ours is a sum
+    else:
+        v = ours.to_latents(picture.permute(0, 3, 1, 2), latents=False, options=ours.options)
+        loss = ours.score(v, Condition(*Prompts.embeddings.chunk(2)), (20, 980), noise=noise).lsd
+    found.append(torch.autograd.grad(loss, picture)[0])
+difference = (found[0] - found[1]).norm() / found[0].norm()
+assert found[0].norm() > 0 and difference < 1e-4, difference
+print(f"relative difference {difference:.1e}")
+print(host.NAME)
+"""
+
+
+def test_threestudios_sdi_guidance_gives_the_same_update(stable):
+    """On one random checkpoint, with the noise given."""
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "custom"), "LATENT_PRIOR_HOST": "threestudio"}
+    done = subprocess.run([sys.executable, "-c", INVERSION, str(stable)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "threestudio"
 
 
 EXPORT = """

@@ -1,9 +1,10 @@
 import pytest
 import torch
 from latent_prior.models.checkpoint import resolve
-from latent_prior.models.condition import Condition, predict, residual
+from latent_prior.models.condition import Condition, predict
 from latent_prior.models.denoiser import Denoiser
 from latent_prior.models.options import PriorOptions
+from latent_prior.models.scores import residual
 from latent_prior.prior import perp_neg, x0_from_eps
 from torch.testing import assert_close
 
@@ -95,10 +96,10 @@ def test_residuals(denoiser, inputs, geometry):
     eps = torch.randn_like(z_t)
     options = PriorOptions(guidance_scale=7.5)
     prediction = predict(denoiser, z_t, t, condition, options)
-    assert_close(residual(prediction, eps, t, 1000, options), prediction.eps_hat - eps)
-    csd = residual(prediction, eps, t, 1000, PriorOptions(score="csd"))
+    assert_close(residual(prediction, eps, t, denoiser.schedule, options), prediction.eps_hat - eps)
+    csd = residual(prediction, eps, t, denoiser.schedule, PriorOptions(score="csd"))
     assert_close(csd, prediction.eps_cond - prediction.eps_uncond)
-    nfsd = residual(prediction, eps, t, 1000, PriorOptions(score="nfsd", guidance_scale=7.5))
+    nfsd = residual(prediction, eps, t, denoiser.schedule, PriorOptions(score="nfsd", guidance_scale=7.5))
     expected = 7.5 * (prediction.eps_cond - prediction.eps_null)
     expected = expected + prediction.eps_null
     expected[2] -= prediction.eps_uncond[2]  # the only timestep of 200 or more

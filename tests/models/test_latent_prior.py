@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 from latent_prior import OptionError
 from latent_prior.guidance.evaluation import guidance_pictures
 from latent_prior.models.condition import predict
-from latent_prior.models.latent_prior import LatentPrior
+from latent_prior.models.latent_prior import ERROR_AT, LatentPrior
 from latent_prior.models.options import PriorOptions
 from latent_prior.prior import fm_loss, kl_loss
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
@@ -405,3 +405,91 @@ def test_sampling_from_pure_noise(without_signal):
     condition = prior.condition(PROMPT, "", 1, prior.options)
     pictures = guidance_pictures(prior, out, condition, prior.options, [torch.zeros(1)] * 3, 1)
     assert all(pictures[f"imgs_{name}"].isfinite().all() for name in ("noisy", "1step", "1orig", "final"))
+
+
+def test_denoising_error_is_that_of_each_level_on_its_own(prior, latents):
+    condition = prior.condition(PROMPT, "", 2, prior.options)
+    draw, errors = seeded(3), []
+    for share in ERROR_AT:
+        t = torch.full((2,), int(share * 1000))
+        noise = torch.randn(latents.shape, generator=draw)
+        with torch.no_grad():
+            x0_hat = prior.denoiser(prior.denoiser.schedule.add_noise(latents, noise, t), t, condition.cond)[1]
+        errors.append((x0_hat - latents).square().mean(dim=(1, 2, 3)))
+    with torch.no_grad():
+        assert_close(prior.denoising_error(latents, condition, seed=3), torch.stack(errors).mean(dim=0))
+
+
+def test_feature_matching_of_low_noise_alone(prior, latents):
+    """The rows above count as zero in the mean; none below leaves a term of zero."""
+    given = {"latents": True, "n_noises": 8, "use_sds": False, "use_kl": False}
+    out = prior(latents, PROMPT, generator=seeded(), fm_max_step_percent=0.5, **given)
+    low = out.t <= 500
+    assert 0 < low.sum() < 16 and out.lsd is None and out.kl is None
+    rows = latents.repeat(8, 1, 1, 1)[low]
+    expected = fm_loss(prior.autoencoder.features, rows, out.delta[low]) * low.sum() / 16
+    assert_close(out.fm, expected)
+    found, wanted = (torch.autograd.grad(term, latents, retain_graph=True)[0] for term in (out.fm, expected))
+    assert_close(found, wanted)
+    none = prior(latents, PROMPT, generator=seeded(), fm_max_step_percent=0.5, min_step_percent=0.6, **given)
+    assert none.fm == 0 and not torch.autograd.grad(none.fm, latents)[0].any()
+
+
+def test_feature_matching_at_a_guidance_scale_of_its_own(prior, latents):
+    given = {"latents": True, "generator": seeded(), "fm_guidance_scale": 2.0, "guidance_scale": 50.0}
+    out = prior(latents, PROMPT, **given)
+    condition = prior.condition(PROMPT, "", 2, prior.options)
+    lower = predict(prior.denoiser, out.z_t, out.t, condition, PriorOptions(guidance_scale=2.0))
+    assert_close(out.fm, fm_loss(prior.autoencoder.features, latents, lower.eps_hat - out.eps), rtol=1e-3, atol=1e-4)
+    assert_close(out.delta, out.eps_hat - out.eps)  # the score keeps its own
+
+
+def test_level_weights_must_be_as_many_as_layers(folder):
+    with pytest.raises(OptionError, match=r"fm_level_weights is \[1.0, 1.0\]; expected 1 weights, for mid"):
+        LatentPrior.from_pretrained(str(folder), device="cpu", fm_layers=["mid"], fm_level_weights=[1.0, 1.0])
+
+
+@pytest.mark.parametrize("target", ["pixels", "pixel_step"])
+def test_without_a_term_on_the_latents_the_encoder_has_no_way_back(prior, images, target):
+    out = prior(images, PROMPT, generator=seeded(), fm_target=target, use_sds=False, use_kl=False)
+    assert not out.v.requires_grad and out.terms().keys() == {"fm"}
+    (found,) = torch.autograd.grad(out.fm, images)
+    assert found.any() and out.gradient_norms() == {}
+    decode = prior.autoencoder.decode
+    if target == "pixel_step":
+        step = decode(out.v - out.delta) - decode(out.v)
+        assert_close(out.fm, step.abs().mean())
+        clear = step.abs() > 1e-5  # one rounded to zero in one order of sums may have a sign in another
+        assert_close(found[clear], -step[clear].sign() / step.numel())
+
+
+def test_rewarded_noise_is_weighed_by_its_clean_estimates(prior, latents):
+    given = {"latents": True, "n_noises": 3, "use_fm": False, "use_kl": False}
+    rewards = []
+
+    def reward(pictures):
+        rewards.append(pictures.mean(dim=(1, 2, 3)))
+        return rewards[-1]
+
+    out = prior(latents, PROMPT, generator=seeded(), reward=reward, reward_strategy="best", **given)
+    assert torch.equal(out.t.view(3, 2), out.t[:2].expand(3, 2))  # the noises of a picture are compared at one level
+    best = torch.stack(rewards).argmax(dim=0)
+    w = 1 - prior.denoiser.schedule.alpha_bar(out.t)
+    residuals = (w * out.delta).view(3, 2, *out.delta.shape[1:])
+    expected = torch.stack([residuals[best[b], b] for b in range(2)]) / 2
+    assert_close(torch.autograd.grad(out.lsd, latents)[0], expected)
+    with pytest.raises(OptionError, match="reward_strategy: 'best' needs a reward: pass one"):
+        prior(latents, PROMPT, reward_strategy="best", **given)
+
+
+def test_each_pixels_gradient_is_clipped_to_a_multiple_of_the_mean(prior, images):
+    def found(bound):
+        out = prior(images, PROMPT, generator=seeded(), use_fm=False, use_kl=False, pixel_grad_clip=bound)
+        return torch.autograd.grad(out.lsd, images)[0]
+
+    free, clipped = found(None), found(1.2)
+    norm = free.norm(dim=1, keepdim=True)
+    bound = 1.2 * norm.mean(dim=(2, 3), keepdim=True)
+    assert 0 < (norm > bound).float().mean() < 1
+    assert_close(clipped, torch.where(norm > bound, free * bound / norm, free))
+    assert_close(found(1e6), free)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from latent_prior.prior import FM_TARGETS, fm_loss, lsd_loss, x0_from_eps
+from latent_prior.prior import FM_TARGETS, fm_loss, lsd_loss, pixel_step_loss, x0_from_eps
 from reference import losses as reference
 
 
@@ -160,3 +160,46 @@ def test_bad_options_are_named(curved, case):
         fm_loss(curved, v, delta, None, "denoised")
     with pytest.raises(ValueError, match="no maps"):
         fm_loss(lambda x: [], v, delta)
+
+
+def test_the_step_says_how_far_along_the_residual_the_target_lies(randn, curved):
+    v, delta = randn(2, 3, 2, 2).requires_grad_(), randn(2, 3, 2, 2)
+    step = torch.tensor([0.5, 2.0]).double().view(2, 1, 1, 1)
+    for target in ("residual", "paper"):
+        found = fm_loss(curved, v, delta, target=target, step=step)
+        torch.testing.assert_close(found, fm_loss(curved, v, step * delta, target=target))
+    # the step of sigma / alpha leads to the clean estimate
+    torch.testing.assert_close(
+        fm_loss(curved, v, delta, step=step), fm_loss(curved, v, delta, v.detach() - step * delta, "denoised")
+    )
+
+
+def test_the_perceptual_loss_of_lpl_by_a_loop(randn):
+    """mse of features over the norm of the target's channels at each place, and a weight a level."""
+    v, delta = randn(2, 3, 2, 2), randn(2, 3, 2, 2)
+    settings = {"loss": "mse", "normalise": "shared", "level_weights": [1.0, 0.5]}
+    found = fm_loss(lambda x: [x, x.tanh()], v, delta, **settings)
+    expected = 0.0
+    for weight, level in ((1.0, lambda x: x), (0.5, torch.tanh)):
+        moved, kept = level(v), level(v - delta)
+        for b in range(2):
+            for y in range(2):
+                for x in range(2):
+                    norm = kept[b, :, y, x].norm() + 1e-6
+                    expected += weight * ((moved - kept)[b, :, y, x] / norm).square().sum() / moved.numel()
+    torch.testing.assert_close(found, torch.as_tensor(expected))
+    with pytest.raises(ValueError, match=r"fm_level_weights is \[1.0\]; expected 2 weights, one a layer"):
+        fm_loss(lambda x: [x, x], v, delta, level_weights=[1.0])
+
+
+def test_a_step_of_pixels_is_the_decoded_step(randn):
+    """Of a linear decoder: the gradient on the picture is the decoded step's sign, or that step itself."""
+    matrix = randn(3, 3)
+    decode = lambda x: torch.einsum("ij,bjhw->bihw", matrix, x)  # noqa: E731
+    v, delta, pictures = randn(2, 3, 2, 2), randn(2, 3, 2, 2), randn(2, 3, 2, 2).requires_grad_()
+    parts = (pictures, decode(v), decode(v - 0.3 * delta))
+    step = decode(0.3 * delta)
+    torch.testing.assert_close(gradient(pixel_step_loss(*parts), pictures), step.sign() / step.numel())
+    squares = pixel_step_loss(*parts, loss="mse")
+    torch.testing.assert_close(squares, step.square().mean())
+    torch.testing.assert_close(gradient(squares, pictures), 2 * step / step.numel())

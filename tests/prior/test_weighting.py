@@ -7,6 +7,7 @@ def test_weights_by_hand(schedule):
     t = torch.tensor([0, 250, 999])
     for b, a in enumerate(schedule.alphas_cumprod[t].tolist()):
         expected = {"sds": 1 - a, "uniform": 1.0, "fantasia3d": a**0.5 * (1 - a)}
+        expected["sigma_over_alpha"] = ((1 - a) / a) ** 0.5
         assert set(expected) == set(WEIGHTINGS)
         for name, value in expected.items():
             w = weighting(name, schedule, t)
@@ -15,6 +16,7 @@ def test_weights_by_hand(schedule):
 
 
 def test_unknown_weighting_lists_choices_and_key(schedule):
-    message = r"weighting_strategy is 'sd'; expected one of fantasia3d, sds, uniform \(did you mean 'sds'\?\)"
+    names = "fantasia3d, sds, sigma_over_alpha, uniform"
+    message = rf"weighting_strategy is 'sd'; expected one of {names} \(did you mean 'sds'\?\)"
     with pytest.raises(ValueError, match=message):
         weighting("sd", schedule, torch.tensor([1]))

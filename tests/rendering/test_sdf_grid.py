@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from latent_prior import OptionError, host
+from latent_prior.rendering import volume_renderer
 from latent_prior.rendering.sdf_grid import SDFGrid
 from latent_prior.rendering.volume_renderer import DenseVolumeRenderer
 
@@ -175,3 +176,38 @@ def test_gradients_pull_the_surface():
     opacity = scene(geometry, inv_std=20.0)(**rays())["opacity"]
     opacity.mean().backward()
     assert all(level.grad.sum() > 0 for level in geometry.levels)  # more of a level is more of the body
+
+
+def test_colours_are_read_only_where_a_sample_shows(monkeypatch):
+    """And the picture, and its gradients, are those of all samples."""
+    geometry, asked = field(), []
+    renderer = scene(geometry, inv_std=40.0)
+    given = rays()
+    monkeypatch.setattr(
+        SDFGrid,
+        "export",
+        lambda self, points, export=SDFGrid.export: (asked.append(len(points)), export(self, points))[1],
+    )
+    results = []
+    for limit in (-1.0, volume_renderer.NEGLIGIBLE_WEIGHT):
+        monkeypatch.setattr(volume_renderer, "NEGLIGIBLE_WEIGHT", limit)
+        out = renderer(**given)
+        results.append((out["comp_rgb"], *torch.autograd.grad(out["comp_rgb"].square().sum(), geometry.parameters())))
+    assert asked[1] < 0.7 * asked[0] == 0.7 * len(out["weights"])
+    torch.testing.assert_close(results[1], results[0], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_points_shared_by_two_threads(count):
+    """Whatever their number: the rows of torch's kernel are equally long."""
+    geometry, threads = field(), torch.get_num_threads()
+    points = points_in(geometry, count)
+    try:
+        found = []
+        for torch_threads in (1, 2):
+            torch.set_num_threads(torch_threads)
+            found.append(geometry(points, output_normal=True))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found[1]["sdf"]) == count
+    torch.testing.assert_close(found[1], found[0])

@@ -581,3 +581,21 @@ def test_training_loop_of_the_pocket_models_resumes(tmp_path, monkeypatch, every
     go(tmp_path / "b", 6)
     assert torch.load(tmp_path / "b" / "state.pt", weights_only=True)["step"] == 6
     torch.testing.assert_close(go(tmp_path / "b", 99), whole, atol=0, rtol=0)
+
+
+def test_a_lora_that_is_trained_along_resumes_exactly(tiny_prior, tmp_path):
+    """Variational score distillation's, which is no part of the system."""
+    given = small_job(
+        tiny_prior, tmp_path, **{"name": "vsd", "system.guidance.score": "vsd", "checkpoint.save_top_k": -1}
+    )
+    assert launch.main(["--config", CONFIG, "--train", *given]) == 0
+    folder = tmp_path / "vsd" / "run"
+    middle = folder / "ckpts" / "epoch=0-step=4.ckpt"
+    assert launch.main(["--config", CONFIG, "--train", *given, "tag=resumed", f"resume={middle}"]) == 0
+    whole, resumed = (
+        torch.load(tmp_path / "vsd" / tag / "ckpts" / "last.ckpt", weights_only=True) for tag in ("run", "resumed")
+    )
+    learned, again = (ckpt["latent_prior_resume"]["guidance"]["variational"]["weights"] for ckpt in (whole, resumed))
+    assert any(weight.any() for name, weight in learned.items() if "lora_B" in name)
+    assert all(torch.equal(weight, again[name]) for name, weight in learned.items())
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())

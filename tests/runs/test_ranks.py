@@ -210,7 +210,7 @@ def test_the_layer_is_normalised_over_the_pictures_of_all_processes(tmp_path):
 
 def terms(weights: list[torch.Tensor], normals: list[torch.Tensor]):
     w, n = torch.cat(weights[ranks.rank() :: ranks.world()]), torch.cat(normals[ranks.rank() :: ranks.world()])
-    around = regularisers.Stencil(w[:, 0] / 10, n, -n, 0.1)
+    around = regularisers.Stencil(w[:, 0] / 10, n.unbind(1), (-n).unbind(1), 0.1)
     return torch.stack(
         [
             regularisers.emptiness(w, 10.0),

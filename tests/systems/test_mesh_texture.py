@@ -77,7 +77,7 @@ def test_lit_pictures_show_the_start_in_the_same_light(box):
     torch.nn.init.zeros_(system.geometry.field.grid)
     pictures = []
     for _ in range(8):
-        assert system.training_step(batch_of(), 0)["loss"] == 0
+        assert system.training_step(batch_of(), 0)["loss"] < 1e-12  # rounding: 1e-17 on some processors
         pictures.append(system(batch_of())["comp_rgb"])
     assert len({picture.sum().item() for picture in pictures}) > 1  # lit, white or plain
 

@@ -42,6 +42,11 @@ def test_total_variation_against_a_loop():
     torch.testing.assert_close(regularisers.total_variation(grid), sum(means) / 3)
 
 
+def test_total_variations_own_gradient():
+    grid = torch.randn(1, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.autograd.gradcheck(regularisers.total_variation, grid.requires_grad_())
+
+
 def test_density_and_features_are_smoothed_apart():
     grid = torch.randn(1, 4, 3, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
     opacity = {"opacity": torch.zeros(1, 1, 1, 1)}

@@ -127,11 +127,15 @@ def stand_in_prompts(monkeypatch):
 @pytest.mark.parametrize("weight", [0.3, [0.0, 1.0, 100], [0, 0.0, 0.0, 10, 0.5, 20]])
 @pytest.mark.parametrize(
     ("guidance_type", "term", "switch"),
-    [("latent-prior-guidance", "fm", "use_fm"), ("clip-guidance", "clip_text", "use_text")],
+    [
+        ("latent-prior-guidance", "sds", "use_sds"),
+        ("latent-prior-guidance", "fm", "use_fm"),
+        ("clip-guidance", "clip_text", "use_text"),
+    ],
 )
 def test_a_weight_of_a_term_that_is_never_computed_is_refused(guidance_type, term, switch, weight):
     """Also one that a schedule raises only later."""
-    off = SimpleNamespace(cfg=dict.fromkeys(("use_fm", "use_kl", "use_directional", "use_text"), False))
+    off = SimpleNamespace(cfg=dict.fromkeys(("use_sds", "use_fm", "use_kl", "use_directional", "use_text"), False))
     system = system_of(loss={f"lambda_{term}": weight})
     system.guidance = off
     with pytest.raises(OptionError, match=f"lambda_{term} is above 0, but system.guidance.{switch} is False"):

@@ -17,18 +17,32 @@ from torch import Tensor
 
 from latent_prior import OptionError, host, options_under
 from latent_prior.guidance.evaluation import guidance_pictures
-from latent_prior.guidance.schedules import scheduled, switched_on
+from latent_prior.guidance.prompt_processor import bridge_of
+from latent_prior.guidance.schedules import named, names_and_steps, scheduled, switched_on
+from latent_prior.guidance.threestudio_keys import ThreestudioKeys, check_threestudio_keys
+from latent_prior.host import ranks
 from latent_prior.host.embedded.scalars import knots
-from latent_prior.models.condition import Condition
+from latent_prior.models.clip import KEY as CLIP_KEY
+from latent_prior.models.clip import Clip
+from latent_prior.models.condition import Condition, check_condition
 from latent_prior.models.directional import directional_regulariser
 from latent_prior.models.efficiency import Efficiency
-from latent_prior.models.latent_prior import LatentPrior, no_pixels
+from latent_prior.models.feature_matching import no_pixels
+from latent_prior.models.latent_prior import LatentPrior, Reward
 from latent_prior.models.options import PriorOptions, Switch
 from latent_prior.prior import PIXELS, PriorLosses, SurfaceNoise, require_finite
 
 # Options that may be schedules in a config.
-SCHEDULED = ("guidance_scale", "guidance_rescale", "grad_clip", "min_step_percent", "max_step_percent")
-SWITCHES = ("use_fm", "use_kl")
+SCHEDULED = (
+    "guidance_scale",
+    "guidance_rescale",
+    "fm_guidance_scale",
+    "grad_clip",
+    "pixel_grad_clip",
+    "min_step_percent",
+    "max_step_percent",
+)
+SWITCHES = ("use_sds", "use_fm", "use_kl")
 
 
 @host.register("latent-prior-guidance")
@@ -36,7 +50,9 @@ class LatentPriorGuidance(host.BaseObject):
     """Scores rendered pictures or latents with a pretrained latent diffusion model."""
 
     @dataclass
-    class Config(PriorOptions, Efficiency, host.BaseObject.Config):
+    class Config(PriorOptions, Efficiency, ThreestudioKeys, host.BaseObject.Config):
+        # As PriorOptions.score, or names and the steps at which they change: [sds, 125, csd].
+        score: Any = "sds"
         # The checkpoint: pocket, a diffusers folder, a .safetensors file or a hub id.
         pretrained_model_name_or_path: str = "pocket"
         # What it predicts, if its config is missing or wrong: epsilon, v_prediction or sample; null: as in its config.
@@ -48,6 +64,10 @@ class LatentPriorGuidance(host.BaseObject):
         lora: list[str] = field(default_factory=list)
         # Weights in float16 on CUDA; on a CPU they are always float32.
         half_precision_weights: bool = True
+        # Learning rate of the LoRA that the score vsd trains along.
+        lora_lr: float = 1e-4
+        # CLIP that judges clean estimates for reward_strategy: pocket, a folder in transformers' layout, or a hub id.
+        reward_clip: str = "pocket"
         # Use the prompt for each camera's direction ("..., back view") instead of one prompt for all.
         view_dependent_prompting: bool = True
         # Maximum number of samples of a batch to show in guidance_eval; 0 shows none, negative all.
@@ -75,7 +95,14 @@ class LatentPriorGuidance(host.BaseObject):
                 raise OptionError("trainer_max_steps", self.cfg.trainer_max_steps, "at least 1")
             if self.cfg.noise_cell is not None and not 0 < self.cfg.noise_cell < float("inf"):
                 raise OptionError("noise_cell", self.cfg.noise_cell, "a length above 0, or null")
+            if not 0 < self.cfg.lora_lr < float("inf"):
+                raise OptionError("lora_lr", self.cfg.lora_lr, "a learning rate above 0")
+            check_threestudio_keys(self.cfg)
             options = self._options_at_every_knot()
+            scores = {some.score for some in options}
+            if self.cfg.noise_cell is not None and (finds := scores & {"sdi", "ism"}):
+                expected = f"null: the score {min(finds)!r} finds its noise"
+                raise OptionError("noise_cell", self.cfg.noise_cell, expected)
             self.prior = LatentPrior.from_pretrained(
                 self.cfg.pretrained_model_name_or_path,
                 device=self.device,
@@ -85,10 +112,15 @@ class LatentPriorGuidance(host.BaseObject):
                 prediction_type=self.cfg.prediction_type,
                 efficiency=Efficiency(**self._values_of(Efficiency)),
             )
-            self.prior.autoencoder.check_layers(options[0].fm_layers)
+            self.prior.check_layers(options[0])
+            self.prior.lora_learning_rate, self.prior.average = self.cfg.lora_lr, ranks.mean_over
+            if "vsd" in scores:
+                _ = self.prior.variational  # an error now, and not at the step where its turn comes
             for some in options:
                 self.prior.timestep_bounds(some)
-        self.matches_pixels = self.cfg.fm_target == PIXELS and any(some.use_fm for some in options)  # at any step
+        self.matches_pixels = self.cfg.fm_target in PIXELS and any(some.use_fm for some in options)  # at any step
+        self._clip = self._load_clip() if options[0].reward_strategy != "none" else None
+        self._rewards: dict[str, Reward] = {}  # by prompt
         # None draws from torch's global generator; set one to draw the guidance's numbers independently of the run
         self.generator: torch.Generator | None = None
         channels, cell = self.prior.autoencoder.latent_channels, self.cfg.noise_cell
@@ -133,19 +165,20 @@ class LatentPriorGuidance(host.BaseObject):
             condition = self._condition(prompt_utils, cameras)
             v = self._to_latents(rgb, rgb_as_latents)
             if rgb_as_latents and self.matches_pixels:  # known from the first step on
-                raise no_pixels("system.guidance.fm_target")
+                raise no_pixels(self.cfg.fm_target, "system.guidance.fm_target")
             pictures = None if rgb_as_latents else self.prior.resized(rgb.permute(0, 3, 1, 2), self.options)
             bounds = (self.min_step, self.max_step)
             with options_under("system.guidance."):
                 noise = self._noise(v, points, opacity)
-                losses = self.prior.score(v, condition, bounds, self.options, self.generator, pictures, noise)
-            norms = losses.gradient_norms() if torch.is_grad_enabled() and v.requires_grad else {}
+                reward = self._reward(prompt_utils)
+                losses = self.prior.score(v, condition, bounds, self.options, self.generator, pictures, noise, reward)
+            norms = losses.gradient_norms() if torch.is_grad_enabled() else {}
             norms = {f"grad_norm_{name}": norm for name, norm in norms.items()}
             terms = {f"loss_{name}": term for name, term in losses.terms().items()}
             require_finite({**terms, **norms})
             out: dict[str, Any] = dict(terms)
-            # lsd is ||w delta||^2 / 2B, so the norm needs no second pass
-            out["grad_norm"] = (2 * len(losses.t) * terms["loss_sds"].detach()).sqrt()
+            if losses.lsd is not None:  # it is ||w delta||^2 / 2B, so the norm needs no second pass
+                out["grad_norm"] = (2 * len(losses.t) * losses.lsd.detach()).sqrt()
             if self.use_directional:
                 out["loss_directional"] = self._directional(source_rgb, rgb_as_latents, condition, losses)
             out |= {**norms, "min_step": self.min_step, "max_step": self.max_step}
@@ -187,6 +220,15 @@ class LatentPriorGuidance(host.BaseObject):
         with torch.autocast(latents.device.type, enabled=False):
             return self.prior.autoencoder.decode(latents.float())
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the guidance itself has learned, for checkpoints: the LoRA of the score vsd, if there is one."""
+        return {"variational": self.prior.variational.state_dict()} if self.prior.learns else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave."""
+        if "variational" in state:
+            self.prior.variational.load_state_dict(state["variational"])
+
     def _values_of(self, options: type) -> dict[str, Any]:
         config = host.config_to_primitive(self.cfg)
         return {option.name: config[option.name] for option in fields(options)}
@@ -197,7 +239,8 @@ class LatentPriorGuidance(host.BaseObject):
         switched_on("use_directional", self.cfg.use_directional, 0, 0)
         values = self._values_of(PriorOptions)
         schedules = [values[name] for name in (*SCHEDULED, *SWITCHES) if values[name] is not None]
-        return [self._options_at(*moment) for moment in knots(schedules)]
+        changes = [(0, step) for step in names_and_steps("score", values["score"])[1]]
+        return [self._options_at(*moment) for moment in [*knots(schedules), *changes]]
 
     def _options_at(self, epoch: int, global_step: int) -> PriorOptions:
         values = self._values_of(PriorOptions)
@@ -206,6 +249,7 @@ class LatentPriorGuidance(host.BaseObject):
                 values[name] = scheduled(name, values[name], epoch, global_step)
         for name in SWITCHES:
             values[name] = switched_on(name, values[name], epoch, global_step)
+        values["score"] = named("score", values["score"], global_step)
         return PriorOptions(**values)
 
     def _to_latents(self, rgb: Float[Tensor, "B H W C"], latents: bool) -> Float[Tensor, "B c h w"]:
@@ -218,7 +262,11 @@ class LatentPriorGuidance(host.BaseObject):
             )
         with options_under("system.guidance."):
             return self.prior.to_latents(
-                rgb.permute(0, 3, 1, 2), latents=latents, options=self.options, generator=self.generator
+                rgb.permute(0, 3, 1, 2),
+                latents=latents,
+                options=self.options,
+                generator=self.generator,
+                differentiable=self.options.needs_latent_gradient or self.use_directional,
             )
 
     def _noise(self, v: Tensor, points: Tensor | None, opacity: Tensor | None) -> Float[Tensor, "B C h w"] | None:
@@ -237,9 +285,26 @@ class LatentPriorGuidance(host.BaseObject):
             v_source = self.prior.to_latents(source_rgb.permute(0, 3, 1, 2), latents=as_latents, options=self.options)
         return directional_regulariser(self.prior, losses.v, v_source, condition, losses, self.options)
 
+    def _reward(self, prompt_utils: Any) -> Reward | None:
+        """CLIP's, of the whole prompt, whichever side a camera sees."""
+        if self._clip is None:
+            return None
+        prompt = prompt_utils.prompt
+        if prompt not in self._rewards:
+            self._rewards[prompt] = self._clip.reward([prompt])
+        return self._rewards[prompt]
+
+    def _load_clip(self) -> Clip:
+        try:
+            return Clip.from_pretrained(self.cfg.reward_clip, self.device)
+        except OptionError as error:
+            raise OptionError.because(str(error).replace(CLIP_KEY, "system.guidance.reward_clip")) from error
+
     def _condition(self, prompt_utils: Any, cameras: tuple[Tensor, Tensor, Tensor]) -> Condition:
         batch, view_dependent = len(cameras[0]), self.cfg.view_dependent_prompting
         null = None
+        if self.options.score == "bridge":
+            prompt_utils = bridge_of(prompt_utils)
         if self.options.score == "nfsd":
             null = self.prior.text_encoder([""]).expand(batch, -1, -1)
         if not prompt_utils.use_perp_neg:
@@ -251,5 +316,5 @@ class LatentPriorGuidance(host.BaseObject):
             negatives = embeddings[2 * batch :].unflatten(0, (batch, weights.shape[1]))
             condition = Condition(embeddings[:batch], embeddings[batch : 2 * batch], negatives, weights, null)
         with options_under("system.prompt_processor."):
-            self.prior.check_condition(condition, self.options)
+            check_condition(condition, self.prior.denoiser, self.options)
         return condition

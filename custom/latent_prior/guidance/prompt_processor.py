@@ -54,6 +54,11 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
         lora: list[str] = field(default_factory=list)
         # Keep embeddings on disk, in .threestudio_cache/text_embeddings of the working directory, if it can be written.
         use_cache: bool = True
+        # For the score bridge: words added to the prompt of every view, for what is wrong with its results, such as ",
+        # oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed".
+        src_modifier: str | None = None
+        # And for what is wanted, such as ", detailed high resolution, high quality, sharp".
+        tgt_modifier: str = ""
         # threestudio's switch for a separate process. Prompts are always embedded in this process: true is rejected.
         spawn: bool = False
 
@@ -80,6 +85,9 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
             if words is not None and not self.cfg.use_perp_neg:  # Perp-Neg interpolates between four views
                 self._add_cameras(words)
             views = [*self.prompts_vd, *self.negative_prompts_vd]
+            if self.cfg.src_modifier is not None:
+                plain = [self.prompt, *self.prompts_vd]
+                views += [prompt + self.cfg[key] for key in ("tgt_modifier", "src_modifier") for prompt in plain]
             prompts = list(dict.fromkeys([self.prompt, self.negative_prompt, *views]))
             encoder = TextEncoder(checkpoint, self.device, cache_dir=CACHE_FOLDER if self.cfg.use_cache else None)
             self._embeddings: dict[str, Tensor] = dict(zip(prompts, encoder(prompts), strict=True))
@@ -112,3 +120,25 @@ class LatentPriorPromptProcessor(host.PromptProcessor):
     def load_from_cache(self, prompt: str) -> Float[Tensor, "L D"]:
         """A prompt's embedding on this object's device; the base class asks for every prompt once."""
         return self._embeddings[prompt].to(torch.device(self.device))
+
+    def __call__(self) -> Any:
+        """The host's output, and with a src_modifier beside it, as `bridge`, that of the score bridge."""
+        output = super().__call__()
+        if self.cfg.src_modifier is not None:
+            given = {}
+            for name, modifier in (("", self.cfg.tgt_modifier), ("uncond_", self.cfg.src_modifier)):
+                given[f"{name}text_embeddings"] = self.load_from_cache(self.prompt + modifier)[None]
+                views = [self.load_from_cache(prompt + modifier) for prompt in self.prompts_vd]
+                given[f"{name}text_embeddings_vd"] = torch.stack(views)
+            object.__setattr__(output, "bridge", replace(output, **given))
+        return output
+
+
+def bridge_of(prompt_utils: Any) -> Any:
+    """The output whose prompts are the target's and, in place of the negative ones, the source's."""
+    if not hasattr(prompt_utils, "bridge"):
+        raise OptionError.because(
+            "system.guidance.score is bridge, which needs prompts of its own: set system.prompt_processor.src_modifier, "
+            "with system.prompt_processor_type=latent-prior-prompt-processor"
+        )
+    return prompt_utils.bridge

@@ -1,8 +1,8 @@
-"""Options of a guidance's config that may change over training: schedules, and switches."""
+"""Options of a guidance's config that may change over training: schedules, switches, and names by step."""
 
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from latent_prior import OptionError, host
 from latent_prior.host.embedded.scalars import C_max
@@ -26,3 +26,24 @@ def switched_on(name: str, value: Any, epoch: int, global_step: int) -> bool:
 def ever_on(name: str, value: Any) -> bool:
     """Whether the switch `name` is on at any moment of training."""
     return switched_on(name, value, 0, 0) or C_max(value) > 0
+
+
+def named(name: str, value: Any, global_step: int) -> str:
+    """The name that the option `name` has at a step: one for all, or names and the steps at which they change.
+
+    [sds, 125, csd] is sds up to step 124, then csd. Raises OptionError for anything else.
+    """
+    names, steps = names_and_steps(name, value)
+    return [some for some, start in zip(names, steps, strict=True) if start <= global_step][-1]
+
+
+def names_and_steps(name: str, value: Any) -> tuple[list[str], list[int]]:
+    """The names that an option has in turn, and the step from which each holds."""
+    if isinstance(value, str):
+        return [value], [0]
+    given = list(value) if isinstance(value, list | tuple | ListConfig) else []
+    names, steps = given[::2], [0, *given[1::2]]
+    whole = all(type(step) is int for step in steps) and all(isinstance(some, str) for some in names)
+    if len(names) != len(steps) or not whole or steps != sorted(set(steps)):
+        raise OptionError(name, value, "a name, or names with the steps at which they change: [sds, 125, csd]")
+    return names, steps

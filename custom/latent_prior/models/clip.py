@@ -6,7 +6,7 @@ N the number of patches.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -99,6 +99,11 @@ class Clip:
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
         pooled = self.model.text_model(**tokens.to(self.model.device)).pooler_output
         return F.normalize(self.model.text_projection(pooled), dim=-1)
+
+    def reward(self, texts: Sequence[str]) -> Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B"]]:
+        """How well pictures show their texts, one for all or one each: CLIP's logits, 100 times the cosine."""
+        embedded = self.embed_texts(texts)
+        return lambda images: 100 * (self.embed_images(images) * embedded).sum(dim=-1)
 
     def patch_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
         """The picture tower's last hidden state at its patches, row by row, without the class token."""

@@ -8,7 +8,7 @@ Pictures are B 3 H W in [0, 1]; with `latents=True` the input is B C h w, scaled
 Random numbers are drawn in a fixed order: the encoder's noise (only with `sample_latents`), the timesteps, the noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,24 +19,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior import OptionError
+from latent_prior.models import scores
 from latent_prior.models.autoencoder import Autoencoder
 from latent_prior.models.checkpoint import KEY, Checkpoint, resolve
-from latent_prior.models.condition import Condition, predict, residual
+from latent_prior.models.condition import Condition, check_condition
 from latent_prior.models.denoiser import Denoiser
 from latent_prior.models.efficiency import Efficiency, make_efficient
-from latent_prior.models.linearised import linearised
+from latent_prior.models.feature_matching import feature_matching
 from latent_prior.models.loading import check_fit
 from latent_prior.models.options import PriorOptions
+from latent_prior.models.pixel_clip import PixelClip
 from latent_prior.models.text_encoder import TextEncoder
+from latent_prior.models.variational import Variational
 from latent_prior.prior import (
-    PIXELS,
     PriorLosses,
     annealed_bounds,
     draw_noise,
-    fm_loss,
     kl_loss,
     lsd_loss,
-    pixel_loss,
+    reward_weights,
     sample_timesteps,
     timestep_range,
     weighting,
@@ -47,11 +48,14 @@ GUIDANCE_SCALE = 100.0
 # Noise levels, as shares of the schedule, at which `denoising_error` looks: shapes, neither grain nor pure noise.
 ERROR_AT = (0.4, 0.55, 0.7)
 
+Reward = Callable[[Tensor], Tensor]  # how good pictures B 3 H W are, B numbers
+
 
 class LatentPrior:
     """Denoiser, autoencoder and text encoder of one checkpoint, and the objective over them.
 
-    The text encoder loads its weights at the first prompt. Weights are frozen; nothing here is trained.
+    The text encoder loads its weights at the first prompt. Weights are frozen; only the score vsd trains something, a
+    LoRA beside them.
     """
 
     def __init__(
@@ -68,7 +72,11 @@ class LatentPrior:
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.options = self.complete(options or PriorOptions())
-        autoencoder.check_layers(self.options.fm_layers)
+        self.check_layers(self.options)
+        # of the LoRA that the score vsd trains: its rate, and how its gradients are averaged over a run's processes
+        self.lora_learning_rate = 1e-4
+        self.average: Callable[[Tensor], Tensor] = lambda gradient: gradient
+        self._variational: Variational | None = None
 
     @classmethod
     def from_pretrained(
@@ -110,6 +118,13 @@ class LatentPrior:
         """The options, with the checkpoint's own guidance scale if they set none."""
         return options if options.guidance_scale is not None else replace(options, guidance_scale=self.guidance_scale)
 
+    def check_layers(self, options: PriorOptions) -> None:
+        """Raise OptionError for decoder layers that there are not, or a wrong number of weights for them."""
+        layers, weights = self.autoencoder.check_layers(options.fm_layers), options.fm_level_weights
+        if weights is not None and len(weights) != len(layers):
+            expected = f"{len(layers)} weights, for {', '.join(layers)}"
+            raise OptionError("fm_level_weights", list(weights), expected)
+
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the pictures that the checkpoint was made for."""
@@ -125,19 +140,23 @@ class LatentPrior:
         latents: bool = False,
         progress: float = 0.0,
         generator: torch.Generator | None = None,
+        reward: Reward | None = None,
         **changes,
     ) -> PriorLosses:
         """Score pictures under a prompt; differentiable in them.
 
         images: B 3 H W in [0, 1], or scaled latents B C h w if `latents`. prompt, negative_prompt: one for all, or one
-        per picture. progress: completed fraction of the optimisation, for timestep annealing. changes: fields of
+        per picture; with the score bridge, the target prompt and the source prompt. progress: completed fraction of the
+        optimisation, for timestep annealing. reward: for a reward_strategy, such as `Clip.reward`. changes: fields of
         PriorOptions to change for this call, such as `use_fm=False`.
         """
         options = self.complete(replace(self.options, **changes))
         condition = self.condition(prompt, negative_prompt, len(images), options)
-        v = self.to_latents(images, latents=latents, options=options, generator=generator)
+        back = options.needs_latent_gradient
+        v = self.to_latents(images, latents=latents, options=options, generator=generator, differentiable=back)
         pictures = None if latents else self.resized(images, options)
-        return self.score(v, condition, self.timestep_bounds(options, progress), options, generator, pictures)
+        bounds = self.timestep_bounds(options, progress)
+        return self.score(v, condition, bounds, options, generator, pictures, reward=reward)
 
     def condition(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str], batch: int, options: PriorOptions
@@ -160,7 +179,7 @@ class LatentPrior:
         condition = Condition(
             self.text_encoder(lists["prompt"]), self.text_encoder(lists["negative_prompt"]), null=null
         )
-        self.check_condition(condition, options)
+        check_condition(condition, self.denoiser, options)
         return condition
 
     def to_latents(
@@ -170,8 +189,12 @@ class LatentPrior:
         latents: bool,
         options: PriorOptions,
         generator: torch.Generator | None = None,
+        differentiable: bool = True,
     ) -> Float[Tensor, "B c h w"]:
-        """Scaled latents from pictures or latents, resized to the checkpoint's own size if `resize_input` is set."""
+        """Scaled latents from pictures or latents, resized to the checkpoint's own size if `resize_input` is set.
+
+        differentiable: whether gradients pass back through the encoder.
+        """
         channels = self.autoencoder.latent_channels if latents else 3
         if images.ndim != 4 or images.shape[1] != channels:
             what = "latents" if latents else "pictures"
@@ -179,7 +202,10 @@ class LatentPrior:
         images = self.resized(images, options, latents)
         if latents:
             return images
-        return self.autoencoder.encode(images, sample=options.sample_latents, generator=generator)
+        if options.pixel_grad_clip is not None:
+            images = PixelClip.apply(images, options.pixel_grad_clip)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
+            return self.autoencoder.encode(images, sample=options.sample_latents, generator=generator)
 
     def resized(
         self, images: Float[Tensor, "B C H W"], options: PriorOptions, latents: bool = False
@@ -217,40 +243,83 @@ class LatentPrior:
         generator: torch.Generator | None = None,
         pictures: Float[Tensor, "B 3 H W"] | None = None,
         noise: Float[Tensor, "B C h w"] | None = None,
+        reward: Reward | None = None,
     ) -> PriorLosses:
         """The objective on scaled latents, with timesteps drawn from `bounds`.
 
-        pictures: what the latents were encoded from, for feature matching with the target 'pixels'.
+        pictures: what the latents were encoded from, for feature matching of pixels.
         noise: standard normal, instead of drawing it; then several noises for a picture are the same one at as many
-        timesteps.
+        timesteps. reward: how good pictures B 3 H W in [0, 1] are, B numbers, for a reward_strategy.
 
         With several noises the latents are repeated, one batch after another, and so are the rows of the results.
-        One call of the denoiser without gradients. Only feature matching runs the decoder, up to its deepest layer.
+        One call of the denoiser without gradients, but for the scores sdi, ism and vsd. Only feature matching and
+        rewards run the decoder, the former up to its deepest layer.
         """
         options = self.complete(options or self.options)
-        schedule = self.denoiser.schedule
-        given = v
-        if options.n_noises > 1:
-            v, condition = v.repeat(options.n_noises, 1, 1, 1), condition.repeat(options.n_noises)
-        t = sample_timesteps(len(v), *bounds, generator=generator, device=v.device)
-        eps = draw_noise(v, generator) if noise is None else noise.to(v).repeat(options.n_noises, 1, 1, 1)
-        with torch.no_grad():
-            z_t = schedule.add_noise(v, eps, t)
-            prediction = predict(self.denoiser, z_t, t, condition, options)
-            delta = residual(prediction, eps, t, schedule.num_timesteps, options)
-        fm, kl, x0_hat = None, None, prediction.x0_hat
-        lsd = lsd_loss(v, delta, weighting(options.weighting_strategy, schedule, t), options.grad_clip)
-        if options.use_fm and options.fm_target == PIXELS:
-            fm = self._pixel_loss(pictures, x0_hat, t, options)
-        elif options.use_fm:
-            features = partial(self.autoencoder.features, layers=options.fm_layers)
-            fm = linearised(lambda moving: fm_loss(features, moving, delta, x0_hat, options.fm_target), v)
-        if options.use_kl:
-            kl = kl_loss(v, options.kl_form)
-        eps_hat = prediction.eps_hat
-        return PriorLosses(
-            lsd=lsd, fm=fm, kl=kl, t=t, v=given, eps=eps, z_t=z_t, eps_hat=eps_hat, delta=delta, x0_hat=x0_hat
+        schedule, given, copies = self.denoiser.schedule, v, options.n_noises
+        rewarded = options.reward_strategy != "none"
+        t = sample_timesteps(len(v) if rewarded else len(v) * copies, *bounds, generator=generator, device=v.device)
+        if copies > 1:
+            v, condition = v.repeat(copies, 1, 1, 1), condition.repeat(copies)
+            noise = None if noise is None else noise.repeat(copies, 1, 1, 1)
+            t = t.repeat(copies) if rewarded else t
+        draw = partial(draw_noise, generator=generator)
+        scored = scores.score(
+            self.denoiser,
+            v.detach(),
+            t,
+            condition,
+            options,
+            draw,
+            None if noise is None else noise.to(v),
+            self.variational if options.score == "vsd" else None,
         )
+        lsd, x0_hat = None, scored.prediction.x0_hat
+        if options.use_sds:
+            w = weighting(options.weighting_strategy, schedule, t)
+            if rewarded:
+                w = w * copies * self._reward_weights(x0_hat, copies, reward, options)
+            lsd = lsd_loss(v, scored.delta, w, options.grad_clip)
+        fm = None
+        if options.use_fm:
+            fm = feature_matching(self.autoencoder, self.denoiser, v, pictures, t, condition, scored, options)
+        kl = kl_loss(v, options.kl_form) if options.use_kl else None
+        if options.score == "vsd":
+            self.variational.learn(given, condition[: len(given)], options, generator)
+        return PriorLosses(
+            lsd=lsd,
+            fm=fm,
+            kl=kl,
+            t=t,
+            v=given,
+            eps=scored.eps,
+            z_t=scored.z_t,
+            eps_hat=scored.prediction.eps_hat,
+            delta=scored.delta,
+            x0_hat=x0_hat,
+        )
+
+    @property
+    def variational(self) -> Variational:
+        """The LoRA of variational score distillation; made at its first use."""
+        if self._variational is None:
+            self._variational = Variational(self.denoiser, self.lora_learning_rate, self.average)
+        return self._variational
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is such a LoRA."""
+        return self._variational is not None
+
+    def _reward_weights(
+        self, x0_hat: Float[Tensor, "N C h w"], copies: int, reward: Reward | None, options: PriorOptions
+    ) -> Float[Tensor, "N 1 1 1"]:
+        if reward is None:
+            given = f"{options.reward_strategy!r} needs a reward: pass one, such as reward=clip.reward([prompt])"
+            raise OptionError.because(given, "reward_strategy")
+        with torch.no_grad():
+            rewards = torch.stack([reward(self.autoencoder.decode(rows)) for rows in x0_hat.chunk(copies)])
+        return reward_weights(rewards, options.reward_strategy).view(-1, 1, 1, 1)
 
     @torch.no_grad()
     def denoising_error(self, v: Float[Tensor, "B C h w"], condition: Condition, seed: int = 0) -> Float[Tensor, "B"]:
@@ -260,46 +329,13 @@ class LatentPrior:
         noise for all, which is drawn from `seed`, it tells which of several pictures a prompt means more likely (Li et
         al. 2023, "Your Diffusion Model is Secretly a Zero-Shot Classifier", eq. 6).
         """
-        draw = torch.Generator().manual_seed(seed)
-        total = v.new_zeros(len(v))
-        for share in ERROR_AT:
-            t = torch.full((len(v),), int(share * self.denoiser.schedule.num_timesteps), device=v.device)
-            noise = torch.randn(v.shape, generator=draw).to(v)
-            z_t = self.denoiser.schedule.add_noise(v, noise, t)
-            total += (self.denoiser(z_t, t, condition.cond)[1] - v).square().mean(dim=(1, 2, 3))
-        return total / len(ERROR_AT)
-
-    def _pixel_loss(
-        self, pictures: Float[Tensor, "B 3 H W"] | None, x0_hat: Tensor, t: Tensor, options: PriorOptions
-    ) -> Float[Tensor, ""]:
-        if pictures is None:
-            raise no_pixels()
-        with torch.no_grad():
-            target = self.autoencoder.decode(x0_hat)
-        return pixel_loss(pictures.repeat(options.n_noises, 1, 1, 1), target, self.denoiser.schedule.alpha_bar(t))
-
-    def check_condition(self, condition: Condition, options: PriorOptions) -> None:
-        """Raise OptionError, naming the prompt processor's key, if prompts do not fit the checkpoint or the score."""
-        width, expected = condition.cond.shape[-1], self.denoiser.condition_width
-        if width != expected:
-            raise OptionError.because(
-                f"prompt embeddings are {width} wide, but the denoiser expects {expected}: use that of system.guidance",
-                KEY,
-            )
-        if condition.negatives is not None and options.score != "sds":
-            raise OptionError("use_perp_neg", True, f"false: the score {options.score!r} does not support perp-neg")
-        if options.score == "nfsd" and (condition.null is None or torch.equal(condition.uncond, condition.null)):
-            flaws = "'unrealistic, blurry, low quality'"
-            raise OptionError(
-                "negative_prompt",
-                "",
-                f"one that names flaws, such as {flaws}: without it the domain term of score 'nfsd' is zero at high noise",
-            )
-
-
-def no_pixels(key: str = "fm_target") -> OptionError:
-    """What is wrong with the target 'pixels' for latents."""
-    return OptionError(key, PIXELS, "residual, paper or denoised where latents are optimised: there are no pictures")
+        draw, levels, schedule = torch.Generator().manual_seed(seed), len(ERROR_AT), self.denoiser.schedule
+        noise = torch.randn(levels, *v.shape, generator=draw).to(v).flatten(0, 1)
+        steps = [int(share * schedule.num_timesteps) for share in ERROR_AT]
+        t = torch.tensor(steps, device=v.device).repeat_interleave(len(v))
+        v = v.repeat(levels, 1, 1, 1)
+        x0_hat = self.denoiser(schedule.add_noise(v, noise, t), t, condition.cond.repeat(levels, 1, 1))[1]
+        return (x0_hat - v).square().mean(dim=(1, 2, 3)).view(levels, -1).mean(dim=0)
 
 
 def _guidance_scale(checkpoint: Checkpoint) -> float:

@@ -10,8 +10,16 @@ from latent_prior.prior._checks import require_finite, require_one_of
 from latent_prior.prior.cfg import classifier_free_guidance, perp_neg, perpendicular_component, rescale_guidance
 from latent_prior.prior.clip_losses import directional_loss, spherical_distance, structure_loss
 from latent_prior.prior.directional import directional_distillation_loss
-from latent_prior.prior.distillation import csd_residual, lsd_loss, nfsd_residual, sds_residual
-from latent_prior.prior.feature_matching import FM_TARGETS, PIXELS, fm_loss, pixel_loss
+from latent_prior.prior.distillation import bridge_residual, csd_residual, lsd_loss, nfsd_residual, sds_residual
+from latent_prior.prior.feature_matching import (
+    FM_LOSSES,
+    FM_NORMALISATIONS,
+    FM_TARGETS,
+    PIXELS,
+    fm_loss,
+    pixel_loss,
+    pixel_step_loss,
+)
 from latent_prior.prior.kl import KL_FORMS, kl_loss
 from latent_prior.prior.objective import TERMS, PriorLosses
 from latent_prior.prior.parameterization import (
@@ -21,6 +29,7 @@ from latent_prior.prior.parameterization import (
     x0_from_eps,
     x0_from_model,
 )
+from latent_prior.prior.rewards import REWARD_STRATEGIES, reward_weights
 from latent_prior.prior.schedule import NoiseSchedule, draw_noise
 from latent_prior.prior.surface_noise import SurfaceNoise
 from latent_prior.prior.timesteps import (
@@ -35,16 +44,20 @@ from latent_prior.prior.weighting import WEIGHTINGS, weighting
 
 __all__ = [
     "ANNEALINGS",
+    "FM_LOSSES",
+    "FM_NORMALISATIONS",
     "FM_TARGETS",
     "KL_FORMS",
     "PIXELS",
     "PREDICTION_TYPES",
+    "REWARD_STRATEGIES",
     "TERMS",
     "WEIGHTINGS",
     "NoiseSchedule",
     "PriorLosses",
     "SurfaceNoise",
     "annealed_bounds",
+    "bridge_residual",
     "classifier_free_guidance",
     "csd_residual",
     "directional_distillation_loss",
@@ -61,9 +74,11 @@ __all__ = [
     "perp_neg",
     "perpendicular_component",
     "pixel_loss",
+    "pixel_step_loss",
     "require_finite",
     "require_one_of",
     "rescale_guidance",
+    "reward_weights",
     "sample_timesteps",
     "sds_residual",
     "spherical_distance",

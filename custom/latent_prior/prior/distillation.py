@@ -2,8 +2,8 @@
 
 `delta` points away from what the model finds likely, so descending along it moves `v` towards the prompt. Predictions
 and noise have shape B C h w; `eps_hat` is guided (see cfg), `eps_cond`, `eps_uncond`, `eps_neg` are the predictions
-under the prompt, the empty prompt and a prompt for bad quality. Interval score matching is not offered: its residual is
-one subtraction, but needs a DDIM inversion with several denoiser calls per step, which is not a pure function of these.
+under the prompt, the empty prompt and a prompt for bad quality. The variants whose noise is found by inverting the
+sampler, or predicted by a second network, have sds_residual with another `eps`: see models/scores.py.
 """
 
 import torch
@@ -25,6 +25,18 @@ def csd_residual(eps_cond: Float[Tensor, "B C h w"], eps_uncond: Float[Tensor, "
     enter; to scale the residual, change the loss weight.
     """
     return eps_cond - eps_uncond
+
+
+def bridge_residual(
+    eps_target: Float[Tensor, "B C h w"], eps_source: Float[Tensor, "B C h w"], scale: float
+) -> Float[Tensor, "B C h w"]:
+    """s (eps_target - eps_source): from pictures as they are, in words, to pictures as they should be.
+
+    The source prompt is the prompt and words for what is wrong with its results so far, the target prompt the prompt and
+    words for what is wanted. McAllister et al. 2024, "Rethinking Score Distillation as a Bridge Between Image
+    Distributions" (arXiv 2406.09417), second stage; their scale is 40.
+    """
+    return scale * csd_residual(eps_target, eps_source)
 
 
 def nfsd_residual(

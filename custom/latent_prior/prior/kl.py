@@ -2,7 +2,10 @@
 
 mu and sigma^2 are the moments of `v` over its spatial axes, per sample and channel. The variance is the biased one
 (divided by h w): the formula is then the exact divergence of the maximum-likelihood Gaussian from N(0, 1).
-Source: Liao et al. 2023 (arXiv 2302.08510), the method figure.
+Source: Liao et al. 2023 (arXiv 2302.08510), the method figure, which exists in two versions. That of February 2023 has
+1/2 (mu^2 + sigma - log sigma + 1), which with sigma read as the variance is the divergence but for a constant; that of
+April 2023 has 1/2 (mu^2 + sigma^2 - log sigma + 1), our form `paper`, and beside it feature matching summed over levels
+with the L1 norm, and score distillation without w(t).
 """
 
 from jaxtyping import Float

@@ -65,9 +65,11 @@ class PriorLosses:
     def gradient_norms(self) -> dict[str, Float[Tensor, ""]]:
         """Euclidean norm of each computed term's gradient on `v`, unweighted, with the keys of `terms`.
 
-        The graph is kept. Costs one backward pass through the decoder for FM. `v` must require a gradient. A term that
-        does not depend on `v`, as FM of pixels, is left out.
+        The graph is kept. Costs one backward pass through the decoder for FM. A term that does not depend on `v`, as FM
+        of pixels, is left out; all are if `v` requires no gradient.
         """
+        if not self.v.requires_grad:
+            return {}
         gradients = {
             name: torch.autograd.grad(term, self.v, retain_graph=True, allow_unused=True)[0]
             for name, term in self.terms().items()

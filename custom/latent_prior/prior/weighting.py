@@ -18,6 +18,9 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": torch.ones_like,
     # alpha_t sigma_t^2: Latent-NeRF's released code (Metzer et al. 2022), then Fantasia3D (Chen et al. 2023)
     "fantasia3d": lambda alpha_bar: alpha_bar.sqrt() * (1.0 - alpha_bar),
+    # sigma_t / alpha_t, the residual's step in clean latents: w delta = v - x0_hat (LucidDreamer, Liang et al. 2023;
+    # the target of threestudio's SDI guidance)
+    "sigma_over_alpha": lambda alpha_bar: (1.0 / alpha_bar - 1.0).sqrt(),
 }
 
 

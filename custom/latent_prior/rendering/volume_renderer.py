@@ -32,7 +32,7 @@ from latent_prior.rendering.occupancy import occupied_box
 from latent_prior.rendering.rays import ray_box, ray_sphere, sample_bins
 from latent_prior.rendering.renderer import Renderer, per_pixel
 
-NEGLIGIBLE_WEIGHT = 1e-5  # in evaluation, samples with less weight get no colour
+NEGLIGIBLE_WEIGHT = 1e-5  # samples with less get no colour; so too in training, if the field is one of distances
 POINT, SAMPLE = 3, 12  # numbers; a sample's: its point, direction, light, and three lengths
 NORMAL_STEP = 1 / 20  # step of the central differences for drawn normals, in radii
 
@@ -128,7 +128,7 @@ class DenseVolumeRenderer(Renderer):
 
         Returns comp_rgb, comp_rgb_fg, comp_rgb_bg (B H W Nc), opacity and depth (B H W 1), comp_normal (B H W 3, drawn
         as (n + 1) / 2 * opacity). While training also weights, t_points, t_intervals (N 1), t_dirs, points (N 3),
-        ray_indices (N) and whatever the geometry returned, for all N samples.
+        ray_indices (N) and whatever the geometry returned, for all N samples (no features of a field of distances).
         """
         shape = rays_o.shape[:3]
         origins, directions = rays_o.reshape(-1, 3), rays_d.reshape(-1, 3)
@@ -208,13 +208,19 @@ class DenseVolumeRenderer(Renderer):
 
     def _compose_training(self, samples: Samples, kwargs: dict[str, Any]) -> tuple[dict, dict]:
         wants_normal = self.material.requires_normal or self.cfg.return_comp_normal or self.cfg.return_normal_perturb
-        field = self.geometry(samples.points, output_normal=wants_normal)
-        colors = self.material(
-            viewdirs=samples.directions, positions=samples.points, light_positions=samples.lights, **field, **kwargs
-        )
-        weights, _ = self._weights(samples, field["sdf" if self.has_distance else "density"])
+        if self.has_distance and not wants_normal:  # most samples are far from the surface and show nothing
+            field = {"sdf": self.geometry.forward_sdf(samples.points)}
+            weights, _ = self._weights(samples, field["sdf"])
+            seen, rays = _seen(weights)
+            colors = self._colors(samples, self.geometry.export(samples.points[seen]), kwargs, seen)
+            foreground = nerfacc.accumulate_along_rays(weights.flatten()[seen], colors, rays, len(weights))
+        else:
+            field = self.geometry(samples.points, output_normal=wants_normal)
+            weights, _ = self._weights(samples, field["sdf" if self.has_distance else "density"])
+            colors = self._colors(samples, field, kwargs)
+            foreground = nerfacc.accumulate_along_rays(weights, colors.reshape(*weights.shape, -1))
         composed = {
-            "comp_rgb_fg": nerfacc.accumulate_along_rays(weights, colors.reshape(*weights.shape, -1)),
+            "comp_rgb_fg": foreground,
             "opacity": nerfacc.accumulate_along_rays(weights),
             "depth": nerfacc.accumulate_along_rays(weights, samples.t[..., None]),
         }
@@ -240,24 +246,14 @@ class DenseVolumeRenderer(Renderer):
         opacity = nerfacc.accumulate_along_rays(weights)
         depth = nerfacc.accumulate_along_rays(weights, samples.t[..., None])
 
-        flat = weights.reshape(-1)
-        seen = (flat > NEGLIGIBLE_WEIGHT).nonzero().squeeze(-1)
-        if len(seen) == 0:
-            seen = torch.zeros(1, dtype=torch.long, device=flat.device)
+        flat, (seen, rays) = weights.flatten(), _seen(weights)
         # a grid of distances has no type of normals, and always has them
         normal_type = getattr(self.geometry.cfg, "normal_type", "gradient" if self.has_distance else None)
         drawn = render_normal and self.cfg.return_eval_normal and normal_type is not None
         by_slope = drawn and normal_type.startswith("finite_difference") and not self.has_distance
         needed = self.material.requires_normal or (drawn and not by_slope)
         field = self.geometry(samples.points[seen], output_normal=needed)
-        colors = self.material(
-            viewdirs=samples.directions[seen],
-            positions=samples.points[seen],
-            light_positions=samples.lights[seen],
-            **field,
-            **kwargs,
-        )
-        rays = torch.div(seen, weights.shape[1], rounding_mode="floor")
+        colors = self._colors(samples, field, kwargs, seen)
         composed = {
             "comp_rgb_fg": nerfacc.accumulate_along_rays(flat[seen], colors, rays, len(weights)),
             "opacity": opacity,
@@ -270,6 +266,18 @@ class DenseVolumeRenderer(Renderer):
             normal = nerfacc.accumulate_along_rays(flat[seen], field["normal"], rays, len(weights))
             composed["comp_normal"] = _drawn(normal, opacity)
         return composed
+
+    def _colors(
+        self, samples: Samples, field: dict[str, Tensor], kwargs: dict[str, Any], seen: Any = slice(None)
+    ) -> Float[Tensor, "K Nc"]:
+        """The material's colours of those samples, at which the geometry gave `field`."""
+        return self.material(
+            viewdirs=samples.directions[seen],
+            positions=samples.points[seen],
+            light_positions=samples.lights[seen],
+            **field,
+            **kwargs,
+        )
 
     def _slope(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Minus the density's gradient, up to a factor, by central differences over NORMAL_STEP."""
@@ -313,6 +321,14 @@ class DenseVolumeRenderer(Renderer):
         if self.cfg.bounds == "sphere":  # the corners are never sampled, whatever the field holds there
             density = density * (points.norm(dim=-1, keepdim=True) < self.cfg.radius)
         return density
+
+
+def _seen(weights: Float[Tensor, "R S"]) -> tuple[Int[Tensor, "K"], Int[Tensor, "K"]]:
+    """The samples that show, at least one, by their place among all; and their rays."""
+    seen = (weights.detach().flatten() > NEGLIGIBLE_WEIGHT).nonzero().squeeze(-1)
+    if len(seen) == 0:
+        seen = torch.zeros(1, dtype=torch.long, device=weights.device)
+    return seen, torch.div(seen, weights.shape[1], rounding_mode="floor")
 
 
 def _drawn(normal: Float[Tensor, "R 3"], opacity: Float[Tensor, "R 1"]) -> Float[Tensor, "R 3"]:

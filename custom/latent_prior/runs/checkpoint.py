@@ -40,7 +40,7 @@ def read(resume: str) -> Saved:
 
 def _instead(checkpoint: Path) -> str:
     """The newest readable checkpoint next to an unreadable one, in words."""
-    newest = run_folder.newest(checkpoint.parent)
+    newest = run_folder.newest(checkpoint.parent, beside=checkpoint)
     return "" if newest is None else f"; next to it, {newest[0].name} of step {newest[1]} is readable"
 
 

@@ -180,9 +180,14 @@ def last_step(run: Path) -> int:
     return (newest(run / "ckpts") or (run, 0))[1]
 
 
-def newest(ckpts: Path, skipped: Callable[[Path], None] = lambda path: None) -> tuple[Path, int] | None:
-    """The readable checkpoint of the latest step, and its step; `skipped` is called with unreadable ones on the way."""
-    steps = {path: step_of(path) for path in sorted(ckpts.glob("[!.]*.ckpt"))}
+def newest(
+    ckpts: Path, skipped: Callable[[Path], None] = lambda path: None, beside: Path | None = None
+) -> tuple[Path, int] | None:
+    """The readable checkpoint of the latest step, and its step; `skipped` is called with unreadable ones on the way.
+
+    beside: a checkpoint that was found unreadable already and is not read again.
+    """
+    steps = {path: step_of(path) for path in sorted(ckpts.glob("[!.]*.ckpt")) if path != beside}
     for path in (path for path, step in steps.items() if step is None):
         skipped(path)
     readable = [(step, path.name == "last.ckpt", path) for path, step in steps.items() if step is not None]

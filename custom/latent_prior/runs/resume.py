@@ -5,7 +5,8 @@ Our checkpoints store, under `KEY`, what Lightning leaves out:
 * the states of the random number generators (Python's, NumPy's, torch's on the CPU and on every GPU);
 * the prefetched batch. Lightning's fetcher keeps one batch of an endless dataset ready: batch k + 1 is drawn, and its
   random numbers are consumed, before step k runs. A resumed run would draw it again from states after that draw;
-* the moment of the dataset's last update, because the batch after that one is drawn before the next update.
+* the moment of the dataset's last update, because the batch after that one is drawn before the next update;
+* what the guidance itself learns: the LoRA of variational score distillation.
 
 Of several processes each has its own: then the entry is {"ranks": [one such entry each]}. A run that goes on with
 another number of processes has another batch, and so another trajectory, and says so: each process takes the entry of
@@ -149,11 +150,14 @@ class ExactResume(pl.Callback):
         # that step's, which the next one begins by changing
         self._buffers: dict[str, Tensor] = {}
         self._loop: dict[str, Any] = {}
+        self._guidance: Any = None  # one that may learn
 
     def _snapshot(self, trainer: pl.Trainer) -> dict[str, Any]:
         # copied, because a system may add to a batch before its step
         waiting = [copy.copy(batch) for batch in getattr(trainer.fit_loop._data_fetcher, "batches", [])]
-        return {"rng": rng_state(), "waiting": waiting, "updated_at": self._updated_at}
+        state = {"rng": rng_state(), "waiting": waiting, "updated_at": self._updated_at}
+        learned = self._guidance.state_dict() if self._guidance is not None else {}
+        return state | ({"guidance": learned} if learned else {})
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         states = ranks.gathered(self._saved or self._after_step or self._snapshot(trainer))
@@ -176,6 +180,10 @@ class ExactResume(pl.Callback):
         self._saved = own
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        guidance = getattr(pl_module, "guidance", None)
+        self._guidance = guidance if hasattr(guidance, "load_state_dict") else None
+        if self._guidance is not None and self._saved is not None and "guidance" in self._saved:
+            self._guidance.load_state_dict(self._saved["guidance"])
         if self._resumed:
             renew_schedules(trainer, pl_module)
         if self._saved is None:

@@ -10,7 +10,7 @@ from latent_prior.prior import require_finite
 
 # The terms that our guidances return, each with its switch in the guidance's config, if any.
 GUIDANCE_TERMS = {
-    "latent-prior-guidance": {"sds": None, "fm": "use_fm", "kl": "use_kl", "directional": "use_directional"},
+    "latent-prior-guidance": {"sds": "use_sds", "fm": "use_fm", "kl": "use_kl", "directional": "use_directional"},
     "clip-guidance": {"clip_directional": "use_directional", "clip_text": "use_text"},
 }
 

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,3 +130,11 @@ def test_every_package_of_evaluate_is_a_command():
     for kind in evaluate.KINDS:
         args = parser.parse_args([kind.replace("_", "-"), "--seeds", "1"])
         assert args.seeds == [1] and callable(args.action)
+
+
+def test_a_variant_is_compared_with_another_run_by_run(tmp_path):
+    evaluation = dataclasses.replace(toy(tmp_path, []), against="plain")
+    evaluation = dataclasses.replace(evaluation, columns=(Column("number", "number", 1, better="more"),))
+    loop.run(evaluation, tmp_path, Inline())
+    assert "| more | 4 | +5.0 |" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "paired.csv").is_file() and (tmp_path / "paired.png").is_file()

@@ -38,6 +38,7 @@ TUNING = (
 def test_the_lists_are_these():
     assert prompts.benchmark() == BENCHMARK
     assert prompts.tuning() == TUNING
+    assert prompts.study() == BENCHMARK[1::2]
 
 
 def test_the_benchmark_covers_kinds_surfaces_and_both_halves():

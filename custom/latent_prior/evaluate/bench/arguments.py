@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from latent_prior import OptionError
@@ -10,8 +10,22 @@ from latent_prior.files import lock, remove_partial
 from latent_prior.runs.sweep import arguments as sweep
 
 OUTPUTS = (
-    "table.md, runs.csv, summary.csv, summary.json, contact_sheet-seed0.png (one per seed); runs/ launches/ results/"
+    "table.md, runs.csv, summary.csv, summary.json, contact_sheet-seed0.png (one per seed), with --against paired.csv and "
+    "paired.png; runs/ launches/ results/"
 )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison that was declared before its runs: what --study NAME stands for."""
+
+    help: str
+    configs: Mapping[str, Sequence[str]]  # label: config name and overrides
+    against: str  # the label that the others are compared with
+    list: str  # of the command's lists
+    seeds: Sequence[int]
+    out: str
+    overrides: Sequence[str] = ()  # in every run
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Command:
     prompts: str = ""  # an example of custom prompts; without one there are neither --prompts nor --runs
     also_written: str = ""  # folders in addition to the usual ones
     flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None  # adds its own flags
+    studies: Mapping[str, Study] = field(default_factory=dict)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """The command's flags."""
@@ -65,7 +80,20 @@ class Command:
             "compare configs",
         )
         parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds of the runs (default: 0)")
-        parser.add_argument("--out", default=self.out, metavar="DIR", help=f"default: {self.out}")
+        parser.add_argument("--out", metavar="DIR", help=f"default: {self.out}")
+        parser.add_argument(
+            "--against",
+            metavar="LABEL",
+            help="compare the other variants with this one, run by run: mean differences with 95%% intervals, in the "
+            "table, paired.csv and paired.png",
+        )
+        if self.studies:
+            known = "; ".join(f"{name}: {study.help}" for name, study in self.studies.items())
+            parser.add_argument(
+                "--study",
+                choices=tuple(self.studies),
+                help=f"a comparison declared beforehand, with its variants, prompts and seeds; {known}",
+            )
         parser.add_argument(
             "--measure-again", action="store_true", help="measure again; finished runs are not repeated"
         )
@@ -73,7 +101,8 @@ class Command:
 
     def run(self, args: argparse.Namespace) -> None:
         """The command. OptionErrors for bad input name the flag."""
-        out = Path(args.out)
+        self._take_study(args)
+        out = Path(args.out or self.out)
         if out.exists() and not out.is_dir():
             raise OptionError.because(f"{out} is a file; expected a folder", "--out")
         if getattr(args, "runs", None) and (args.config or args.overrides or args.seeds):
@@ -97,7 +126,27 @@ class Command:
                 remove_partial(out / part)
             engine = sweep.engine(args, out, jobs=1)
             evaluation = importlib.import_module(self.plan).plan(args, out)
+            if args.against:
+                labels = list(dict.fromkeys(job.label for job in evaluation.jobs))
+                if args.against not in labels:
+                    raise OptionError("--against", args.against, f"one of {', '.join(labels)}")
+                evaluation = replace(evaluation, against=args.against)
             loop.run(evaluation, out, engine, args.again, args.measure_again)
+
+    def _take_study(self, args: argparse.Namespace) -> None:
+        """Set the flags that a study stands for; the list, the seeds and the folder may be given beside it."""
+        study = self.studies.get(getattr(args, "study", None) or "")
+        if study is None:
+            return
+        if args.config or args.overrides or args.against or getattr(args, "runs", None):
+            raise OptionError.because(
+                "it says what to run: --config, --against, --runs and key=value cannot be given with it", "--study"
+            )
+        args.config = [[f"{label}={name}", *own] for label, (name, *own) in study.configs.items()]
+        args.overrides, args.against = list(study.overrides), study.against
+        given = args.list or getattr(args, "prompts", None) or getattr(args, "prompts_file", None)
+        args.list = args.list if given else study.list
+        args.seeds, args.out = args.seeds or list(study.seeds), args.out or study.out
 
 
 def chosen_prompts(

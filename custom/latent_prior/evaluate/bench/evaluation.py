@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_prior import Diverged, OptionError
-from latent_prior.evaluate.bench import contact_sheet, table
+from latent_prior.evaluate.bench import contact_sheet, paired, table
 from latent_prior.evaluate.bench.contact_sheet import Cell, Section
+from latent_prior.evaluate.bench.paired import Difference
 from latent_prior.evaluate.bench.results import Result
 from latent_prior.evaluate.bench.table import Column, Groups, Row
 from latent_prior.files import atomic_write, write_text
@@ -63,6 +64,8 @@ class Evaluation:
     truth: Callable[[str], Float[Tensor, "B 3 H W"]] | None = None  # the sheet's first column, if there is no reference
     halves: bool = False  # whether training and held-out prompts are listed separately
     tile: int = contact_sheet.TILE  # side of a view in pixels
+    also_compared: Sequence[Column] = ()  # figures of comparisons alone
+    against: str = ""  # the variant that the others are compared with, run by run
 
     def is_current(self, job: Job, again: bool = False) -> bool:
         """Whether the job's result is valid: same settings, and the run is unchanged (or was deleted since).
@@ -124,8 +127,10 @@ class Evaluation:
 
     def summary(self) -> str:
         """The table of the results, and their summary."""
-        rows = self.rows(self.results())
-        return "\n".join([self._table(rows), "", *self.findings(rows).lines])
+        results = self.results()
+        rows = self.rows(results)
+        parts = [self._table(rows), "", *self.findings(rows).lines]
+        return "\n".join([*parts, "", *self._paired(results)] if self.against else parts)
 
     def write_tables(self, out: Path, workers: int) -> list[Path]:
         """Write the tables of the results so far; returns their paths."""
@@ -156,6 +161,7 @@ class Evaluation:
             f"# {self.title}",
             self._table(rows),
             "\n".join(self.findings(rows).lines),
+            *self._paired(results),
             self.legend.strip(),
             *notes,
         ]
@@ -168,6 +174,19 @@ class Evaluation:
             lines = [f"- {r.label}, {r.prompt}{_seed_of(r)}: {r.error}" for r in failed]
             parts += ["## Failures", "\n".join(lines)]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+    def differences(self, results: Sequence[Result]) -> list[Difference]:
+        """Of the other variants' runs from those of the one they are compared with."""
+        return paired.differences(results, (*self.columns, *self.also_compared), self.against) if self.against else []
+
+    def _paired(self, results: Sequence[Result]) -> list[str]:
+        found = self.differences(results)
+        return [paired.to_markdown(found, self.against)] if found else []
+
+    def write_paired(self, out: Path) -> list[Path]:
+        """Write the paired differences as CSV and as a plot; returns their paths, none without such differences."""
+        found = self.differences(self.results())
+        return paired.write(found, self.against, out) if found else []
 
     def write_sheets(self, out: Path) -> list[Path]:
         """Write one contact sheet per seed; returns their paths."""

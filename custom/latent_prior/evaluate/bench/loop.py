@@ -23,6 +23,6 @@ def run(evaluation: Evaluation, out: Path, engine: Engine, again: bool = False, 
 
     left = [job for job in evaluation.jobs if measure_again or not evaluation.is_current(job, again)]
     loop.run(left, len(evaluation.jobs) - len(left), engine, out, ended, "evaluate", again)
-    files = evaluation.write_tables(out, engine.at_once) + evaluation.write_sheets(out)
+    files = evaluation.write_tables(out, engine.at_once) + evaluation.write_paired(out) + evaluation.write_sheets(out)
     print(evaluation.summary())
     print("\n" + "\n".join(str(path) for path in files))

@@ -28,6 +28,7 @@ class Column:
     unit: str = ""  # %: a fraction; MB: millions of bytes
     missing: float | None = None  # value of a run without figures
     spread: bool = False  # whether to show the spread over seeds
+    better: str = ""  # more or less, for the figures that variants are compared by (paired.py)
     beside: "Column | None" = None  # shown in brackets after it; its name too, if it has one
     detail: Callable[[Result], str] = lambda result: ""  # text after the figure of a single run
 
@@ -79,8 +80,8 @@ class Column:
         return f"{value / 1e6:,.0f}" if self.unit == "MB" else f"{value:.{self.digits}f}"
 
 
-SECONDS = Column("seconds", "seconds", spread=True)
-SECONDS_AND_MOST = Column("seconds", "seconds", beside=Column("most", "seconds", how="most"))
+SECONDS = Column("seconds", "seconds", spread=True, better="less")
+SECONDS_AND_MOST = Column("seconds", "seconds", better="less", beside=Column("most", "seconds", how="most"))
 PEAK = Column("peak MB", "peak_bytes", how="most", unit="MB")
 
 

@@ -36,6 +36,8 @@ elevation {views.RING_ELEVATION:g}°, evenly spaced.
   are within {AREA_WITHIN:.0%} and {VOLUME_WITHIN:.0%} of it.
 - **Chamfer**: mean distance between 30,000 points on the mesh and as many on the truth, averaged over both directions,
   in world units (the solids fit in a ball of radius 0.8; the truth against itself gives about 0.006).
+- **fog** (in comparisons alone): mean distance from white, per channel, of the field's pictures away from the truth's
+  silhouette.
 - **whole**: the mesh is watertight, has no more connected pieces than the truth, and no face through which an edge of
   another one passes; then, how many pieces no view from outside shows. **wall**: the thickness that one percent of its
   surface stays below.
@@ -75,14 +77,15 @@ COLUMNS = (
         missing=0,
         beside=Column("", "r_ring_mean", how="share", missing=0),
         detail=lambda result: tick(result.figure("r_ring_mean")),
+        better="more",
     ),
     Column("R@1", "r_single", how="share", missing=0),
-    Column("IoU", "iou", 3, missing=0, spread=True, beside=Column("field", "field_iou", 3)),
-    Column("PSNR", "psnr", 2, spread=True, beside=Column("field", "field_psnr", 2)),
-    Column("normals", "normals_to", 1, beside=Column("", "normals_from", 1)),
+    Column("IoU", "iou", 3, missing=0, spread=True, better="more", beside=Column("field", "field_iou", 3)),
+    Column("PSNR", "psnr", 2, spread=True, better="more", beside=Column("field", "field_psnr", 2)),
+    Column("normals", "normals_to", 1, better="less", beside=Column("", "normals_from", 1)),
     Column("area", "area", 2, beside=Column("", "area_right", how="share", missing=0)),
     Column("volume", "volume", 2, beside=Column("", "volume_right", how="share", missing=0)),
-    Column("Chamfer", "chamfer", 4, spread=True),
+    Column("Chamfer", "chamfer", 4, spread=True, better="less"),
     Column("whole", "whole", how="share", missing=0, detail=_faults, beside=Column("hidden", "hidden", 0, how="most")),
     Column("wall", "thinnest", 3),
     Column("hollow", "hollow", 2),
@@ -90,6 +93,9 @@ COLUMNS = (
     SECONDS_AND_MOST,
     PEAK,
 )
+
+# Compared run by run beside those of the table's columns that say which way is better.
+FOG = Column("fog", "fog", 4, better="less")
 
 
 def plan(args: argparse.Namespace, out: Path) -> Evaluation:
@@ -100,7 +106,7 @@ def plan(args: argparse.Namespace, out: Path) -> Evaluation:
             arguments.check_pocket_prompt(job.prompt, f"--runs: {job.run}")
     else:
         variants = jobs.variants(args.config, args.overrides)
-        lists = {"benchmark": prompts.benchmark(), "tuning": prompts.tuning()}
+        lists = {"benchmark": prompts.benchmark(), "tuning": prompts.tuning(), "study": prompts.study()}
         chosen = arguments.chosen_prompts(args, lists, arguments.check_pocket_prompt)
         found = jobs.planned(variants, [Task(prompt) for prompt in chosen], args.seeds, out)
     judge = None if args.judge == NO_JUDGE else _load_judge(Path(args.judge or POCKET_FOLDER))
@@ -116,6 +122,7 @@ def evaluation(found: Sequence[Job], judge: Judge | None) -> Evaluation:
         products=_products,
         settings=f"{MEASURES_VERSION}-{judge.digest[:12] if judge else NO_JUDGE}",
         columns=COLUMNS,
+        also_compared=(FOG,),
         legend=LEGEND,
         note=_note,
         views=len(views.SHEET_AZIMUTHS),

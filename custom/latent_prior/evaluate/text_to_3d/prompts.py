@@ -23,3 +23,9 @@ def benchmark() -> tuple[str, ...]:
 def tuning() -> tuple[str, ...]:
     """6 training prompts, none of them in the benchmark, for tuning weights and options."""
     return tuple(subject.caption for subject in draw(TUNING_QUOTAS, taken=draw(BENCHMARK_QUOTAS, taken=())))
+
+
+@cache
+def study() -> tuple[str, ...]:
+    """8 of the benchmark's, every second one: four of each half, for studies with many variants."""
+    return benchmark()[1::2]

@@ -21,8 +21,8 @@ def read_voxels(
     flat = (unit * 2 - 1).reshape(-1, 3)
     # torch's CPU kernel runs one thread per batch row, so with several threads the points are split over two rows;
     # each further row would need its own gradient grid and cost more than it saves
-    shared = flat.device.type == "cpu" and torch.get_num_threads() > 1 and flat.shape[0] % 2 == 0
-    rows = 2 if shared else 1
+    rows = 2 if flat.device.type == "cpu" and torch.get_num_threads() > 1 else 1
+    count, flat = len(flat), F.pad(flat, (0, 0, 0, len(flat) % rows))
     out = F.grid_sample(
         grid.expand(rows, -1, -1, -1, -1),
         flat.view(rows, 1, 1, -1, 3),
@@ -30,4 +30,4 @@ def read_voxels(
         padding_mode=outside,
         align_corners=False,
     )
-    return out.transpose(0, 1).reshape(grid.shape[1], -1).T.reshape(*points.shape[:-1], grid.shape[1])
+    return out.transpose(0, 1).reshape(grid.shape[1], -1).T[:count].reshape(*points.shape[:-1], grid.shape[1])
