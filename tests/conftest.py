@@ -1,6 +1,7 @@
 """Every test runs on the embedded host, on the CPU, without network, with shapes in signatures checked at run time."""
 
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -16,8 +17,18 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("latent_prior", "reference.typecheck.checked")
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from tiny_checkpoints import GEOMETRIES, write_checkpoint  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def same_numbers():
+    """Every test draws the same random numbers, on every machine and in every order."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(scope="session")

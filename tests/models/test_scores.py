@@ -192,7 +192,7 @@ def test_an_untrained_lora_changes_nothing(prior):
 
 def test_the_lora_learns_the_pictures_and_the_checkpoint_stays(prior):
     v, condition = torch.randn(2, 4, 8, 8), prior.condition("a mug", "", 2, prior.options)
-    prior.lora_learning_rate = 1e-2
+    prior.lora_learning_rate = 3e-2
     options = PriorOptions(score="vsd", guidance_scale=1.0)
     before = {name: p.clone() for name, p in prior.denoiser.unet.state_dict().items()}
     noises, t = torch.randn(20, 2, 4, 8, 8), torch.arange(50, 1000, 50)[:, None].expand(-1, 2)

@@ -162,7 +162,7 @@ def whole(disk: Path, before: Path) -> str:
         now = disk / name
         if now.is_file() and not _holds(now, old):
             return f"{name} lost what it held"
-        if not now.is_file() and now.suffix == ".ckpt" and not list(now.parent.glob("*.ckpt")):
+        if not now.is_file() and now.suffix == ".ckpt" and not list(now.parent.glob("[!.]*.ckpt")):
             return f"{name} is gone, and no other checkpoint is there"
     for path in disk.rglob("*"):
         if ".partial" in path.name:

@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(bool(slurm.missing()), reason=slurm.missing() or "there"),
     pytest.mark.xdist_group("slurm"),
 ]
+MARK = "mark"
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,9 @@ def tasks(out: Path) -> list[psutil.Process]:
 
 def test_an_array_with_a_killed_job_is_finished_by_again(sweep, until):
     first = sweep()
-    until(lambda: first.poll() is not None or list(sweep.out.glob("runs/*/*/ckpts/*.ckpt")), 240)
-    (name, *_) = [path.parents[1].name for path in sweep.out.glob("runs/*/*/ckpts/*.ckpt")]
+    until(lambda: first.poll() is not None or saved(sweep.out), 240)
+    run = newly_saved(sweep.out)
+    name = run.name
     kill_the_run(sweep.out, name)
     said, error = first.communicate(timeout=300)
     assert first.returncode == 1 and "Traceback" not in error, error
@@ -87,13 +89,24 @@ def test_an_array_with_a_killed_job_is_finished_by_again(sweep, until):
     assert "4 of 4 runs are done; 1 were started now." in said
     changed = {path.stem for path, time in records.items() if path.stat().st_mtime_ns != time}
     assert changed == {name}
-    (logs,) = sweep.out.glob(f"runs/*/{name}/csv_logs")
-    assert len(list(logs.iterdir())) == 2  # it resumed
+    assert (run / MARK).exists()  # it resumed
 
     last = sweep()
     said, _ = last.communicate(timeout=120)
     assert last.returncode == 0 and "4 of 4 runs are done; 0 were started now." in said
     assert {row["state"] for row in json.loads((sweep.out / "summary.json").read_text())["runs"]} == {"done"}
+
+
+def saved(out: Path) -> list[Path]:
+    """The checkpoints of all runs; not those half written, whose names begin with a dot."""
+    return list(out.glob("runs/*/*/ckpts/[!.]*.ckpt"))
+
+
+def newly_saved(out: Path) -> Path:
+    """The folder of a run that has a checkpoint, marked: a run that starts afresh removes what was there."""
+    run = saved(out)[0].parents[1]
+    (run / MARK).touch()
+    return run
 
 
 def kill_the_run(out: Path, name: str) -> None:
@@ -107,23 +120,22 @@ def kill_the_run(out: Path, name: str) -> None:
 
 def test_a_time_limit_requeues_the_run_which_resumes(sweep, until):
     process = sweep("--array-parallelism", "1")
-    until(lambda: process.poll() is not None or list(sweep.out.glob("runs/*/*/ckpts/*.ckpt")), 240)
-    (name, *_) = [path.parents[1].name for path in sweep.out.glob("runs/*/*/ckpts/*.ckpt")]
+    until(lambda: process.poll() is not None or saved(sweep.out), 240)
+    run = newly_saved(sweep.out)
     (job,) = subprocess.run(
         ["squeue", "--noheader", "--states=R", "--format=%i"], capture_output=True, text=True, check=True
     ).stdout.split()
     subprocess.run(["scancel", "--signal=USR2", job])  # as SLURM does before the limit
     said, error = process.communicate(timeout=400)
     assert process.returncode == 0, said + error
-    (logs,) = sweep.out.glob(f"runs/*/{name}/csv_logs")
-    assert len(list(logs.iterdir())) == 2
-    (record,) = sweep.out.glob(f"launches/*/{name}.json")
+    assert (run / MARK).exists()  # it resumed
+    (record,) = sweep.out.glob(f"launches/*/{run.name}.json")
     assert Record.read(record).exit_code == 0 and Record.read(record).seconds > 0
 
 
 def test_stopping_the_sweep_cancels_its_jobs_and_it_goes_on_later(sweep, until):
     process = sweep()
-    until(lambda: process.poll() is not None or list(sweep.out.glob("runs/*/*/ckpts/*.ckpt")), 240)
+    until(lambda: process.poll() is not None or saved(sweep.out), 240)
     process.terminate()
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130 and "The same command continues from here." in error
