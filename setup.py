@@ -8,6 +8,9 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 SWEEP = ["submitit>=1.5.2"]  # many runs: latent-prior sweep and evaluate
+APP = ["gradio>=6.20"]  # latent-prior app
+NOTEBOOK = ["nbclient>=0.10", "ipykernel>=6.29"]  # to run notebooks/
+DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]  # to build the pages of docs/
 # what threestudio itself imports and pip alone installs; its CUDA packages are its own affair
 THREESTUDIO = ["opencv-python-headless>=4.9", "einops>=0.7", "typeguard>=4", "PyMCubes>=0.1.4"]
 
@@ -35,7 +38,9 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "custom"},
     packages=find_packages("custom"),
-    package_data={"latent_prior": ["py.typed", "pocket/*.json", "pocket/weights/**/*", "pocket/stylegan/*"]},
+    package_data={
+        "latent_prior": ["py.typed", "pocket/*.json", "pocket/weights/**/*", "pocket/stylegan/*", "report/templates/*"]
+    },
     entry_points={"console_scripts": ["latent-prior = latent_prior.cli:main"]},
     install_requires=[
         "torch>=2.6",
@@ -59,6 +64,7 @@ setup(
         "pillow>=10",
         "matplotlib>=3.8",
         "jaxtyping>=0.2.34",
+        "jinja2>=3.1",
         "tensorboard>=2.16",
         "filelock>=4.0",
         "psutil>=5.9",
@@ -68,6 +74,9 @@ setup(
         "wandb": ["wandb"],
         "lora": ["peft>=0.13"],
         "sweep": SWEEP,
+        "app": APP,
+        "notebook": NOTEBOOK,
+        "docs": DOCS,
         "threestudio": THREESTUDIO,
         "dev": [
             "pytest>=8",
@@ -78,7 +87,11 @@ setup(
             "import-linter>=2.1",
             "torchmetrics>=1.4",
             "peft>=0.13",
+            "playwright>=1.50",
             *SWEEP,
+            *APP,
+            *NOTEBOOK,
+            *DOCS,
             *THREESTUDIO,
         ],
     },

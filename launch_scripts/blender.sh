@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The README's picture of meshes in Blender: eight results of the main job, as they are written. Needs Blender (Debian:
-# apt-get install blender python3-numpy). Resumable.
+# The picture of meshes in Blender in docs/benchmark.md: eight results of the main job, as they are written. Needs Blender
+# (Debian: apt-get install blender python3-numpy). Resumable.
 # usage: bash launch_scripts/blender.sh [docs/blender.png] [key=value ...]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

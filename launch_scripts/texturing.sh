@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The README's texturing results: 16 fixed pairs of a solid and a look, LSD + FM and LSD alone; then restyling, of 16 solids
-# and of one at four weights of lambda_reconstruction. Resumable.
+# The texturing results in docs/benchmark.md: 16 fixed pairs of a solid and a look, LSD + FM and LSD alone; then
+# restyling, of 16 solids and of one at four weights of lambda_reconstruction. Resumable.
 # usage: bash launch_scripts/texturing.sh [evaluate arguments]     e.g. --seeds 0 1 2
 set -euo pipefail
 EXTRAS=sweep . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from latent_prior import OptionError, cli, host
+from latent_prior.cli import results
 from latent_prior.files import slug
 from latent_prior.files.pictures import to_picture
 from latent_prior.runs import experiment, gpus
@@ -59,6 +60,7 @@ def asked(monkeypatch):
         return experiment.Run(Path(found["cfg"].trial_dir), None)
 
     monkeypatch.setattr(experiment, "run", run)
+    monkeypatch.setattr(results, "show", lambda folder: None)
     return found
 
 

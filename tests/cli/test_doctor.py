@@ -50,7 +50,8 @@ def test_what_is_asked_for_is_setup_pys(monkeypatch):
     doctor.requirements.cache_clear()
     text = (Path(__file__).parents[2] / "setup.py").read_text()
     for name, requirement in doctor.requirements().items():
-        assert f'"{name}{requirement.specifier}' in text or f'"{name}"' in text, name
+        extras = f"[{','.join(requirement.extras)}]" if requirement.extras else ""
+        assert f'"{name}{extras}{requirement.specifier}' in text or f'"{name}"' in text, name
     assert {p.distribution for p in doctor.OURS} - set(doctor.requirements()) in (
         {"tomesd"},
         {p.distribution for p in doctor.OURS},  # a clone that is not installed

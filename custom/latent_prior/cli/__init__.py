@@ -17,10 +17,13 @@ from latent_prior.runs.gpus import one_gpu
 COMMANDS = {
     "generate": ("latent_prior.cli.generate", "make a mesh from a prompt"),
     "texture": ("latent_prior.cli.texture", "colour a given mesh by a prompt"),
+    "paint": ("latent_prior.cli.paint", "paint one picture under the prior, in seconds"),
     "sweep": ("latent_prior.cli.sweep", "make many runs, here or on a cluster"),
     "resume": ("latent_prior.cli.resume", "continue an interrupted run in its own folder"),
+    "report": ("latent_prior.cli.report", "write the page of a run again, or a gallery of many"),
     "export": ("latent_prior.cli.export", "export a run again: its mesh in other formats or resolutions"),
     "edit-masked": ("latent_prior.cli.edit_masked", "edit a picture inside a mask (blended latent diffusion)"),
+    "app": ("latent_prior.cli.app", "open the app in the browser: runs to start, watch and download"),
     "evaluate": ("latent_prior.cli.evaluate", "measure runs against the truth of the pocket world"),
     "link": ("latent_prior.cli.link", "link the plugin into threestudio's custom/ folder"),
     "doctor": ("latent_prior.cli.doctor", "report what is installed, which host would be used, and what is missing"),
@@ -35,6 +38,7 @@ COMMANDS = {
 EXAMPLES = """examples:
   latent-prior generate "a red mug"
   latent-prior texture mug.glb "a striped red mug"
+  latent-prior paint "a red mug"
   latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
   latent-prior edit-masked photo.png --mask mask.png --prompt "a golden mug"
   latent-prior doctor

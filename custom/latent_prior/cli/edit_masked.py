@@ -35,7 +35,7 @@ EXAMPLES = """examples:
 
 written to --out:
   composite.png (the best), before_after.png, samples.png (best first), samples/ (each as soon as it is made),
-  samples.csv, origin.json
+  samples.csv, origin.json, report.html
 """
 
 
@@ -100,9 +100,11 @@ def edit_masked(args: argparse.Namespace) -> None:
     name = f"{slug(args.prompt)}@{time.strftime('%Y%m%d-%H%M%S')}"
     folder = user_path(args.out) if args.out else Path("outputs", "edit_masked", name)
     with lock.owned(folder, "--out", numbered=not args.out) as out:
+        from latent_prior import report
         from latent_prior.runs import masked_editing
 
         masked_editing.edit(args, out)
+        print(f"  {report.write(out)}")
 
 
 def _check(args: argparse.Namespace) -> None:

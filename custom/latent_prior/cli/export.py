@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from latent_prior import OptionError
-from latent_prior.cli import host_arguments
+from latent_prior.cli import host_arguments, results
 from latent_prior.cli.resume import in_place
 from latent_prior.runs import experiment, gpus
-from latent_prior.runs.folder import last_checkpoint, report
+from latent_prior.runs.folder import last_checkpoint
 
 EXAMPLES = """examples:
   latent-prior export outputs/latent_prior/a_red_mug@20260101-120000 --format glb,obj,ply
@@ -38,7 +38,7 @@ def export(args: argparse.Namespace) -> None:
     if args.format is not None:
         settings["system"] = {"exporter": {"fmt": checked_formats(args.format, parsed)}}
     run = experiment.run([parsed], args.overrides, ("export",), args.gpu, resume=str(checkpoint), **settings)
-    report(run.folder)
+    results.show(run.folder)
 
 
 def checked_formats(given: str, parsed: str) -> str:

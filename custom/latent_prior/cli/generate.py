@@ -4,9 +4,9 @@ import argparse
 from typing import Any
 
 from latent_prior import OptionError
-from latent_prior.cli import host_arguments
+from latent_prior.cli import host_arguments, results
 from latent_prior.runs import experiment, gpus
-from latent_prior.runs.folder import config_path, report
+from latent_prior.runs.folder import config_path
 
 EXAMPLES = """examples:
   latent-prior generate "a red mug"
@@ -48,7 +48,7 @@ def run_prompt(args: argparse.Namespace, system: dict[str, Any]) -> None:
         prompts["negative_prompt"] = args.negative_prompt
     settings = {"system": {"prompt_processor": prompts, **system}}
     notice_unknown_subject(config, args.overrides, settings)
-    report(experiment.run([config], args.overrides, gpu=args.gpu, **settings).folder)
+    results.show(experiment.run([config], args.overrides, gpu=args.gpu, **settings).folder)
 
 
 def notice_unknown_subject(config: str, overrides: list[str], settings: dict) -> None:

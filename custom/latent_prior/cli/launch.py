@@ -6,10 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from latent_prior import OptionError
-from latent_prior.cli import host_arguments
+from latent_prior.cli import host_arguments, results
 from latent_prior.cli.errors import guarded
 from latent_prior.runs.experiment import MODES, WHOLE_JOB, run
-from latent_prior.runs.folder import report
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,6 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             if importlib.util.find_spec("beartype") is None:
                 raise OptionError.because("--typecheck needs beartype: pip install beartype")
             install_import_hook("latent_prior", "beartype.beartype")
-        report(run([args.config], args.overrides, chosen, args.gpu).folder)
+        results.show(run([args.config], args.overrides, chosen, args.gpu).folder)
 
     return guarded(action, args.verbose)

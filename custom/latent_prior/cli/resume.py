@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from latent_prior.cli import host_arguments
+from latent_prior.cli import host_arguments, results
 from latent_prior.runs import experiment
-from latent_prior.runs.folder import config_of, last_checkpoint, report
+from latent_prior.runs.folder import config_of, last_checkpoint
 
 EXAMPLES = """examples:
   latent-prior resume outputs/latent_prior/a_red_mug@20260101-120000
@@ -34,7 +34,7 @@ def resume(args: argparse.Namespace) -> None:
         resume=str(checkpoint),
         **in_place(folder, args.overrides),
     )
-    report(run.folder)
+    results.show(run.folder)
 
 
 def in_place(folder: Path, overrides: Sequence[str]) -> dict[str, str]:

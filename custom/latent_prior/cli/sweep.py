@@ -15,7 +15,6 @@ from latent_prior.files import lock, remove_partial, slug, write_text
 from latent_prior.runs.sweep import arguments
 
 LAYOUT = 1  # of a sweep's folder
-GALLERY_ROWS = 100
 TABLES_EVERY = 20.0  # seconds at least: ten thousand rows take some to write
 HELP = """Make many runs: every prompt with every seed under every config and every combination of the grids.
 
@@ -34,7 +33,7 @@ EXAMPLES = """examples:
       --time 2:00:00 --array-parallelism 64
 
 written to --out:
-  runs/ (the run folders), launches/ (how each run went, and its log), runs.csv, summary.json, gallery.png
+  runs/ (the run folders), launches/ (how each run went, and its log), runs.csv, summary.json, report.html (the gallery)
 """
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
@@ -130,6 +129,7 @@ def _name(prompt: str) -> str:
 
 
 def _run(planned: Sequence[Any], out: Path, engine: Any, again: bool, drop_checkpoints: bool) -> None:
+    from latent_prior import report
     from latent_prior.runs.sweep import loop
     from latent_prior.runs.sweep.work import Record
 
@@ -153,7 +153,7 @@ def _run(planned: Sequence[Any], out: Path, engine: Any, again: bool, drop_check
         loop.run(left, len(records), engine, out, ended, "sweep", again, drop_checkpoints)
     finally:
         write_tables(planned, records, out, engine.at_once)
-    gallery = _write_gallery(planned, records, out)
+    gallery = report.write(out)
     failed = [job for job in planned if records[job].failed]
     unfinished = [job for job in planned if not records[job].finished]
     done = len(planned) - len(failed) - len(unfinished)
@@ -204,27 +204,3 @@ def _state(record: Any) -> str:
     if record is None:
         return "to do"
     return "stopped" if not record.finished else "failed" if record.failed else "done"
-
-
-def _write_gallery(planned: Sequence[Any], records: dict[Any, Any], out: Path) -> Path:
-    """A row per prompt and seed, a column per variant; of very many, the first rows."""
-    from latent_prior.evaluate.bench import contact_sheet
-    from latent_prior.evaluate.bench.contact_sheet import Cell
-    from latent_prior.evaluate.bench.table import labels_of
-    from latent_prior.files import atomic_write
-    from latent_prior.runs.folder import views
-
-    labels = labels_of(planned)
-    rows: dict[tuple[str, int], list[Cell]] = {}
-    for job in planned[: GALLERY_ROWS * len(labels)]:
-        record = records[job]
-        strip = contact_sheet.side_by_side(views(job.run))
-        note = record.error or (f"{job.label}, seed {job.seed}" if strip else "no picture")
-        rows.setdefault((job.prompt, job.seed), []).append(Cell(strip, job.prompt, note, record.exit_code != 0))
-    strips = [cell.strip for row in rows.values() for cell in row if cell.strip is not None]
-    wide = max([1, *(round(strip.width / strip.height) for strip in strips)])
-    shown = f"{len(planned)} runs" if len(rows) * len(labels) == len(planned) else f"the first of {len(planned)} runs"
-    sections = [contact_sheet.Section(shown, list(rows.values()))]
-    with atomic_write(out / "gallery.png") as beside:
-        contact_sheet.draw(sections, len(labels), wide, tile=192 if wide == 1 else contact_sheet.TILE).save(beside)
-    return out / "gallery.png"

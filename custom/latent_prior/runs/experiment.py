@@ -11,7 +11,7 @@ from typing import Any
 import latent_prior
 from latent_prior import OptionError
 from latent_prior.files.refusals import NotWritten
-from latent_prior.runs import curves, endings, gpus, settings, signals
+from latent_prior.runs import curves, endings, gpus, launches, settings, signals
 from latent_prior.runs.folder import Interrupted, Stopped
 from latent_prior.runs.quiet import quiet
 
@@ -54,7 +54,7 @@ def run(
     from latent_prior.runs import processes
 
     with quiet():
-        experiment = _read(configs, overrides, modes, n_gpus, given)
+        experiment, launch = _read(configs, overrides, modes, n_gpus, given), launches.Launch()
         try:
             with (
                 host.hidden_values(experiment.unresolved),
@@ -64,13 +64,17 @@ def run(
                 _claim(experiment)
                 _build(experiment)
                 if "train" in modes:
-                    _train(experiment)
+                    with launch.part("train"):
+                        _train(experiment)
                 for mode in modes:
                     if mode != "train":
-                        _evaluate(experiment, mode)
+                        with launch.part(mode):
+                            _evaluate(experiment, mode)
                     if mode == "test":
                         curves.draw(experiment.folder / "csv_logs", experiment.folder / "save" / "curves.png")
         finally:
+            if experiment.claim is not None and experiment.claim.lock is not None:
+                launch.write(experiment.folder)
             experiment.release()
     return Run(experiment.folder, experiment.system)
 

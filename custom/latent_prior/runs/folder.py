@@ -232,8 +232,8 @@ def step_of(checkpoint: Path) -> int | None:
     return step if type(step) is int and 0 <= step < MAX_STEP else None
 
 
-def products(run: Path) -> list[Path]:
-    """The main results of a run: meshes, the test's files directly in `save`, and the newest checkpoint.
+def results(run: Path) -> list[Path]:
+    """What a run has made: meshes, and the test's files directly in `save`.
 
     Pictures whose names begin with the step (`it100-0.png`) are training previews and left out, except for one panel of
     a turntable.
@@ -243,9 +243,22 @@ def products(run: Path) -> list[Path]:
     files += [
         p for p in sorted(save.glob("[!.]*")) if p.is_file() and not (re.match(r"it\d", p.name) and p.suffix == ".png")
     ]
-    files += sorted(save.glob("it*-test/panels-*.png"))[:1]
+    return files + sorted(save.glob("it*-test/panels-*.png"))[:1]
+
+
+def before_after(run: Path) -> tuple[Path, Path] | None:
+    """Pictures of one size of what a run, or an editor's command, began with and of what it made; None without both."""
+    for place in (run / "save", run):
+        after = next((place / name for name in ("after.png", "composite.png") if (place / name).is_file()), None)
+        if after is not None and (place / "before.png").is_file():
+            return place / "before.png", after
+    return None
+
+
+def products(run: Path) -> list[Path]:
+    """The `results` of a run and its newest checkpoint."""
     found = newest(run / "ckpts")
-    return files + ([found[0]] if found else [])
+    return results(run) + ([found[0]] if found else [])
 
 
 def views(run: Path, most: int = 4) -> list[Path]:
@@ -258,13 +271,6 @@ def views(run: Path, most: int = 4) -> list[Path]:
     if frames:
         return frames[:: max(1, len(frames) // most)][:most]
     return [path for path in [save / "before_after.png"] if path.is_file()]
-
-
-def report(folder: Path) -> None:
-    """Print the results of a run."""
-    print(f"\nRun folder: {folder}")
-    for path in products(folder):
-        print(f"  {path}")
 
 
 def config_path(name: str) -> Path:

@@ -210,6 +210,7 @@ def _write(args: argparse.Namespace, out: Path, task: Task, samples: list[Sample
             rows.writerow([rank, sample.seed, *("" if f is None else f"{f:.4f}" for f in figures)])
     composite = task.composite(samples[0].picture if fitted is None else fitted)
     _save(_side_by_side([task.original, task.soft_mask, composite]), out / "before_after.png")
+    _save(task.original, out / "before.png")
     small = _panel(task.original), _panel(task.soft_mask)
     made = (picture_files.to_picture(sample.picture[0]) for sample in samples)
     _save(_side_by_side([composited(*small, picture) for picture in made]), out / "samples.png")

@@ -168,11 +168,12 @@ class LayeredEditingSystem(LossWeights, host.BaseSystem):
             "edit.rgba": torch.cat([layer.rgb, layer.alpha], 1),
             "screen": layer.over(original.new_tensor(SCREENS["green"]).view(1, 3, 1, 1)),
         }
+        paper = torch.ones_like(original)
+        shown = Layer(original, alpha).over(paper) if alpha.shape[1] else original
+        pictures["before"] = shown
         for name, pixels in pictures.items():
             with atomic_write(self.get_save_path(f"{name}.png")) as beside:
                 to_picture(pixels[0]).save(beside)
-        paper = torch.ones_like(original)
-        shown = Layer(original, alpha).over(paper) if alpha.shape[1] else original
         with atomic_write(self.get_save_path("before_after.png")) as beside:
             self._panels(layer, shown).save(beside)
 

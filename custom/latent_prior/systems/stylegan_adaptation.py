@@ -5,6 +5,7 @@ generator, the source, defines what should stay. The objective defines the metho
 2023), LSD alone (StyleGANFusion, Song et al. 2022), or CLIP's direction (StyleGAN-NADA, Gal et al. 2022).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,8 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
 
     def on_test_epoch_end(self) -> None:
         self._save_grid("before_after.png")
+        for number, name in enumerate(("before", "after")):
+            self._save_grid(f"{name}.png", [number])
         folder = f"it{self.true_global_step}-interpolation"
         if (Path(self.get_save_dir()) / folder).is_dir():
             self.save_img_sequence(
@@ -208,9 +211,12 @@ class StyleGANAdaptationSystem(LossWeights, host.BaseSystem):
     def on_predict_epoch_end(self) -> None:
         self._save_results()
 
-    def _save_grid(self, name: str) -> None:
-        """Pairs of rows, before above after, COLUMNS codes per pair; the last pair is padded with white."""
-        pairs = torch.cat([torch.stack(pair, 1) for pair in self._grid])  # N 2 H W 3
+    def _save_grid(self, name: str, sides: Sequence[int] = (0, 1)) -> None:
+        """Pairs of rows, before above after, COLUMNS codes per pair; the last pair is padded with white.
+
+        sides: of each pair, which to show: 0 before, 1 after.
+        """
+        pairs = torch.cat([torch.stack([pair[side] for side in sides], 1) for pair in self._grid])  # N sides H W 3
         columns = min(COLUMNS, len(pairs))
         pairs = torch.cat([pairs, pairs.new_ones(-len(pairs) % columns, *pairs.shape[1:])])
         picture = pairs.unflatten(0, (-1, columns)).permute(0, 2, 3, 1, 4, 5).flatten(3, 4).flatten(0, 2)

@@ -262,7 +262,8 @@ class LatentPriorSystem(LossWeights, host.BaseLift3DSystem):
             panels = [
                 {"type": "rgb", "img": picture, "kwargs": {"data_format": "HWC"}} for picture in self._before_after
             ]
-            self.save_image_grid("before_after.png", panels, align=len(self._before_after[0]))
+            for file, row in {"before_after": panels, "before": panels[::2], "after": panels[1::2]}.items():
+                self.save_image_grid(f"{file}.png", row, align=len(self._before_after[0]))
             self._before_after = []
         self.save_img_sequence(
             name, name, r"^(\d+)\.png$", save_format="mp4", fps=20, name="test", step=self.true_global_step

@@ -99,8 +99,8 @@ class Command:
         )
         sweep.add_arguments(parser, "seconds are comparable only with 1 (default)")
 
-    def run(self, args: argparse.Namespace) -> None:
-        """The command. OptionErrors for bad input name the flag."""
+    def run(self, args: argparse.Namespace) -> Path:
+        """The command; returns the folder of the results. OptionErrors for bad input name the flag."""
         self._take_study(args)
         out = Path(args.out or self.out)
         if out.exists() and not out.is_dir():
@@ -132,6 +132,7 @@ class Command:
                     raise OptionError("--against", args.against, f"one of {', '.join(labels)}")
                 evaluation = replace(evaluation, against=args.against)
             loop.run(evaluation, out, engine, args.again, args.measure_again)
+        return out
 
     def _take_study(self, args: argparse.Namespace) -> None:
         """Set the flags that a study stands for; the list, the seeds and the folder may be given beside it."""

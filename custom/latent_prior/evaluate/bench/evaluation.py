@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,9 @@ class Evaluation:
         results = self.results()
         rows = self.rows(results)
         summary = {
-            "runs": [result.record() for result in results],
+            "title": self.title,
+            "columns": {column.name: column.figure for column in self.columns if column.how != table.DERIVED},
+            "runs": [self._record(job, out) for job in self.jobs if job.result.is_file()],
             "means": [row.record() for row in rows],
             **self.findings(rows).record,
             "legend": self.legend,
@@ -175,6 +178,19 @@ class Evaluation:
             parts += ["## Failures", "\n".join(lines)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
+    def _record(self, job: Job, out: Path) -> dict[str, Any]:
+        """A run in summary.json: its figures, also as text, and its pictures relative to `out`."""
+        result = Result.read(job.result)
+        if result is None:
+            return {}
+        return {
+            **result.record(),
+            "shown": {c.name: text for c in self.columns if (text := c.single(result)) not in ("", table.NONE)},
+            "missed": not result.figures or self.missed(result),
+            "strip": os.path.relpath(job.strip, out),
+            "truth": os.path.relpath(_truth_strip(job), out),
+        }
+
     def differences(self, results: Sequence[Result]) -> list[Difference]:
         """Of the other variants' runs from those of the one they are compared with."""
         return paired.differences(results, (*self.columns, *self.also_compared), self.against) if self.against else []
@@ -189,7 +205,7 @@ class Evaluation:
         return paired.write(found, self.against, out) if found else []
 
     def write_sheets(self, out: Path) -> list[Path]:
-        """Write one contact sheet per seed; returns their paths."""
+        """Write one contact sheet per seed, and the truth's pictures; returns the sheets' paths."""
         labels = table.labels_of(self.jobs, self.references)
         paths = []
         for seed in sorted({job.seed for job in self.jobs if job.seed is not None}):
@@ -229,7 +245,13 @@ class Evaluation:
 
     def _sheet_rows(self, prompt: str, jobs: Sequence[Job], labels: Sequence[str]) -> list[list[Cell]]:
         """The prompt's rows: one, or more if a variant has several runs of it (--runs)."""
-        first = [] if self.truth is None else [Cell(contact_sheet.to_strip(self.truth(prompt)), prompt, "truth")]
+        first = []
+        if self.truth is not None:
+            first = [Cell(contact_sheet.to_strip(self.truth(prompt)), prompt, "truth")]
+            path = _truth_strip(next(job for job in jobs if job.prompt == prompt))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as beside:
+                first[0].strip.save(beside)
         columns = [[job for job in jobs if job.prompt == prompt and job.label == label] for label in labels]
         return [
             first + [self._cell(job, label) for job, label in zip(row, labels, strict=True)]
@@ -248,6 +270,11 @@ class Evaluation:
         """A fingerprint of a job's output, to detect changes."""
         files = [path for path in self.products(job) if path.is_file()]
         return " ".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
+
+
+def _truth_strip(job: Job) -> Path:
+    """Where the truth's pictures for a job's task lie: those of the reference of that name, or of the sheets."""
+    return job.result.parents[1] / "truth" / f"{job.task.file_name}.png"
 
 
 def _require_finite(figures: Mapping[str, Any]) -> None:

@@ -3,10 +3,9 @@
 import os
 import re
 import shutil
+from pathlib import Path
 from typing import Any
 
-import imageio.v2 as imageio
-import imageio_ffmpeg
 import numpy as np
 from omegaconf import DictConfig
 from PIL import Image
@@ -14,6 +13,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from latent_prior import OptionError
 from latent_prior.files import atomic_write
+from latent_prior.files.films import write_film
 from latent_prior.files.pictures import read_picture
 from latent_prior.host import ranks
 from latent_prior.host.embedded import pictures
@@ -113,11 +113,7 @@ class SaverMixin:
         names = [entry for _, entry in sorted(found, key=lambda pair: int(pair[0].group(1)))]
         frames = [np.asarray(read_picture(os.path.join(folder, entry), "save")) for entry in names]
         path = self.get_save_path(filename if filename.endswith(".mp4") else f"{filename}.mp4")
-        # H.264 with 4:2:0 colour needs even sides; for odd ones the last row or column is repeated
-        pad = [(0, side % 2) for side in frames[0].shape[:2]] + [(0, 0)]
-        with atomic_write(path) as beside:
-            imageio.mimsave(beside, [np.pad(frame, pad, mode="edge") for frame in frames], fps=fps, macro_block_size=1)
-            imageio_ffmpeg.count_frames_and_secs(beside)  # an error if it is cut short, which mimsave passes over
+        write_film(Path(path), frames, fps)
         self._to_wandb("Video", path, name, step, format="mp4")
         return path
 

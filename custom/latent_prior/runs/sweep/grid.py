@@ -18,7 +18,10 @@ def spread(variants: Sequence[Variant], grids: Sequence[str]) -> list[Variant]:
 
     OptionError for a grid without values, or over a key that a variant's config does not have.
     """
-    axes = [_axis(grid) for grid in grids]
+    axes = [axis(grid, FLAG) for grid in grids]
+    for key, _ in axes:
+        if key in RESERVED:
+            raise OptionError.because(f"{key} cannot be in a grid: {ALREADY.get(key, RESERVED[key])}", FLAG)
     if repeated := [key for key, _ in axes if [other for other, _ in axes].count(key) > 1]:
         raise OptionError.because(f"{repeated[0]} is duplicated", FLAG)
     for variant in variants:
@@ -37,8 +40,8 @@ def spread(variants: Sequence[Variant], grids: Sequence[str]) -> list[Variant]:
     return found
 
 
-def _axis(grid: str) -> tuple[str, list[str]]:
-    """A key and its values, separated at the commas outside of brackets."""
+def axis(grid: str, flag: str) -> tuple[str, list[str]]:
+    """A key and its values, separated at the commas outside of brackets. OptionError, naming the flag, for neither."""
     key, equals, text = grid.partition("=")
     values, depth = [""], 0
     for letter in text:
@@ -48,9 +51,7 @@ def _axis(grid: str) -> tuple[str, list[str]]:
         else:
             values[-1] += letter
     if not equals or not key or not all(values):
-        raise OptionError(FLAG, grid, "key=value1,value2, such as system.loss.lambda_fm=0,0.1")
-    if key in RESERVED:
-        raise OptionError.because(f"{key} cannot be in a grid: {ALREADY.get(key, RESERVED[key])}", FLAG)
+        raise OptionError(flag, grid, "key=value1,value2, such as system.loss.lambda_fm=0,0.1")
     return key, values
 
 

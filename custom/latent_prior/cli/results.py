@@ -1,0 +1,13 @@
+"""What a command leaves: the page to look at, and the names of the files."""
+
+from pathlib import Path
+
+
+def show(folder: Path) -> None:
+    """Write a run's page, and print its path and those of the run's products."""
+    from latent_prior import report
+    from latent_prior.runs.folder import products
+
+    print(f"\nRun folder: {folder}")
+    for path in [report.write(folder), *products(folder)]:
+        print(f"  {path}")
