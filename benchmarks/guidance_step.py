@@ -96,10 +96,11 @@ def ours(unet, vae, scheduler, device: torch.device, **options):
     from latent_prior.models.autoencoder import Autoencoder
     from latent_prior.models.denoiser import Denoiser
     from latent_prior.models.latent_prior import LatentPrior
+    from latent_prior.models.networks import UNetNetwork
     from latent_prior.models.options import PriorOptions
-    from latent_prior.prior import NoiseSchedule
+    from latent_prior.prior import DiffusionSchedule
 
-    denoiser = Denoiser(unet, NoiseSchedule(scheduler.alphas_cumprod.to(device)), "epsilon")
+    denoiser = Denoiser(UNetNetwork(unet), DiffusionSchedule(scheduler.alphas_cumprod.to(device)), "epsilon")
     return LatentPrior(denoiser, Autoencoder(vae), None, PriorOptions(guidance_scale=101.0, **options))
 
 

@@ -23,9 +23,12 @@ def missing() -> str:
     return ""
 
 
-@contextmanager
-def started() -> Iterator[Any]:
-    """A browser, headless; skips the test where there is none."""
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser, headless, for all tests of a module; each takes its own pages. Skips where there is none.
+
+    It ends with its module: as long as Playwright runs, no other event loop may.
+    """
     if reason := missing():
         pytest.skip(reason)
     from playwright.sync_api import expect, sync_playwright
@@ -37,13 +40,6 @@ def started() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """One browser for all tests of a process; each takes its own pages."""
-    with started() as browser:
-        yield browser
 
 
 @contextmanager

@@ -20,6 +20,7 @@ install_import_hook("latent_prior", "reference.typecheck.checked")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from browser import chromium  # noqa: E402, F401
 from tiny_checkpoints import GEOMETRIES, write_checkpoint  # noqa: E402
 
 

@@ -8,6 +8,7 @@ from latent_prior.files.pictures import to_picture
 from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
+from tiny_transformers import write_sd3
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
@@ -24,17 +25,19 @@ def write_inputs(folder: Path, prior: Path) -> dict[str, Path]:
         save_generator(generator, folder / "generator.pt")
     trimesh.creation.icosphere(1).export(folder / "ball.stl")
     stable = write_checkpoint(folder / "stable", GEOMETRIES["stable"])
+    flows = {"sd3": write_sd3(folder / "sd3"), "flow": write_sd3(folder / "flow", t5=False)}
     files = {"picture": "photo.png", "mesh": "ball.stl", "generator": "generator.pt"}
-    return {name: folder / file for name, file in files.items()} | {"sd": stable, "pocket": prior}
+    return {name: folder / file for name, file in files.items()} | {"sd": stable, "pocket": prior, **flows}
 
 
 def small(name: str, inputs: dict[str, Path]) -> dict:
     """What makes a run of the config small, and what a user has to name; nothing else is changed."""
-    is_sd = name.startswith("sd_")
-    checkpoint = {"pretrained_model_name_or_path": str(inputs["sd" if is_sd else "pocket"])}
+    is_sd, is_sd3 = name.startswith("sd_"), name.startswith("sd3_")
+    prior = "sd" if is_sd else "sd3" if is_sd3 else "flow" if name == "pocket_flow" else "pocket"
+    checkpoint = {"pretrained_model_name_or_path": str(inputs[prior])}
     system = {"prompt_processor": {"use_cache": False, **checkpoint}}
     if not name.endswith(("_clip", "_nada")):
-        system["guidance"] = checkpoint
+        system["guidance"] = checkpoint | ({"input_size": 64} if is_sd3 else {})
     if name.endswith("_refine"):
         system["material"] = checkpoint
     if "layered" in name:

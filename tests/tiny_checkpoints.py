@@ -214,7 +214,7 @@ def write_single_file(file: Path, folder: Path, marks: tuple[str, ...] = ()) -> 
         tensors["model.diffusion_model." + _original_unet_name(name, unet)] = tensor
     for name, tensor in vae.state_dict().items():
         is_attention_matrix = ".attentions." in name and tensor.ndim == 2
-        original = "first_stage_model." + _original_vae_name(name, len(vae.decoder.up_blocks))
+        original = "first_stage_model." + original_vae_name(name, len(vae.decoder.up_blocks))
         tensors[original] = tensor[..., None, None] if is_attention_matrix else tensor
     for name, tensor in text.state_dict().items():
         tensors["cond_stage_model.transformer.text_model." + name.removeprefix("text_model.")] = tensor
@@ -266,7 +266,7 @@ def _original_resnet_name(name: str) -> str:
     return re.sub("|".join(names), lambda match: names[match[0]], name)
 
 
-def _original_vae_name(name: str, levels: int) -> str:
+def original_vae_name(name: str, levels: int) -> str:
     name = re.sub(r"up_blocks\.(\d)\.", lambda match: f"up.{levels - 1 - int(match[1])}.", name)
     name = re.sub(r"down_blocks\.(\d)\.", r"down.\1.", name)
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}", name)

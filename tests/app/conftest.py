@@ -10,7 +10,6 @@ from pathlib import Path
 import browser
 import pytest
 from app.driven import App, Page, serving
-from browser import chromium  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +31,7 @@ def app(tiny, tmp_path_factory) -> Iterator[App]:
 
 
 @pytest.fixture
-def opened(chromium, app):  # noqa: F811
+def opened(chromium, app):
     """Opens pages, each in a session of its own; checks that they asked nothing of other hosts."""
     with ExitStack() as stack:
         pages = []

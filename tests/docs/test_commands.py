@@ -213,6 +213,12 @@ SIZES = {
         "system.geometry.isosurface_resolution": 16,
         "system.geometry.pos_encoding_config": GRID,
     },
+    "sd3_dreamfusion": {
+        **VIEWS,
+        "system.geometry.isosurface_resolution": 16,
+        "system.geometry.pos_encoding_config": GRID,
+    },
+    "sd3_mesh_texture": {**VIEWS, "system.geometry.field.pos_encoding_config": GRID},
     "pocket_mesh_texture": VIEWS,
     "sd_mesh_texture": {**VIEWS, "system.geometry.field.pos_encoding_config": GRID},
     "pocket_stylegan": {"data.n_grid": 2, "data.n_frames": 2},
@@ -264,7 +270,8 @@ def shrunk(command: Command, made: Path, prior: Path) -> list[str]:
         return [*words, "trainer.max_steps=8"]
     if not name:
         return words
-    given = {"pocket": prior, "sd": made / "stable", "picture": made / "photo.png", "mesh": made / "mug.glb"}
+    files = {"sd": "stable", "sd3": "sd3", "picture": "photo.png", "mesh": "mug.glb"}
+    given = {"pocket": prior, **{kind: made / file for kind, file in files.items()}}
     if name in ("latent_prior", "pocket_dreamfusion"):
         where = ("exp_root_dir=", "use_timestamp=", "tag=")
         sizes = [override for override in small_job(prior, Path()) if not override.startswith(where)]

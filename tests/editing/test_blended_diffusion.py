@@ -138,7 +138,7 @@ def test_outside_the_mask_the_latent_is_the_sources_for_every_seed(editor):
 
 
 def test_what_it_cannot_take_is_refused(editor, tmp_path):
-    with pytest.raises(ValueError, match="is of the XL family"):
+    with pytest.raises(ValueError, match="is a model of Stable Diffusion XL; blended diffusion takes"):
         BlendedDiffusion.from_pretrained(str(write_xl_checkpoint(tmp_path / "xl")))
     with pytest.raises(OptionError, match="prompt is '  '; expected what to make"):
         editor.edit(torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64), "  ")

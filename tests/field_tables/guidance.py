@@ -50,7 +50,7 @@ def see_guidance(settings, given):
         guidance = LatentPriorGuidance(
             {"pretrained_model_name_or_path": str(given.prior), "guidance_scale": 7.0, "grad_clip": None} | settings
         )
-    unet, vae = guidance.prior.denoiser.unet, guidance.prior.autoencoder.vae
+    unet, vae = guidance.prior.denoiser.module, guidance.prior.autoencoder.vae
     out = {
         "merged": merged,
         "compiled": unet._compiled_call_impl is not None,
@@ -96,6 +96,7 @@ TABLES = [
             "prediction_type": "epsilon",
             "textual_inversion": To(lambda given: [given.word], {"textual_inversion": []}),
             "lora": lambda given: [given.lora],
+            "embedded_guidance_scale": Idle(7.0, "Flux dev alone is told it: tests/models/test_transformers.py"),
             "half_precision_weights": Idle(False, "weights are float32 on a CPU"),
             "view_dependent_prompting": False,
             "max_items_eval": To(1, {"max_items_eval": 2, "max_step_percent": 0.05}),
@@ -146,11 +147,13 @@ TABLES = [
             "kl_form": "paper",
             "min_step_percent": 0.6,
             "max_step_percent": 0.3,
+            "timestep_sampling": "logit_normal",
             "timestep_annealing": To("linear", {"trainer_max_steps": 20}),
             "anneal_end_percent": To(0.5, ANNEALED | {"trainer_max_steps": 10}),
             "n_noises": 3,
             "sample_latents": True,
             "resize_input": False,
+            "input_size": 32,
         },
     ),
     Table(

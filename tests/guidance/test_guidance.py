@@ -200,13 +200,13 @@ def test_views_ask_for_their_own_prompts(make_guidance, processor, batch, monkey
     asked = []
     for view_dependent in (True, False):
         guidance = make_guidance(view_dependent_prompting=view_dependent)
-        forward = guidance.prior.denoiser.unet.forward
+        forward = guidance.prior.denoiser.module.forward
 
         def watched(*args, forward=forward, encoder_hidden_states, **kwargs):
             asked.append(encoder_hidden_states)
             return forward(*args, encoder_hidden_states=encoder_hidden_states, **kwargs)
 
-        monkeypatch.setattr(guidance.prior.denoiser.unet, "forward", watched)
+        monkeypatch.setattr(guidance.prior.denoiser.module, "forward", watched)
         call(guidance, processor, batch)
     by_view, plain = asked
     prompts = processor()
@@ -218,7 +218,7 @@ def test_views_ask_for_their_own_prompts(make_guidance, processor, batch, monkey
 
 def test_perp_neg(guidance, make_processor, batch):
     calls = []
-    guidance.prior.denoiser.unet.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    guidance.prior.denoiser.module.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
     out = call(guidance, make_processor(use_perp_neg=True), batch)
     assert calls == [4 * 3]
     assert out["loss_sds"].isfinite()
@@ -322,7 +322,7 @@ def test_decode_latents(guidance, batch, geometry):
 
 def test_it_is_no_module_and_has_nothing_to_train(guidance):
     assert not isinstance(guidance, torch.nn.Module)
-    assert not any(p.requires_grad for p in guidance.prior.denoiser.unet.parameters())
+    assert not any(p.requires_grad for p in guidance.prior.denoiser.module.parameters())
 
 
 def test_pixels_of_latents_are_refused_in_the_first_step(make_guidance, processor, batch):

@@ -46,12 +46,12 @@ def test_rows_by_camera(make_processor):
 
 def test_no_process_and_one_loading(make_processor, monkeypatch):
     import torch.multiprocessing
-    from latent_prior.models import text_encoder
+    from latent_prior.models import text_towers
 
     loaded = []
-    load = text_encoder.load_text_encoder
+    load = text_towers.load_text_encoder
     monkeypatch.setattr(torch.multiprocessing, "get_context", lambda *_: pytest.fail("spawned"))
-    monkeypatch.setattr(text_encoder, "load_text_encoder", lambda *args: loaded.append(1) or load(*args))
+    monkeypatch.setattr(text_towers, "load_text_encoder", lambda *args: loaded.append(1) or load(*args))
     make_processor()
     assert loaded == [1]
     make_processor()  # from the cache on disk

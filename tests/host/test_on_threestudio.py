@@ -19,6 +19,7 @@ from latent_prior.stylegan2.files import save_generator
 from latent_prior.stylegan2.generator import StyleGAN2, StyleGAN2Config
 from omegaconf import OmegaConf
 from tiny_checkpoints import GEOMETRIES, write_checkpoint
+from tiny_transformers import write_sd3
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("THREESTUDIO_ROOT"), reason="THREESTUDIO_ROOT names no checkout of threestudio"
@@ -28,7 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 CONFIGS = {
     path.stem: path for path in [REPOSITORY / "custom" / "latent_prior.yaml", *(REPOSITORY / "configs").glob("*.yaml")]
 }
-POCKET = [name for name in CONFIGS if not name.startswith("sd_")]
+POCKET = [name for name in CONFIGS if not name.startswith(("sd_", "sd3_"))]
 STEPS = 20
 
 RUN = """
@@ -158,15 +159,19 @@ def generator(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", sorted(name for name in CONFIGS if name.startswith("sd_")))
+@pytest.mark.parametrize("name", sorted(name for name in CONFIGS if name.startswith(("sd_", "sd3_"))))
 @pytest.mark.parametrize("host", ["embedded", "threestudio"])
 def test_stable_diffusion_configs_run_at_small_size(host, name, stable, generator, tmp_path):
+    if name.startswith("sd3_"):
+        stable = write_sd3(tmp_path / "sd3")
     overrides = [
         f"system.prompt_processor.pretrained_model_name_or_path={stable}",
         "trainer.max_steps=2",
         "trainer.log_every_n_steps=1",
         "trainer.precision=32-true",
     ]
+    if name.startswith("sd3_"):
+        overrides.append("system.guidance.input_size=64")
     if "stylegan" in name or "layered" in name:
         overrides.append(f"system.guidance.pretrained_model_name_or_path={stable}")
     elif "mesh_texture" not in name:

@@ -8,7 +8,7 @@ from latent_prior import OptionError
 from latent_prior.models.adapter_files import lora_scale, word_entry
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.latent_prior import LatentPrior
-from latent_prior.models.loading import load_text_encoder, load_unet
+from latent_prior.models.loading import load_denoiser, load_text_encoder
 from latent_prior.models.text_encoder import TextEncoder
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import write_xl_checkpoint
@@ -60,9 +60,9 @@ def test_another_adapter_is_another_cache_entry(tiny_prior, word, tmp_path):
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 def test_a_lora_is_merged_into_the_denoiser(tiny_prior, tmp_path, scale):
     layer = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
-    plain = load_unet(resolve(str(tiny_prior)), torch.float32)
+    plain = load_denoiser(resolve(str(tiny_prior)), torch.float32)
     file, change = lora_file(tmp_path / "unet.safetensors", plain, "unet", layer)
-    merged = load_unet(resolve(str(tiny_prior), lora=[f"{file}:{scale}" if scale != 1 else file]), torch.float32)
+    merged = load_denoiser(resolve(str(tiny_prior), lora=[f"{file}:{scale}" if scale != 1 else file]), torch.float32)
     before, after = plain.state_dict(), merged.state_dict()
     assert before.keys() == after.keys()  # nothing of peft is left
     for name in before:
@@ -202,7 +202,7 @@ def pair(name, inputs, outputs, rank=2):
 def test_a_lora_that_does_not_fit_is_refused(tiny_prior, tmp_path, tensors, stranger):
     save_file(tensors, tmp_path / "lora.safetensors")
     with pytest.raises(OptionError, match="^lora: cannot load .* do not fit the checkpoint") as error:
-        load_unet(resolve(str(tiny_prior), lora=[str(tmp_path / "lora.safetensors")]), torch.float32)
+        load_denoiser(resolve(str(tiny_prior), lora=[str(tmp_path / "lora.safetensors")]), torch.float32)
     assert stranger in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -221,7 +221,7 @@ def test_a_dora_is_refused(tiny_prior, tmp_path):
         tmp_path / "dora.safetensors",
     )
     with pytest.raises(OptionError, match="it is a DoRA"):
-        load_unet(resolve(str(tiny_prior), lora=[str(tmp_path / "dora.safetensors")]), torch.float32)
+        load_denoiser(resolve(str(tiny_prior), lora=[str(tmp_path / "dora.safetensors")]), torch.float32)
 
 
 def test_a_lora_as_kohyas_trainer_writes_it_is_merged(tiny_prior, tmp_path):
@@ -229,8 +229,8 @@ def test_a_lora_as_kohyas_trainer_writes_it_is_merged(tiny_prior, tmp_path):
     down, up = torch.randn(2, 32, generator=g), torch.randn(16, 2, generator=g)
     tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.0)}
     save_file(tensors, tmp_path / "kohya.safetensors")
-    before = load_unet(resolve(str(tiny_prior)), torch.float32).state_dict()[f"{UNET_LAYER}.weight"]
-    merged = load_unet(resolve(str(tiny_prior), lora=[str(tmp_path / "kohya.safetensors")]), torch.float32)
+    before = load_denoiser(resolve(str(tiny_prior)), torch.float32).state_dict()[f"{UNET_LAYER}.weight"]
+    merged = load_denoiser(resolve(str(tiny_prior), lora=[str(tmp_path / "kohya.safetensors")]), torch.float32)
     after = merged.state_dict()[f"{UNET_LAYER}.weight"]
     torch.testing.assert_close(after, before + up @ down / 2)  # alpha over rank
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from latent_prior import OptionError
 from latent_prior.models import checkpoint as module
-from latent_prior.models import hub, loading
+from latent_prior.models import fit, hub, loading
 from latent_prior.models.checkpoint import check_safetensors, living_hub_id, resolve
 from latent_prior.models.denoiser import Denoiser
 from tiny_checkpoints import GEOMETRIES, to_variant, write_checkpoint, write_single_file
@@ -86,7 +86,7 @@ def test_corrupt_part_of_a_folder(part, pocket_like, tmp_path):
     shutil.copytree(pocket_like, folder)
     file = next((folder / part).glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-10])
-    load = {"unet": loading.load_unet, "vae": loading.load_vae, "text_encoder": loading.load_text_encoder}[part]
+    load = {"unet": loading.load_denoiser, "vae": loading.load_vae, "text_encoder": loading.load_text_encoder}[part]
     with pytest.raises(ValueError, match="safetensors") as error:
         load(resolve(str(folder)), torch.float32)
     assert_one_line(error)
@@ -102,7 +102,7 @@ def test_missing_tensor_is_not_initialised_at_random(part, pocket_like, tmp_path
     tensors = load_file(file)
     tensors.pop(next(iter(tensors)))
     save_file(tensors, file, metadata={"format": "pt"})
-    load = {"unet": loading.load_unet, "vae": loading.load_vae, "text_encoder": loading.load_text_encoder}[part]
+    load = {"unet": loading.load_denoiser, "vae": loading.load_vae, "text_encoder": loading.load_text_encoder}[part]
     with pytest.raises(ValueError, match="lacks 1 of its tensors") as error:
         load(resolve(str(folder)), torch.float32)
     assert_one_line(error)
@@ -123,7 +123,7 @@ def test_weights_that_do_not_fit_their_config(pocket_like, tmp_path):
     config = folder / "unet" / "config.json"
     config.write_text(config.read_text().replace('"cross_attention_dim": 32', '"cross_attention_dim": 40'))
     with pytest.raises(ValueError, match="unet") as error:
-        loading.load_unet(resolve(str(folder)), torch.float32)
+        loading.load_denoiser(resolve(str(folder)), torch.float32)
     assert_one_line(error)
     config = folder / "text_encoder" / "config.json"
     config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": 40'))
@@ -158,7 +158,7 @@ def test_offline_hub(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="HF_HUB_OFFLINE") as error:
-        loading.load_unet(resolve("nobody/nothing-of-this-name"), torch.float32)
+        loading.load_denoiser(resolve("nobody/nothing-of-this-name"), torch.float32)
     assert_one_line(error)
 
 
@@ -172,7 +172,7 @@ def test_unreachable_hub(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(ValueError, match="no route") as error:
-        loading.load_unet(resolve("nobody/nothing"), torch.float32)
+        loading.load_denoiser(resolve("nobody/nothing"), torch.float32)
     assert_one_line(error)
 
 
@@ -187,7 +187,7 @@ def test_a_full_disk_under_a_download(monkeypatch, tmp_path):
     with pytest.raises(
         ValueError, match=f"{tmp_path}/blob: no space left .*make room.*HF_HOME names the cache"
     ) as error:
-        loading.load_unet(resolve("nobody/nothing"), torch.float32)
+        loading.load_denoiser(resolve("nobody/nothing"), torch.float32)
     assert_one_line(error)
 
 
@@ -218,7 +218,7 @@ def test_single_file_holds_the_same_weights(single_file):
     file, folder = single_file
     whole, single = resolve(str(folder)), resolve(str(file))
     assert single.kind == "single_file"
-    for load in (loading.load_unet, loading.load_vae, lambda *where: loading.load_text_encoder(*where)[1]):
+    for load in (loading.load_denoiser, loading.load_vae, lambda *where: loading.load_text_encoder(*where)[1]):
         expected, found = load(whole, torch.float32).state_dict(), load(single, torch.float32).state_dict()
         assert expected.keys() == found.keys()
         for name, tensor in expected.items():
@@ -250,7 +250,7 @@ def test_incomplete_single_file(name, part, single_file, tmp_path):
     tensors = load_file(single_file[0])
     save_file({key: tensor for key, tensor in tensors.items() if not key.startswith(name)}, file)
     shutil.copytree(single_file[0].with_suffix(""), tmp_path / "model")
-    load = {"unet": loading.load_unet, "vae": loading.load_vae, "text_encoder": loading.load_text_encoder}[part]
+    load = {"unet": loading.load_denoiser, "vae": loading.load_vae, "text_encoder": loading.load_text_encoder}[part]
     with pytest.raises(ValueError, match=f"'{part}'") as error:
         load(resolve(str(file)), torch.float32)
     assert_one_line(error)
@@ -295,8 +295,8 @@ def test_damaged_folder(file, content, part, pocket_like, tmp_path):
     with pytest.raises(ValueError, match=part) as error:
         loading.load_text_encoder(found, torch.float32)
         loading.load_scheduler(found)
-        loading.check_fit(found)
-        loading.load_unet(found, torch.float32)
+        fit.check_fit(found)
+        loading.load_denoiser(found, torch.float32)
     assert_one_line(error)
 
 
@@ -327,7 +327,7 @@ def test_models_of_a_kind_not_known_here(part, change, match, pocket_like, tmp_p
     config = folder / part / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
     with pytest.raises(ValueError, match=match) as error:
-        loading.check_fit(resolve(str(folder)))
+        fit.check_fit(resolve(str(folder)))
     assert_one_line(error)
 
 
@@ -340,7 +340,7 @@ def test_single_file_of_another_layout(pocket_like, tmp_path):
 
 
 def test_fit(folder):
-    loading.check_fit(resolve(str(folder)))
+    fit.check_fit(resolve(str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_fit(folder):
 def test_parts_that_do_not_fit(changes, match, tmp_path):
     folder = write_checkpoint(tmp_path / "odd", GEOMETRIES["pocket"], **changes)
     with pytest.raises(ValueError, match=match) as error:
-        loading.check_fit(resolve(str(folder)))
+        fit.check_fit(resolve(str(folder)))
     assert_one_line(error)
 
 
@@ -364,7 +364,7 @@ def test_added_conditions_of_another_kind_than_xls_are_refused(pocket_like, tmp_
     config = folder / "unet" / "config.json"
     config.write_text(config.read_text().replace('"addition_embed_type": null', '"addition_embed_type": "image"'))
     with pytest.raises(ValueError, match="added conditions of type 'image'") as error:
-        loading.check_fit(resolve(str(folder)))
+        fit.check_fit(resolve(str(folder)))
     assert_one_line(error)
 
 
@@ -377,7 +377,7 @@ def test_added_conditions_of_another_kind_than_xls_are_refused(pocket_like, tmp_
 def test_a_unet_that_takes_more_than_latents_is_called_by_its_name(channels, kind, tmp_path):
     folder = write_checkpoint(tmp_path / "other", GEOMETRIES["stable"], in_channels=channels)
     file = write_single_file(tmp_path / "alone.safetensors", folder)
-    for refused in (lambda: loading.check_fit(resolve(str(folder))), lambda: resolve(str(file))):
+    for refused in (lambda: fit.check_fit(resolve(str(folder))), lambda: resolve(str(file))):
         with pytest.raises(
             OptionError, match=f"^{KEY}: .* is {kind}.*takes {channels} .*ordinary text-to-image"
         ) as error:
@@ -388,9 +388,9 @@ def test_a_unet_that_takes_more_than_latents_is_called_by_its_name(channels, kin
 @pytest.mark.parametrize(
     ("config", "match"),
     [
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "is a flow-matching model"),
-        ({"use_flow_sigmas": True}, "is a flow-matching model"),
-        ({"prediction_type": "flow_prediction"}, "is a flow-matching model"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "has a UNet that matches flows"),
+        ({"use_flow_sigmas": True}, "has a UNet that matches flows"),
+        ({"prediction_type": "flow_prediction"}, "has a UNet that matches flows"),
         ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "EDMEulerScheduler, has no beta_end"),
     ],
 )
@@ -399,20 +399,24 @@ def test_a_schedule_of_another_kind_is_never_read_as_one_of_betas(config, match,
     file = folder / "scheduler" / "scheduler_config.json"
     old = {} if "_class_name" in config else json.loads(file.read_text())
     file.write_text(json.dumps({**old, "num_train_timesteps": 1000, **config}))
-    with pytest.raises(OptionError, match=f"{match}.*expected a model of the Stable Diffusion 1, 2 or XL") as error:
+    with pytest.raises(OptionError, match=f"{match}.*expected a model of the Stable Diffusion 1, 2, XL") as error:
         loading.load_scheduler(resolve(str(folder)))
     assert_one_line(error)
 
 
-def test_a_folder_with_a_transformer_is_of_another_family(tmp_path):
+def test_a_transformer_of_another_family_is_refused(tmp_path):
     (tmp_path / "transformer").mkdir()
-    with pytest.raises(OptionError, match=f"^{KEY}: the denoiser of .* is a transformer; expected a UNet"):
-        resolve(str(tmp_path))
+    (tmp_path / "transformer" / "config.json").write_text('{"_class_name": "PixArtTransformer2DModel"}')
+    with pytest.raises(
+        OptionError, match=f"^{KEY}: .* is of class PixArtTransformer2DModel; expected a model"
+    ) as error:
+        _ = resolve(str(tmp_path)).family
+    assert_one_line(error)
 
 
 @pytest.mark.parametrize(
     "keys",
-    [("model.diffusion_model.double_blocks.0.img_attn.proj.weight",),
+    [("model.diffusion_model.single_stream_modulation.lin.weight",),
      ("model.diffusion_model.input_blocks.0.0.weight", "edm_mean", "edm_std")],
 )  # fmt: skip
 def test_a_single_file_of_another_family_is_refused_before_the_hub_is_asked(keys, tmp_path):
@@ -484,7 +488,7 @@ def test_a_prediction_type_that_is_none(pocket_like):
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_folder_of_a_variant_alone(variant, shards, pocket_like, tmp_path):
     folder = to_variant(shutil.copytree(pocket_like, tmp_path / "copy"), variant, shards)
-    for load in (loading.load_unet, loading.load_vae, lambda *where: loading.load_text_encoder(*where)[1]):
+    for load in (loading.load_denoiser, loading.load_vae, lambda *where: loading.load_text_encoder(*where)[1]):
         expected, found = (load(resolve(str(name)), torch.float32).state_dict() for name in (pocket_like, folder))
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[variant]
         for name, tensor in expected.items():

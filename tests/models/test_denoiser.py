@@ -20,7 +20,7 @@ def test_clean_estimate_agrees_with_diffusers(denoiser, folder, geometry):
     t = torch.tensor([5, 400, 950])
     with torch.no_grad():
         eps, x0 = denoiser(z_t, t, condition)
-        output = denoiser.unet(z_t, t, encoder_hidden_states=condition).sample
+        output = denoiser.module(z_t, t, encoder_hidden_states=condition).sample
     implied = x0_from_eps(z_t, eps, denoiser.schedule.alpha(t), denoiser.schedule.sigma(t))
     for row, step in enumerate(t):
         expected = scheduler.step(output[row : row + 1], int(step), z_t[row : row + 1]).pred_original_sample
@@ -47,9 +47,9 @@ def test_rows_are_independent(denoiser, geometry):
 
 def test_unknown_prediction_type(denoiser):
     with pytest.raises(ValueError, match="'flow'.*v_prediction"):
-        Denoiser(denoiser.unet, denoiser.schedule, "flow")
+        Denoiser(denoiser.network, denoiser.schedule, "flow")
 
 
 def test_weights_are_frozen(denoiser):
-    assert not denoiser.unet.training
-    assert not any(parameter.requires_grad for parameter in denoiser.unet.parameters())
+    assert not denoiser.module.training
+    assert not any(parameter.requires_grad for parameter in denoiser.module.parameters())

@@ -72,7 +72,7 @@ def test_a_source_that_is_the_latents_asks_for_nothing(prior, scored):
 def test_it_costs_one_call_of_the_denoiser_without_graph(prior, scored):
     v, v_frozen, condition, losses = scored
     calls = []
-    prior.denoiser.unet.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    prior.denoiser.module.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     directional_regulariser(prior, v, v_frozen.requires_grad_(), condition, losses, OPTIONS).backward()
     assert calls == [False]
     assert v_frozen.grad is None

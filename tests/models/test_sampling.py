@@ -2,10 +2,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from latent_prior.models.sampling import ddim
-from latent_prior.prior import NoiseSchedule, x0_from_eps
+from latent_prior.prior import DiffusionSchedule, x0_from_eps
 from torch.testing import assert_close
 
-SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
+SCHEDULE = DiffusionSchedule.scaled_linear(0.00085, 0.012, 1000)
 
 
 def test_steps_agree_with_diffusers():
@@ -28,7 +28,7 @@ def test_steps_agree_with_diffusers():
 def test_a_point_mass_is_reached_from_anywhere(steps):
     """Where all data is one latent, the exact prediction leads there in any number of steps, from any timesteps."""
     truth = torch.randn(1, 4, 2, 2, dtype=torch.float64)
-    schedule = NoiseSchedule(SCHEDULE.alphas_cumprod.double())
+    schedule = DiffusionSchedule(SCHEDULE.alphas_cumprod.double())
     t = torch.tensor([0, 1, 300, 999])
     z_t = schedule.add_noise(truth.expand(4, -1, -1, -1), torch.randn(4, 4, 2, 2, dtype=torch.float64), t)
     seen = []

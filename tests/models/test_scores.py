@@ -11,7 +11,7 @@ from latent_prior.models.latent_prior import LatentPrior
 from latent_prior.models.options import PriorOptions
 from latent_prior.models.sampling import ddim_inversion
 from latent_prior.models.scores import score
-from latent_prior.prior import NoiseSchedule
+from latent_prior.prior import DiffusionSchedule, FlowSchedule, NoiseSchedule, weighting
 from reference.gaussian_mixture import GaussianMixture
 from tiny_checkpoints import GEOMETRIES
 from torch.testing import assert_close
@@ -23,9 +23,8 @@ WHOLE = 2  # the prompt of all components
 class Exact(Denoiser):
     """The ideal denoiser of a mixture of two Gaussians. A row's prompt is a component, or WHOLE."""
 
-    def __init__(self, mixture: GaussianMixture):
-        self.mixture = mixture
-        self.schedule = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000).to(dtype=torch.float64)
+    def __init__(self, mixture: GaussianMixture, schedule: NoiseSchedule):
+        self.mixture, self.schedule = mixture, schedule
         self.calls = 0
 
     def __call__(self, z_t, t, condition):
@@ -44,11 +43,20 @@ def draws(seed=0):
     return lambda like: torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
 
-@pytest.fixture
-def denoiser():
+SCHEDULES = {
+    "diffusion": DiffusionSchedule.scaled_linear(0.00085, 0.012, 1000).to(dtype=torch.float64),
+    "flow": FlowSchedule(shift=3.0, dtype=torch.float64),
+}
+
+
+@pytest.fixture(params=SCHEDULES)
+def denoiser(request):
     direction = draws(1)(torch.empty(SHAPE, dtype=torch.float64))
     direction = 2 * direction / direction.norm()
-    return Exact(GaussianMixture(torch.stack([direction, -direction]), 0.5, torch.tensor([0.5, 0.5]).double()))
+    return Exact(
+        GaussianMixture(torch.stack([direction, -direction]), 0.5, torch.tensor([0.5, 0.5]).double()),
+        SCHEDULES[request.param],
+    )
 
 
 def prompts(cond: int, uncond: int, count: int = 2) -> Condition:
@@ -96,10 +104,11 @@ def test_noise_added_on_the_way_keeps_the_forward_variance(denoiser):
     found = ddim_inversion(no_noise, denoiser.schedule, v, t, 100, eta=1.0, draw=draws())
     alpha_bar, expected = [1.0], 0.0
     for step in range(0, 501, 100):
-        alpha_bar.append(denoiser.schedule.alphas_cumprod[step].item()) if step else None
+        alpha_bar.append(denoiser.schedule.alpha_bar(torch.tensor([step])).item()) if step else None
     for before, after in zip(alpha_bar, alpha_bar[1:], strict=False):
         expected = expected * after / before + (1 - before) / (1 - after) * (1 - after / before)
-    assert found.var().item() == pytest.approx(expected, rel=0.1)
+    scale = denoiser.schedule.alpha(t[:1]) ** 2 + denoiser.schedule.sigma(t[:1]) ** 2
+    assert (found.var() / scale).item() == pytest.approx(expected, rel=0.1)
 
 
 def test_sdi_finds_the_noise_and_compares_it(denoiser):
@@ -170,6 +179,24 @@ def test_the_bridge_leads_from_the_source_to_the_target(denoiser):
     assert_close(found.delta, expected.expand_as(found.delta))
 
 
+def test_the_velocitys_residual_vanishes_at_the_mode_and_has_its_closed_form_elsewhere():
+    """RFDS under one Gaussian: its mean over noise is (v - mean) sigma / (alpha^2 std^2 + sigma^2), by hand from
+    u = (z_t - x0_hat) / sigma and x0_hat = mean + alpha std^2 / (alpha^2 std^2 + sigma^2) (z_t - alpha mean)."""
+    mean, std = torch.full((1, *SHAPE), 0.7, dtype=torch.float64), 0.5
+    denoiser = Exact(GaussianMixture(mean, std, torch.ones(1).double()), SCHEDULES["flow"])
+    t = torch.tensor([100, 400, 800, 990])
+    alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+    noise = draws(5)(torch.empty(4, *SHAPE, dtype=torch.float64))
+    for off in (0.0, 0.3):
+        v = (mean + off).expand(4, -1, -1, -1)
+        options = PriorOptions(guidance_scale=1.0)
+        # noise and its opposite: all is linear in it, so their mean is the expectation
+        deltas = [score(denoiser, v, t, prompts(0, 0, 4), options, draws(), eps).delta for eps in (noise, -noise)]
+        gradient = weighting("velocity", denoiser.schedule, t) * sum(deltas) / 2
+        expected = off * sigma / (alpha**2 * std**2 + sigma**2)
+        assert_close(gradient, expected.expand_as(gradient), atol=1e-12, rtol=1e-9)
+
+
 # With a network. ------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +221,7 @@ def test_the_lora_learns_the_pictures_and_the_checkpoint_stays(prior):
     v, condition = torch.randn(2, 4, 8, 8), prior.condition("a mug", "", 2, prior.options)
     prior.lora_learning_rate = 3e-2
     options = PriorOptions(score="vsd", guidance_scale=1.0)
-    before = {name: p.clone() for name, p in prior.denoiser.unet.state_dict().items()}
+    before = {name: p.clone() for name, p in prior.denoiser.module.state_dict().items()}
     noises, t = torch.randn(20, 2, 4, 8, 8), torch.arange(50, 1000, 50)[:, None].expand(-1, 2)
     z_t = [prior.denoiser.schedule.add_noise(v, noise, now) for noise, now in zip(noises, t, strict=False)]
 
@@ -207,7 +234,7 @@ def test_the_lora_learns_the_pictures_and_the_checkpoint_stays(prior):
     for _ in range(60):
         prior.variational.learn(v, condition, options, generator)
     assert error() < 0.98 * at_first
-    after = prior.denoiser.unet.state_dict()
+    after = prior.denoiser.module.state_dict()
     kept = [name.replace(".base_layer", "") for name in after if "lora_" not in name]
     assert sorted(kept) == sorted(before)
     assert all(

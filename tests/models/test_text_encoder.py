@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from latent_prior.models import text_encoder as module
+from latent_prior.models import text_towers
 from latent_prior.models.checkpoint import resolve
 from latent_prior.models.text_encoder import TextEncoder
 from safetensors import SafetensorError
@@ -20,7 +21,9 @@ PROMPTS = ["a red mug", "", "a blue duck in a pond"]  # the last is longer than 
 @pytest.fixture
 def no_loading(monkeypatch):
     """Fails the test where the text tower is loaded after this was called."""
-    return lambda: monkeypatch.setattr(module, "load_text_encoder", lambda *_: pytest.fail("loaded the text tower"))
+    return lambda: monkeypatch.setattr(
+        text_towers, "load_text_encoder", lambda *_: pytest.fail("loaded the text tower")
+    )
 
 
 def test_agrees_with_the_pipeline(folder, geometry):
@@ -86,7 +89,7 @@ def test_single_file(single_file, tmp_path, no_loading):
 
 def test_long_prompts_are_cut_with_a_notice(pocket_like, caplog):
     encoder = TextEncoder(resolve(str(pocket_like)), CPU)
-    with caplog.at_level(logging.WARNING, module.__name__):
+    with caplog.at_level(logging.WARNING, text_towers.__name__):
         long = encoder(["a very long prompt of more than sixteen letters"])
     assert long.shape[1] == 16
     assert "prompt cut by 25 of its 41 tokens: 'a very long" in caplog.text
@@ -99,13 +102,14 @@ def test_a_long_prompt_keeps_the_words_of_its_view(folders, caplog):
     """A letter is a token here, of 77: ", overhead view" takes 13, and the two ends 2."""
     encoder = TextEncoder(resolve(str(folders[GEOMETRIES["stable"]])), CPU)
     words = [f"word{i}" for i in range(200)]
-    with caplog.at_level(logging.WARNING, module.__name__):
+    with caplog.at_level(logging.WARNING, text_towers.__name__):
         found = encoder([f"{' '.join(words)}, {view} view" for view in VIEWS])
     notices = [record.getMessage().partition(":")[0] for record in caplog.records]
     kept = 12
     for row, view in enumerate(VIEWS):
         cut, longer = (f"{' '.join(words[:count])}, {view} view" for count in (kept, kept + 1))
-        assert [len(encoder._towers[0][0](prompt).input_ids) > 77 for prompt in (cut, longer)] == [False, True]
+        tokenizer = encoder._towers.towers["text_encoder"].tokenizer
+        assert [len(tokenizer(prompt).input_ids) > 77 for prompt in (cut, longer)] == [False, True]
         assert_close(found[row : row + 1], encoder([cut]))
         assert all((found[row] - other).abs().max() > 1e-3 for other in found[row + 1 :])
     assert len(notices) == 1 and " tokens before the words of its view" in notices[0]
@@ -122,20 +126,20 @@ def test_a_long_prompt_keeps_the_words_of_its_camera(folders):
     camera = ", back view, <azimuth-180> <elevation+20>"
     found = encoder(["word " * 200 + "end" + camera])
     cuts = [" ".join(["word"] * count) + camera for count in range(1, 20)]
-    longest = [cut for cut in cuts if len(encoder._towers[0][0](cut).input_ids) <= 77][-1]
+    longest = [cut for cut in cuts if len(encoder._towers.towers["text_encoder"].tokenizer(cut).input_ids) <= 77][-1]
     assert_close(found, encoder([longest]))
 
 
 def test_a_prompt_that_fits_is_left_alone(pocket_like, caplog):
     encoder = TextEncoder(resolve(str(pocket_like)), CPU)
-    with caplog.at_level(logging.WARNING, module.__name__):
+    with caplog.at_level(logging.WARNING, text_towers.__name__):
         encoder(["a mug, back view"])  # 14 letters and the two ends
     assert not caplog.records
 
 
 def test_the_cut_is_said_once_for_two_text_encoders(tmp_path, caplog):
     encoder = TextEncoder(resolve(str(write_xl_checkpoint(tmp_path / "xl"))), CPU)
-    with caplog.at_level(logging.WARNING, module.__name__):
+    with caplog.at_level(logging.WARNING, text_towers.__name__):
         side, back = encoder(["a word " * 50 + "end, side view", "a word " * 50 + "end, back view"])
     assert (side - back).abs().max() > 1e-3
     assert len(caplog.records) == 1
@@ -148,7 +152,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(pocket_like, tmp_path, m
 
     monkeypatch.setattr(Path, "mkdir", refused)
     encoder = TextEncoder(resolve(str(pocket_like)), CPU, cache_dir=tmp_path / "cache")
-    with caplog.at_level(logging.WARNING, module.__name__):
+    with caplog.at_level(logging.WARNING, text_towers.__name__):
         found = encoder(PROMPTS[:2])
     assert_close(found, TextEncoder(resolve(str(pocket_like)), CPU)(PROMPTS[:2]))
     (record,) = caplog.records
@@ -157,7 +161,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(pocket_like, tmp_path, m
 
 def test_a_file_in_the_place_of_the_cache_is_done_without(pocket_like, tmp_path, caplog):
     (tmp_path / "cache").write_text("")
-    with caplog.at_level(logging.WARNING, module.__name__):
+    with caplog.at_level(logging.WARNING, text_towers.__name__):
         TextEncoder(resolve(str(pocket_like)), CPU, cache_dir=tmp_path / "cache" / "below")(PROMPTS[:2])
     assert len(caplog.records) == 1
 
@@ -168,7 +172,7 @@ def test_entries_that_cannot_be_written_are_done_without(pocket_like, tmp_path, 
         raise error
 
     monkeypatch.setattr(module, "save_file", refused)
-    with caplog.at_level(logging.WARNING, module.__name__):
+    with caplog.at_level(logging.WARNING, text_towers.__name__):
         TextEncoder(resolve(str(pocket_like)), CPU, cache_dir=tmp_path)(PROMPTS[:2])
     assert len(caplog.records) == 1
 

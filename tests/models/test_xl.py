@@ -40,7 +40,7 @@ def test_what_is_packed_is_unpacked(pooled_width):
 
 def test_embeddings_are_the_pipelines(prior, pipeline):
     hidden, _, pooled, _ = pipeline.encode_prompt(PROMPT, device="cpu", do_classifier_free_guidance=True)
-    ours = unpacked(prior.text_encoder([PROMPT]), prior.denoiser.pooled_width)
+    ours = unpacked(prior.text_encoder([PROMPT]), prior.denoiser.network.pooled_width)
     torch.testing.assert_close(ours[0], hidden)
     torch.testing.assert_close(ours[1], pooled)
 

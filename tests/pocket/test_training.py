@@ -9,8 +9,9 @@ from latent_prior import Diverged
 from latent_prior.models.checkpoint import POCKET_FOLDER
 from latent_prior.pocket import cameras, captions, pictures
 from latent_prior.pocket.training import everything, loop
+from latent_prior.pocket.training.batches import two_sided
 from latent_prior.pocket.training.clip import augmented, tokens_of
-from latent_prior.pocket.training.diffusion import _UNetAndWords, build, two_sided
+from latent_prior.pocket.training.diffusion import _UNetAndWords, build
 from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from latent_prior.prior import NoiseSchedule
+from latent_prior.prior import DiffusionSchedule
 from reference.gaussian_mixture import GaussianMixture
 
 
@@ -13,7 +13,7 @@ def generator():
 @pytest.fixture
 def schedule():
     """Stable Diffusion's schedule in float64."""
-    return NoiseSchedule.scaled_linear(0.00085, 0.012, 1000).to(dtype=torch.float64)
+    return DiffusionSchedule.scaled_linear(0.00085, 0.012, 1000).to(dtype=torch.float64)
 
 
 @pytest.fixture

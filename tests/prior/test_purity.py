@@ -63,10 +63,10 @@ import reference.typecheck
 from jaxtyping import TypeCheckError, install_import_hook
 install_import_hook("latent_prior.prior", "reference.typecheck.checked")
 import torch
-from latent_prior.prior import NoiseSchedule, PriorLosses, fm_loss, kl_loss, lsd_loss, perp_neg, weighting
+from latent_prior.prior import DiffusionSchedule, PriorLosses, fm_loss, kl_loss, lsd_loss, perp_neg, weighting
 
 v, w, t = torch.randn(2, 4, 3, 3), torch.ones(2, 1, 1, 1), torch.tensor([10, 20])
-schedule = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
+schedule = DiffusionSchedule.scaled_linear(0.00085, 0.012, 1000)
 lsd_loss(v, v, weighting("sds", schedule, t))
 perp_neg(v, v, v[:, None], torch.zeros(2, 1), 10)
 fm_loss(lambda x: [x, x[..., :2]], v, v, v, "denoised")

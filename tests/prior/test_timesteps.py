@@ -4,7 +4,7 @@ import pytest
 import torch
 from latent_prior.prior import (
     ANNEALINGS,
-    NoiseSchedule,
+    DiffusionSchedule,
     annealed_bounds,
     dreamtime_timestep,
     dreamtime_weight,
@@ -125,6 +125,21 @@ def test_dreamtime_moves_on_where_the_last_timestep_has_no_signal(schedule):
     """Its weight would be infinite there; every other timestep's share is that of the schedule without it."""
     table = schedule.alphas_cumprod.clone()
     table[-1] = 0.0
-    t = [dreamtime_timestep(progress / 10, 20, 999, NoiseSchedule(table)) for progress in range(11)]
+    t = [dreamtime_timestep(progress / 10, 20, 999, DiffusionSchedule(table)) for progress in range(11)]
     assert (t[0], t[-1]) == (999, 20) and all(a > b for a, b in zip(t, t[1:], strict=False))
     assert t == pytest.approx([dreamtime_timestep(p / 10, 20, 999, schedule) for p in range(11)], abs=1)
+
+
+def test_logit_normal_timesteps_are_of_their_distribution():
+    t = sample_timesteps(20_000, 100, 299, torch.Generator().manual_seed(0), sampling="logit_normal")
+    assert t.min() >= 100 and t.max() <= 299
+    normal = torch.distributions.Normal(0.0, 1.0)
+    for share in (0.1, 0.3, 0.5, 0.8):
+        expected = normal.cdf(torch.tensor(share).logit()).item()
+        # the standard deviation of such a share is at most 0.0035
+        assert (t < 100 + 200 * share).float().mean().item() == pytest.approx(expected, abs=0.015)
+
+
+def test_an_unknown_sampling_is_named():
+    with pytest.raises(ValueError, match="timestep_sampling is 'normal'; expected one of logit_normal, uniform"):
+        sample_timesteps(1, 0, 9, sampling="normal")

@@ -30,12 +30,6 @@ OVERLAPPING = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as opened:
-        yield opened
-
-
 @contextlib.contextmanager
 def opened(chromium, folder, width=SIZES[0], dark=False):
     """The page of a folder, which loads nothing and whose scripts have no errors."""

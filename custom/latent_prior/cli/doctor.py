@@ -53,8 +53,8 @@ class _Package:
 
 OURS = (
     _Package("torch", "torch", "everything"),
-    _Package("diffusers", "diffusers", "checkpoints"),
-    _Package("transformers", "transformers", "text encoders and CLIP"),
+    _Package("diffusers", "diffusers", "checkpoints (Stable Diffusion, Flux)"),
+    _Package("transformers", "transformers", "text encoders (CLIP, T5)"),
     _Package("accelerate", "accelerate", "loading checkpoints"),
     _Package("pytorch_lightning", "pytorch-lightning", "launch.py and latent-prior"),
     _Package("omegaconf", "omegaconf", "configs"),

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from latent_prior import OptionError
 from latent_prior.models.autoencoder import Autoencoder
-from latent_prior.models.checkpoint import KEY, resolve
-from latent_prior.models.loading import check_fit, load_scheduler, load_unet
+from latent_prior.models.checkpoint import resolve
+from latent_prior.models.fit import check_fit, require_classic
+from latent_prior.models.loading import load_denoiser, load_scheduler
 from latent_prior.models.text_encoder import TextEncoder
 
 DILATIONS = (3, 2, 1, 0)  # of the mask in the four quarters of the steps, in latent pixels at REFERENCE_SIDE
@@ -84,10 +85,7 @@ class BlendedDiffusion:
         device = torch.device(device)
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         checkpoint = resolve(name)
-        if checkpoint.is_xl:
-            raise OptionError.because(
-                f"{KEY}: {name!r} is of the XL family; blended diffusion takes the Stable Diffusion 1 and 2 family"
-            )
+        require_classic(checkpoint, "blended diffusion")
         check_fit(checkpoint)  # also rejects the nine channels of an inpainting checkpoint
         autoencoder = Autoencoder.from_checkpoint(checkpoint, device, dtype)
         # steps_offset and clip_sample: the pipeline requires these of every scheduler
@@ -96,7 +94,7 @@ class BlendedDiffusion:
             vae=autoencoder.vae,
             text_encoder=None,
             tokenizer=None,
-            unet=load_unet(checkpoint, dtype).to(device),
+            unet=load_denoiser(checkpoint, dtype).to(device),
             scheduler=scheduler,
             safety_checker=None,
             feature_extractor=None,

@@ -55,14 +55,17 @@ class LatentPriorGuidance(host.BaseObject):
         score: Any = "sds"
         # The checkpoint: pocket, a diffusers folder, a .safetensors file or a hub id.
         pretrained_model_name_or_path: str = "pocket"
-        # What it predicts, if its config is missing or wrong: epsilon, v_prediction or sample; null: as in its config.
+        # What a diffusion model predicts, if its config is missing or wrong: epsilon, v_prediction or sample; null: as
+        # in its config. A flow predicts its velocity.
         prediction_type: str | None = None
         # Textual Inversion files or hub ids, `file` or `file=word`: words added to the text encoder. Use the same
         # in the prompt processor.
         textual_inversion: list[str] = field(default_factory=list)
         # LoRA files or hub ids, `file` or `file:scale`, merged into the weights. Use the same in the prompt processor.
         lora: list[str] = field(default_factory=list)
-        # Weights in float16 on CUDA; on a CPU they are always float32.
+        # Guidance scale that a model into which guidance was distilled (Flux dev) is told, whatever guidance_scale is.
+        embedded_guidance_scale: float = 3.5
+        # Weights in float16 on CUDA, of transformers in bfloat16; on a CPU they are always float32.
         half_precision_weights: bool = True
         # Learning rate of the LoRA that the score vsd trains along.
         lora_lr: float = 1e-4
@@ -95,6 +98,9 @@ class LatentPriorGuidance(host.BaseObject):
                 raise OptionError("trainer_max_steps", self.cfg.trainer_max_steps, "at least 1")
             if self.cfg.noise_cell is not None and not 0 < self.cfg.noise_cell < float("inf"):
                 raise OptionError("noise_cell", self.cfg.noise_cell, "a length above 0, or null")
+            if not 0 <= self.cfg.embedded_guidance_scale < float("inf"):
+                given = self.cfg.embedded_guidance_scale
+                raise OptionError("embedded_guidance_scale", given, "a finite number of at least 0")
             if not 0 < self.cfg.lora_lr < float("inf"):
                 raise OptionError("lora_lr", self.cfg.lora_lr, "a learning rate above 0")
             check_threestudio_keys(self.cfg)
@@ -111,8 +117,9 @@ class LatentPriorGuidance(host.BaseObject):
                 lora=self.cfg.lora,
                 prediction_type=self.cfg.prediction_type,
                 efficiency=Efficiency(**self._values_of(Efficiency)),
+                embedded_guidance_scale=self.cfg.embedded_guidance_scale,
             )
-            self.prior.check_layers(options[0])
+            self.prior.check_fit(options[0])
             self.prior.lora_learning_rate, self.prior.average = self.cfg.lora_lr, ranks.mean_over
             if "vsd" in scores:
                 _ = self.prior.variational  # an error now, and not at the step where its turn comes

@@ -12,6 +12,8 @@ from typing import Any
 
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import (
+    FluxLoraLoaderMixin,
+    SD3LoraLoaderMixin,
     StableDiffusionLoraLoaderMixin,
     StableDiffusionXLLoraLoaderMixin,
     TextualInversionLoaderMixin,
@@ -28,8 +30,15 @@ from latent_prior import OptionError
 from latent_prior.files import shown
 from latent_prior.files.pickles import first_few
 from latent_prior.models.adapter_files import AdapterFile
+from latent_prior.models.families import FLUX, SD, SD3, XL, Family
 from latent_prior.models.hub import one_line
 
+LORA_LOADERS: dict[Family, Any] = {
+    SD: StableDiffusionLoraLoaderMixin,
+    XL: StableDiffusionXLLoraLoaderMixin,
+    SD3: SD3LoraLoaderMixin,
+    FLUX: FluxLoraLoaderMixin,
+}
 # The keys of a Stable Diffusion XL embedding, by text encoder.
 XL_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 
@@ -47,13 +56,15 @@ def add_words(
     text_encoder: CLIPTextModel | CLIPTextModelWithProjection,
     part: str,
     adapters: Sequence[AdapterFile],
-    xl: bool,
+    family: Family,
 ) -> None:
     """Add the words of Textual Inversions that apply to a part to its tokenizer and text encoder."""
     width = text_encoder.get_input_embeddings().embedding_dim
     for adapter in adapters:
         with _named_errors(adapter):
-            word, vectors = _word(adapter, part, xl)
+            if family not in (SD, XL):
+                raise OptionError.because(f"a checkpoint of {family.name} takes no added words: omit it")
+            word, vectors = _word(adapter, part, family is XL)
             if vectors is None:
                 continue
             if vectors.ndim > 2 or vectors.shape[-1] != width:
@@ -70,24 +81,31 @@ def with_all_vectors(prompt: str, tokenizer: CLIPTokenizer) -> str:
     return TextualInversionLoaderMixin().maybe_convert_prompt(prompt, tokenizer)
 
 
-def merge_loras(module: Any, part: str, adapters: Sequence[AdapterFile], xl: bool) -> None:
-    """Merge LoRAs into the `unet`, `text_encoder` or `text_encoder_2` of a checkpoint, where they apply to it."""
-    loader = StableDiffusionXLLoraLoaderMixin if xl else StableDiffusionLoraLoaderMixin
-    unet = isinstance(module, UNet2DConditionModel)
-    parts = ("unet.", "text_encoder.", *(("text_encoder_2.",) if xl else ()))
+def merge_loras(module: Any, part: str, adapters: Sequence[AdapterFile], family: Family) -> None:
+    """Merge LoRAs into the denoiser or a text encoder of a checkpoint, where they apply to it."""
+    loader = LORA_LOADERS[family]
+    denoises, unet = part == family.denoiser, isinstance(module, UNet2DConditionModel)
+    parts = (f"{family.denoiser}.", *(f"{tower}." for tower in family.towers if tower != family.t5))
+    # of a UNet's LoRA the loader needs the UNet's config, and some give the alphas only where they are asked for
+    needs: dict[str, Any] = {"unet_config": module.config} if unet else {}
+    needs |= {"return_alphas": True} if family is FLUX else {}
     for adapter in adapters:
         with _named_errors(adapter):
             tensors = adapter.tensors()
             if any("dora_scale" in name for name in tensors):
                 raise OptionError.because("it is a DoRA (it has dora_scale); expected a LoRA")
-            state, alphas = loader.lora_state_dict(tensors, unet_config=module.config if unet else None)[:2]
+            found = loader.lora_state_dict(tensors, **needs)
+            state, alphas = found[:2] if isinstance(found, tuple) else (found, None)
             _require_fit([name for name in state if not name.startswith(parts)], state)
             state = {name: value for name, value in state.items() if name.startswith(f"{part}.")}
             if not state:
                 continue
             _require_fit(_misfits(state, module, part), state)
-            if unet:
-                loader.load_lora_into_unet(state, network_alphas=alphas, unet=module)
+            if denoises:
+                if unet:
+                    loader.load_lora_into_unet(state, network_alphas=alphas, unet=module)
+                else:
+                    module.load_lora_adapter(state, network_alphas=alphas, prefix=part)
                 module.fuse_lora(lora_scale=adapter.scale)
                 module.unload_lora()
             else:
@@ -121,7 +139,7 @@ def _word(adapter: AdapterFile, part: str, xl: bool) -> tuple[str, Tensor | None
 def _misfits(state: dict[str, Tensor], module: nn.Module, part: str) -> list[str]:
     """The weights of a LoRA that have no layer of matching size in the module."""
     state = {name.removeprefix(f"{part}."): value for name, value in state.items()}
-    if not isinstance(module, UNet2DConditionModel):
+    if part.startswith("text_encoder"):
         state = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
         if not hasattr(module, "text_model"):
             state = {name.removeprefix("text_model."): value for name, value in state.items()}

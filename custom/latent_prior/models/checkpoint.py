@@ -3,10 +3,11 @@
 It may be one of four things, tried in this order:
 
 1. `pocket`: the small prior that ships inside this package;
-2. a folder in diffusers' layout (`model_index.json`, `unet/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`);
-3. one `.safetensors` file in Stable Diffusion's original key layout. Its configs and tokenizer come from the folder of
-   the same name without the suffix, if it exists (`model.safetensors` next to `model/`), otherwise from the hub
-   repository that diffusers infers from the file's keys;
+2. a folder in diffusers' layout (`model_index.json`, `unet/` or `transformer/`, `vae/`, `text_encoder/`, `tokenizer/`,
+   `scheduler/`, and what else its family has, see families.py);
+3. one `.safetensors` file in the original key layout of Stable Diffusion or Flux. Its configs and tokenizers come from
+   the folder of the same name without the suffix, if it exists (`model.safetensors` next to `model/`), otherwise from
+   the hub repository that diffusers infers from the file's keys, and so do weights that the file does not hold;
 4. a hub id `owner/name` (hub.py).
 
 If a part has no weights under the plain name, those of a half-precision variant are used (`*.fp16.safetensors`).
@@ -31,6 +32,7 @@ from latent_prior.files.tensors import tensor_shapes
 from latent_prior.models import hub
 from latent_prior.models.adapter_files import Adapters
 from latent_prior.models.configs import check_layers
+from latent_prior.models.families import DENOISER, EXPECTED, LAYOUTS, SD, TRANSFORMERS, XL, Family
 from latent_prior.models.weights import (
     KEY,
     VARIANTS,
@@ -41,11 +43,10 @@ from latent_prior.models.weights import (
     weight_files,
     weight_patterns,
 )
-from latent_prior.prior import PREDICTION_TYPES
+from latent_prior.prior import DIFFUSION_TYPES
 
 logger = logging.getLogger(__name__)
 
-UNET_PREFIX = "model.diffusion_model."  # of a UNet's tensors in a single file
 EDM_KEYS = {"edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
 POCKET_FOLDER = Path(latent_prior.__file__).parent / "pocket" / "weights"
 
@@ -73,7 +74,8 @@ class Checkpoint:
 
     source: what the user wrote, for messages. kind: how the weights are stored. location: a folder, a `.safetensors`
     file, or a hub id. config_location: the folder or hub id that holds configs and tokenizer; the location itself,
-    except for single files. adapters: those to apply. prediction_type: what the UNet predicts, if the user sets it.
+    except for single files. adapters: those to apply. prediction_type: what a diffusion model predicts, if
+    the user sets it.
     """
 
     source: str
@@ -84,16 +86,56 @@ class Checkpoint:
     prediction_type: str | None = None
 
     @cached_property
-    def is_xl(self) -> bool:
-        """Whether it belongs to the Stable Diffusion XL family: two text encoders, and added conditions."""
-        return self.config("unet").get("addition_embed_type") == "text_time"
+    def family(self) -> Family:
+        """The family that it belongs to. Raises OptionError for a transformer of another one."""
+        if not self.has("transformer"):
+            return XL if self.config("unet").get("addition_embed_type") == "text_time" else SD
+        name = self.config("transformer").get("_class_name")
+        if name not in TRANSFORMERS:
+            raise OptionError.because(f"the denoiser of {self.source!r} is of class {name}; {EXPECTED}", KEY)
+        return TRANSFORMERS[name]
+
+    @cached_property
+    def towers(self) -> tuple[str, ...]:
+        """The folders of the text encoders that it has."""
+        return tuple(part for part in self.family.towers if part != self.family.t5 or self.has_t5)
+
+    @cached_property
+    def has_t5(self) -> bool:
+        """Whether its prompts are read by a T5. One that may be missing is never fetched for a single file without."""
+        part, folder = self.family.t5, Path(self.config_location)
+        if not self.family.t5_optional:
+            return bool(part)
+        if self.kind != "single_file":
+            return self.has(part)
+        return bool(self.in_file(part)) or (folder / part).is_dir()
+
+    def has(self, part: str) -> bool:
+        """Whether there is a part of that name, as its folder or as `model_index.json` says."""
+        folder = Path(self.config_location)
+        if folder.is_dir():
+            return (folder / part).is_dir()
+        entry = self.beside_parts("model_index.json").get(part)
+        return isinstance(entry, list) and any(entry)
+
+    def in_file(self, part: str) -> tuple[str, ...]:
+        """Prefixes of a part's tensors in a single file; empty if its weights are not there.
+
+        A file of a UNet is taken to hold all parts, so that one that lacks some is an error.
+        """
+        if self.kind != "single_file":
+            return ()
+        prefixes = self.family.prefixes.get(part, ())
+        with safe_open(self.location, framework="pt") as file:
+            held = any(name.startswith(prefixes) for name in file.keys())  # noqa: SIM118
+        return prefixes if held or self.family.denoiser == "unet" else ()
 
     def part(self, name: str, *, weights: bool = True) -> Path:
         """The folder of one part (`unet`, `vae`, `text_encoder`, `tokenizer`, `scheduler`), downloaded if needed.
 
         Raises OptionError if the part or one of its weight files is missing, truncated, or not available from the hub.
         """
-        weights = weights and name in WEIGHT_NAMES and self.kind != "single_file"
+        weights = weights and name in WEIGHT_NAMES and not self.in_file(name)
         folder = Path(self.config_location)
         if not folder.is_dir():
             folder = _fetched(self.config_location, name, weights, self.source)
@@ -142,13 +184,13 @@ def resolve(
 ) -> Checkpoint:
     """Find the checkpoint a user named, with its adapters. Loads no weights; see the module docstring for valid names.
 
-    prediction_type: what the UNet predicts; overrides the checkpoint's own.
+    prediction_type: what a diffusion model predicts; overrides the checkpoint's own.
 
     Raises OptionError for a path that does not exist, a folder that is not a checkpoint, an unreadable or pickled file,
     a model of another kind, and a name that is neither a path nor a hub id.
     """
-    if prediction_type not in (None, *PREDICTION_TYPES):
-        raise OptionError("prediction_type", prediction_type, f"null or one of {', '.join(PREDICTION_TYPES)}")
+    if prediction_type not in (None, *DIFFUSION_TYPES):
+        raise OptionError("prediction_type", prediction_type, f"null or one of {', '.join(DIFFUSION_TYPES)}")
     kind, location, config_location = _located(name)
     return Checkpoint(name, kind, location, config_location, Adapters.parse(textual_inversion, lora), prediction_type)
 
@@ -167,12 +209,10 @@ def _located(name: str) -> tuple[Literal["diffusers", "single_file", "hub"], str
         return "hub", hub_id, hub_id
     if path.is_file():
         return "single_file", str(path), _single_file_configs(name, path)
-    if (path / "transformer").is_dir():
+    if not ((path / "unet").is_dir() or (path / "transformer").is_dir()):
         raise OptionError.because(
-            f"the denoiser of {name!r} is a transformer; expected a UNet of the Stable Diffusion 1, 2 or XL family", KEY
+            f"{name!r} is a folder but not a diffusers checkpoint: it has no folder 'unet' or 'transformer'", KEY
         )
-    if not (path / "unet").is_dir():
-        raise OptionError.because(f"{name!r} is a folder but not a diffusers checkpoint: it has no folder 'unet'", KEY)
     return "diffusers", str(path), str(path)
 
 
@@ -203,9 +243,11 @@ def _single_file_configs(name: str, path: Path) -> str:
         )
     check_safetensors(path)
     shapes = tensor_shapes(path)
-    if not any(key.startswith(f"{UNET_PREFIX}input_blocks.") for key in shapes):
+    denoisers = tuple(f"{prefix}{blocks}" for prefix in (DENOISER, "") for blocks in LAYOUTS)
+    if not any(key.startswith(denoisers) for key in shapes):
         raise OptionError.because(
-            f"{path} is not in the single-file layout of Stable Diffusion 1, 2 or XL (no {UNET_PREFIX}input_blocks.*)",
+            f"{path} is not in the single-file layout of Stable Diffusion or Flux (none of {', '.join(LAYOUTS)} after "
+            f"{DENOISER})",
             KEY,
         )
     if EDM_KEYS & shapes.keys():
@@ -214,7 +256,7 @@ def _single_file_configs(name: str, path: Path) -> str:
             "a model that predicts the noise or v",
             KEY,
         )
-    first, last = (shapes.get(f"{UNET_PREFIX}{end}.weight") for end in ("input_blocks.0.0", "out.2"))
+    first, last = (shapes.get(f"{DENOISER}{end}.weight") for end in ("input_blocks.0.0", "out.2"))
     if first and last:
         check_channels(name, first[1], last[0])
     beside = path.with_suffix("")
@@ -238,7 +280,7 @@ def _inferred_configs(path: Path, shapes: dict[str, list[int]]) -> str:
 
 def _fetched(hub_id: str, part: str, weights: bool, source: str) -> Path:
     """The snapshot folder of a hub repository with the files of one part in it."""
-    patterns = ["model_index.json", "latent_prior.json", f"{part}/*.json", f"{part}/*.txt"]
+    patterns = ["model_index.json", "latent_prior.json", f"{part}/*.json", f"{part}/*.txt", f"{part}/*.model"]
     what = f"{part!r} of {source!r} ({hub_id})"
     if not weights:
         return hub.snapshot(hub_id, patterns, KEY, what)

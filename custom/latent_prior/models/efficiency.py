@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from latent_prior import OptionError
 from latent_prior.models.autoencoder import Autoencoder
@@ -35,17 +36,21 @@ class Efficiency:
 def make_efficient(denoiser: Denoiser, autoencoder: Autoencoder, options: Efficiency) -> None:
     """Apply the options to loaded networks. Raises OptionError if token merging needs tomesd and it is missing."""
     if options.enable_channels_last_format:
-        denoiser.unet.to(memory_format=torch.channels_last)
+        denoiser.module.to(memory_format=torch.channels_last)
         autoencoder.vae.to(memory_format=torch.channels_last)
     if options.enable_attention_slicing:
-        denoiser.unet.set_attention_slice("auto")
+        if not isinstance(denoiser.module, UNet2DConditionModel):
+            raise OptionError("enable_attention_slicing", True, "false: this denoiser has no attention in slices")
+        denoiser.module.set_attention_slice("auto")
     if options.enable_gradient_checkpointing:
         autoencoder.vae.enable_gradient_checkpointing()
     if options.token_merging:
+        if not isinstance(denoiser.module, UNet2DConditionModel):
+            raise OptionError("token_merging", True, "false: tomesd merges tokens of a UNet, and this is a transformer")
         try:
             import tomesd
         except ModuleNotFoundError as error:
             raise OptionError.because("needs tomesd: pip install tomesd", "token_merging") from error
-        tomesd.apply_patch(denoiser.unet, **options.token_merging_params)
+        tomesd.apply_patch(denoiser.module, **options.token_merging_params)
     if options.enable_compile:
-        denoiser.unet.compile()
+        denoiser.module.compile()

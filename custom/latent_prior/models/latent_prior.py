@@ -25,8 +25,9 @@ from latent_prior.models.checkpoint import KEY, Checkpoint, resolve
 from latent_prior.models.condition import Condition, check_condition
 from latent_prior.models.denoiser import Denoiser
 from latent_prior.models.efficiency import Efficiency, make_efficient
+from latent_prior.models.families import XL
 from latent_prior.models.feature_matching import feature_matching
-from latent_prior.models.loading import check_fit
+from latent_prior.models.fit import check_fit
 from latent_prior.models.options import PriorOptions
 from latent_prior.models.pixel_clip import PixelClip
 from latent_prior.models.text_encoder import TextEncoder
@@ -45,8 +46,9 @@ from latent_prior.prior import (
 
 # For checkpoints that state none: usual for score distillation with Stable Diffusion (Poole et al. 2022).
 GUIDANCE_SCALE = 100.0
-# Noise levels, as shares of the schedule, at which `denoising_error` looks: shapes, neither grain nor pure noise.
-ERROR_AT = (0.4, 0.55, 0.7)
+# Noise levels, as the signal's share of the power, at which `denoising_error` looks: shapes, neither grain nor pure
+# noise. In Stable Diffusion's schedule these are timesteps 400, 550 and 700 of 1000.
+ERROR_AT = (0.4245, 0.2139, 0.0825)
 
 Reward = Callable[[Tensor], Tensor]  # how good pictures B 3 H W are, B numbers
 
@@ -72,7 +74,7 @@ class LatentPrior:
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.options = self.complete(options or PriorOptions())
-        self.check_layers(self.options)
+        self.check_fit(self.options)
         # of the LoRA that the score vsd trains: its rate, and how its gradients are averaged over a run's processes
         self.lora_learning_rate = 1e-4
         self.average: Callable[[Tensor], Tensor] = lambda gradient: gradient
@@ -90,25 +92,28 @@ class LatentPrior:
         lora: Sequence[str] = (),
         prediction_type: str | None = None,
         efficiency: Efficiency | None = None,
+        embedded_guidance_scale: float = 3.5,
         **options,
     ) -> "LatentPrior":
         """Load a prior by name: `pocket`, a diffusers folder, a `.safetensors` file or a hub id.
 
-        device: None uses CUDA if available. half_precision_weights: float16 on CUDA; on a CPU weights are always
-        float32. cache_dir: folder for prompt embeddings, None keeps them in memory. textual_inversion, lora: files or
-        hub ids to apply; a LoRA may end in `:scale`, an inversion in `=word`. prediction_type: what the UNet predicts
-        (epsilon, v_prediction or sample); overrides the checkpoint. efficiency: ways to save memory or time. options:
-        fields of PriorOptions. The checkpoint's own guidance scale is read from `latent_prior.json` in its folder,
-        `{"guidance_scale": 3.0}`; 100 if there is none.
+        device: None uses CUDA if available. half_precision_weights: float16 on CUDA, bfloat16 for transformers; on a
+        CPU weights are always float32. cache_dir: folder for prompt embeddings, None keeps them in memory.
+        textual_inversion, lora: files or hub ids to apply; a LoRA may end in `:scale`, an inversion in `=word`.
+        prediction_type: what a diffusion model predicts (epsilon, v_prediction or sample); overrides the checkpoint.
+        efficiency: ways to save memory or time. embedded_guidance_scale: what a model that guidance was distilled into
+        (Flux dev) is told of it. options: fields of PriorOptions. The checkpoint's own guidance scale is read from
+        `latent_prior.json` in its folder, `{"guidance_scale": 3.0}`; 100 if there is none.
         Raises OptionError, in one line, for a checkpoint that is missing, corrupt or does not fit together.
         """
         chosen = PriorOptions(**options)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = torch.float16 if half_precision_weights and device.type == "cuda" else torch.float32
         checkpoint = resolve(pretrained_model_name_or_path, textual_inversion, lora, prediction_type)
         check_fit(checkpoint)
-        vae_dtype = torch.float32 if checkpoint.is_xl else dtype  # Stable Diffusion XL's overflows in float16
-        denoiser = Denoiser.from_checkpoint(checkpoint, device, dtype)
+        half = half_precision_weights and device.type == "cuda"
+        dtype = checkpoint.family.half if half else torch.float32
+        vae_dtype = torch.float32 if checkpoint.family is XL else dtype  # Stable Diffusion XL's overflows in float16
+        denoiser = Denoiser.from_checkpoint(checkpoint, device, dtype, embedded_guidance_scale)
         autoencoder = Autoencoder.from_checkpoint(checkpoint, device, vae_dtype)
         make_efficient(denoiser, autoencoder, efficiency or Efficiency())
         text_encoder = TextEncoder(checkpoint, device, dtype, cache_dir)
@@ -118,8 +123,13 @@ class LatentPrior:
         """The options, with the checkpoint's own guidance scale if they set none."""
         return options if options.guidance_scale is not None else replace(options, guidance_scale=self.guidance_scale)
 
-    def check_layers(self, options: PriorOptions) -> None:
-        """Raise OptionError for decoder layers that there are not, or a wrong number of weights for them."""
+    def check_fit(self, options: PriorOptions) -> None:
+        """Raise OptionError for what the checkpoint cannot do: decoder layers that there are not, a wrong number of
+        weights for them, or a size that it does not take."""
+        if options.input_size is not None:
+            multiple = self.autoencoder.downscale * self.denoiser.network.patch
+            if options.input_size % multiple:
+                raise OptionError("input_size", options.input_size, f"a multiple of {multiple}")
         layers, weights = self.autoencoder.check_layers(options.fm_layers), options.fm_level_weights
         if weights is not None and len(weights) != len(layers):
             expected = f"{len(layers)} weights, for {', '.join(layers)}"
@@ -130,6 +140,13 @@ class LatentPrior:
         """Height and width of the pictures that the checkpoint was made for."""
         height, width = self.denoiser.sample_size
         return height * self.autoencoder.downscale, width * self.autoencoder.downscale
+
+    def input_size(self, options: PriorOptions, latents: bool) -> tuple[int, int]:
+        """Height and width that pictures, or latents, are resized to."""
+        side, downscale = options.input_size, self.autoencoder.downscale
+        if side is None:
+            return self.denoiser.sample_size if latents else self.image_size
+        return (side // downscale,) * 2 if latents else (side, side)
 
     def __call__(
         self,
@@ -191,7 +208,7 @@ class LatentPrior:
         generator: torch.Generator | None = None,
         differentiable: bool = True,
     ) -> Float[Tensor, "B c h w"]:
-        """Scaled latents from pictures or latents, resized to the checkpoint's own size if `resize_input` is set.
+        """Scaled latents from pictures or latents, resized to `input_size` if `resize_input` is set.
 
         differentiable: whether gradients pass back through the encoder.
         """
@@ -210,8 +227,8 @@ class LatentPrior:
     def resized(
         self, images: Float[Tensor, "B C H W"], options: PriorOptions, latents: bool = False
     ) -> Float[Tensor, "B C h w"]:
-        """Pictures or latents at the checkpoint's own size if `resize_input` is set, in float32."""
-        size = self.denoiser.sample_size if latents else self.image_size
+        """Pictures or latents of `input_size` if `resize_input` is set, in float32."""
+        size = self.input_size(options, latents)
         if options.resize_input and images.shape[-2:] != size:
             return F.interpolate(images.float(), size, mode="bilinear", align_corners=False)
         return images.float()
@@ -258,7 +275,8 @@ class LatentPrior:
         options = self.complete(options or self.options)
         schedule, given, copies = self.denoiser.schedule, v, options.n_noises
         rewarded = options.reward_strategy != "none"
-        t = sample_timesteps(len(v) if rewarded else len(v) * copies, *bounds, generator=generator, device=v.device)
+        drawn, how = len(v) if rewarded else len(v) * copies, options.timestep_sampling
+        t = sample_timesteps(drawn, *bounds, generator=generator, device=v.device, sampling=how)
         if copies > 1:
             v, condition = v.repeat(copies, 1, 1, 1), condition.repeat(copies)
             noise = None if noise is None else noise.repeat(copies, 1, 1, 1)
@@ -331,7 +349,7 @@ class LatentPrior:
         """
         draw, levels, schedule = torch.Generator().manual_seed(seed), len(ERROR_AT), self.denoiser.schedule
         noise = torch.randn(levels, *v.shape, generator=draw).to(v).flatten(0, 1)
-        steps = [int(share * schedule.num_timesteps) for share in ERROR_AT]
+        steps = [schedule.nearest(share) for share in ERROR_AT]
         t = torch.tensor(steps, device=v.device).repeat_interleave(len(v))
         v = v.repeat(levels, 1, 1, 1)
         x0_hat = self.denoiser(schedule.add_noise(v, noise, t), t, condition.cond.repeat(levels, 1, 1))[1]

@@ -15,6 +15,7 @@ from latent_prior.prior import (
     KL_FORMS,
     PIXELS,
     REWARD_STRATEGIES,
+    TIMESTEP_SAMPLINGS,
     WEIGHTINGS,
     require_one_of,
 )
@@ -22,6 +23,7 @@ from latent_prior.prior import (
 SCORES = ("sds", "csd", "nfsd", "bridge", "sdi", "ism", "vsd")
 SIGMA_OVER_ALPHA = "sigma_over_alpha"
 MOST_NOISES = 64
+MOST_PIXELS = 8192
 
 # A number; the guidance's config also accepts a schedule [v0, v1, end], ...
 Scheduled = Any
@@ -61,7 +63,8 @@ class PriorOptions:
     # vsd: train the LoRA without the prompt too, a tenth of the time.
     lora_cfg_training: bool = True
     # w(t) of score distillation: sds (1 - alpha_bar), uniform, fantasia3d (sqrt(alpha_bar) (1 - alpha_bar)),
-    # sigma_over_alpha (the residual's step in clean latents: ism's, and sdi's in threestudio).
+    # sigma_over_alpha (the residual's step in clean latents: ism's, and sdi's in threestudio), velocity (1 + sigma /
+    # alpha: the residual of a flow's velocity, RFDS). alpha_bar is the signal's share of the power.
     weighting_strategy: str = "sds"
     # Bound on every entry of w(t) times the residual; None does not clip. Feature matching is not clipped.
     grad_clip: Scheduled = None
@@ -96,6 +99,8 @@ class PriorOptions:
     # Timesteps are drawn between these fractions of the schedule's length, both ends included.
     min_step_percent: Scheduled = 0.02
     max_step_percent: Scheduled = 0.98
+    # uniform, or logit_normal, which prefers the middle of that range.
+    timestep_sampling: str = "uniform"
     # How that range narrows with progress: none, linear (its upper end falls), sqrt (HiFA), dreamtime.
     timestep_annealing: str = "none"
     # Final upper end under linear annealing, as a fraction of the schedule; None goes down to min_step_percent.
@@ -108,8 +113,11 @@ class PriorOptions:
     reward_strategy: str = "none"
     # Draw latents from the encoder's Gaussian, as threestudio does, instead of taking its mode.
     sample_latents: bool = False
-    # Resize input to the checkpoint's own size, bilinearly; otherwise pictures must have a size the encoder accepts.
+    # Resize input bilinearly, to input_size; otherwise pictures must have a size the encoder accepts.
     resize_input: bool = True
+    # Side in pixels that pictures are resized to, and latents accordingly; None: the size the checkpoint was trained on,
+    # which for Stable Diffusion XL, 3 and Flux is 1024.
+    input_size: int | None = None
 
     def __post_init__(self):
         numbers = ("inversion_guidance_scale", "guidance_scale_lora", "inversion_eta", "fm_max_step_percent")
@@ -122,6 +130,7 @@ class PriorOptions:
         require_one_of(self.fm_normalise, FM_NORMALISATIONS, "fm_normalise")
         require_one_of(self.reward_strategy, REWARD_STRATEGIES, "reward_strategy")
         require_one_of(self.kl_form, KL_FORMS, "kl_form")
+        require_one_of(self.timestep_sampling, TIMESTEP_SAMPLINGS, "timestep_sampling")
         require_one_of(self.timestep_annealing, ANNEALINGS, "timestep_annealing")
         scale, clip, end = self.guidance_scale, self.grad_clip, self.anneal_end_percent
         low, high = self.min_step_percent, self.max_step_percent
@@ -131,6 +140,8 @@ class PriorOptions:
         self._require(clip is None or clip >= 0, "grad_clip", "a number >= 0, or None")
         within_pixels = self.pixel_grad_clip
         self._require(within_pixels is None or within_pixels > 0, "pixel_grad_clip", "a number above 0, or None")
+        side = self.input_size
+        self._require(side is None or 0 < side <= MOST_PIXELS, "input_size", f"pixels up to {MOST_PIXELS}, or None")
         self._check_scores()
         self._check_feature_matching()
         self._require(0 <= low <= 1, "min_step_percent", "a fraction in [0, 1]")

@@ -61,6 +61,8 @@ def ddim_inversion(
             before = torch.where(clean, torch.ones_like(schedule.alpha_bar(now)), schedule.alpha_bar(now))
             after = schedule.alpha_bar(later)
             variance = (1 - before) / (1 - after) * (1 - after / before)
-            moved = moved + eta * variance.sqrt() * draw(z)
+            # of a variance-preserving process, and so of noised latents divided by their scale in another one
+            scale = (schedule.alpha(later) ** 2 + schedule.sigma(later) ** 2).sqrt()
+            moved = moved + eta * variance.sqrt() * scale * draw(z)
         z, now = torch.where((now < later).view(-1, 1, 1, 1), moved, z), later
     return z

@@ -1,10 +1,5 @@
 """Embeds prompts as the hidden states that condition a latent diffusion model, with a cache of two levels.
 
-An embedding is the text tower's last hidden state, as in Stable Diffusion's pipelines: L rows of width D, where L is
-the tokenizer's `model_max_length`. Longer prompts are cut, with a warning, but keep the words of their view (", back
-view") if they end in them. Stable Diffusion XL has two towers: their second-to-last hidden states are concatenated
-along D, and a pooled embedding is packed below them as additional rows (packing.py).
-
 Embeddings are kept in memory and, if a cache folder is given, on disk under a hash of the text tower's files, the
 precision and the prompt, so another checkpoint under the same path is never mistaken for this one. The tower is loaded
 at the first prompt that is in neither cache; `unload` releases it.
@@ -13,8 +8,6 @@ at the first prompt that is in neither cache; `unload` releases it.
 import hashlib
 import logging
 import os
-import re
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,17 +22,12 @@ from latent_prior import OptionError
 from latent_prior.files import atomic_write
 from latent_prior.files.refusals import NotWritten
 from latent_prior.files.tensors import read_tensors
-from latent_prior.models.adapters import with_all_vectors
 from latent_prior.models.checkpoint import Checkpoint
-from latent_prior.models.loading import load_text_encoder, single_file_prefixes, text_towers
-from latent_prior.models.packing import packed
+from latent_prior.models.text_towers import TextTowers, empty_is_zero
 from latent_prior.models.weights import WEIGHT_NAMES, weight_files
 from latent_prior.prior import require_finite
 
 logger = logging.getLogger(__name__)
-
-# How the hosts' prompt processors end a view-dependent prompt.
-VIEW = re.compile(r", (?:side|front|back|overhead) view(?:, <\S+> <\S+>)?$")
 
 
 class TextEncoder:
@@ -60,7 +48,7 @@ class TextEncoder:
         self.dtype = dtype
         self.cache_dir = None if cache_dir is None else Path(os.path.expanduser(cache_dir))
         self._memory: dict[str, Tensor] = {}
-        self._towers: list[tuple] = []
+        self._towers: TextTowers | None = None
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "B L D"]:
@@ -69,8 +57,10 @@ class TextEncoder:
             raise ValueError(f"prompts: got {prompts!r}; expected a list of at least one string")
         missing = [prompt for prompt in dict.fromkeys(prompts) if not self._recall(prompt)]
         if missing:
-            embeddings = self._embed(missing)
-            half = self.dtype == torch.float16
+            if self._towers is None:
+                self._towers = TextTowers(self.checkpoint, self.device, self.dtype)
+            embeddings = self._towers(missing)
+            half = self.dtype != torch.float32
             require_finite({"the prompts' embeddings": embeddings}, "use float32" if half else "use another checkpoint")
             for prompt, embedding in zip(missing, embeddings, strict=True):
                 self._memory[prompt] = embedding
@@ -79,25 +69,19 @@ class TextEncoder:
 
     def unload(self) -> None:
         """Release the text towers; they are loaded again for the next new prompt."""
-        self._towers = []
-
-    @cached_property
-    def _empty_is_zero(self) -> bool:
-        """Whether the empty prompt is embedded as zeros: in Stable Diffusion XL, unless the checkpoint disables it."""
-        index = self.checkpoint.beside_parts("model_index.json") if self.checkpoint.is_xl else {}
-        return self.checkpoint.is_xl and index.get("force_zeros_for_empty_prompt", True)  # diffusers' default
+        self._towers = None
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the contents of text towers, tokenizers and adapters."""
         # increase the number when the way prompts are embedded changes
-        digest = hashlib.sha256(f"2 {self.dtype} {self._empty_is_zero}".encode())
-        for part in text_towers(self.checkpoint):
+        digest = hashlib.sha256(f"2 {self.dtype} {empty_is_zero(self.checkpoint)}".encode())
+        for part in self.checkpoint.towers:
             tower = self.checkpoint.part(part)
             tokenizer = self.checkpoint.part(part.replace("text_encoder", "tokenizer"))
             files = [tower / "config.json", *sorted(file for file in tokenizer.iterdir() if file.is_file())]
-            if self.checkpoint.kind == "single_file":
-                for name, tensor in sorted(self.checkpoint.single_file_tensors(*single_file_prefixes(part)).items()):
+            if prefixes := self.checkpoint.in_file(part):
+                for name, tensor in sorted(self.checkpoint.single_file_tensors(*prefixes).items()):
                     digest.update(name.encode())
                     digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             else:
@@ -110,40 +94,6 @@ class TextEncoder:
             digest.update(f"{adapter.field}\0{adapter.entry}\0{adapter.path.name}\0".encode())
             digest.update(adapter.path.read_bytes())
         return digest.hexdigest()
-
-    def _embed(self, prompts: list[str]) -> Tensor:
-        if not self._towers:
-            loaded = [load_text_encoder(self.checkpoint, self.dtype, part) for part in text_towers(self.checkpoint)]
-            self._towers = [(tokenizer, model.to(self.device)) for tokenizer, model in loaded]
-        xl = self.checkpoint.is_xl
-        outputs = [
-            model(self._tokens(tokenizer, model, prompts), output_hidden_states=xl) for tokenizer, model in self._towers
-        ]
-        if not xl:
-            return outputs[0].last_hidden_state.float()
-        hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        embeddings = packed(hidden.float(), outputs[1].text_embeds.float())
-        if self._empty_is_zero:
-            embeddings[[not prompt.strip() for prompt in prompts]] = 0
-        return embeddings
-
-    def _tokens(self, tokenizer, model, prompts: list[str]) -> Tensor:
-        words = self.checkpoint.adapters.textual_inversion
-        prompts = [with_all_vectors(prompt, tokenizer) if words else prompt for prompt in prompts]
-        # a tokenizer without a stated limit reports an astronomical one
-        length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-        said = set()  # a prompt has hundreds of views where a checkpoint knows cameras
-        for row, prompt in enumerate(prompts):
-            count = _count(tokenizer, prompt)
-            if count > length:
-                prompts[row] = _cut(prompt, tokenizer, length)
-                if tokenizer is self._towers[0][0] and prompt[:100] not in said:
-                    said.add(prompt[:100])
-                    lost = count - min(_count(tokenizer, prompts[row]), length)
-                    where = "" if prompts[row] == prompt else " before the words of its view"
-                    logger.warning("prompt cut by %d of its %d tokens%s: %r", lost, count, where, prompt[:100])
-        tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return tokens.input_ids.to(self.device)
 
     def _cached(self, prompt: str) -> Path | None:
         """The prompt's file in the cache; None without one."""
@@ -177,21 +127,3 @@ class TextEncoder:
         except (NotWritten, OSError, SafetensorError) as error:
             logger.warning("prompt embeddings are not cached on disk: cannot write to %s: %s", file.parent, error)
             self.cache_dir = None
-
-
-def _count(tokenizer, prompt: str) -> int:
-    return len(tokenizer(prompt, verbose=False).input_ids)
-
-
-def _cut(prompt: str, tokenizer, length: int) -> str:
-    """A prompt that is too long, cut to whole words before the words of its view.
-
-    Without such words it is returned unchanged, and the tokenizer cuts its end.
-    """
-    view = VIEW.search(prompt)
-    if view is None:
-        return prompt
-    body = prompt[: view.start()]
-    fits = bisect_right(range(len(body) + 1), length, key=lambda end: _count(tokenizer, body[:end] + view[0]))
-    # one more letter, so that a word that just fits counts as whole; a script without spaces is cut anywhere
-    return (body[:fits].rpartition(" ")[0].rstrip() or body[: max(fits - 1, 0)]) + view[0]

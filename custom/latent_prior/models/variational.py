@@ -44,24 +44,24 @@ class Variational:
         except ModuleNotFoundError as error:
             raise OptionError.because("'vsd' needs peft: pip install peft", "score") from error
         config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=PROJECTIONS, init_lora_weights=True)
-        device = denoiser.unet.device
+        device = denoiser.module.device
         with torch.random.fork_rng(devices=[]):  # the run's random numbers are the same with and without it
             torch.manual_seed(0)
-            denoiser.unet.add_adapter(config, adapter_name=NAME)
-        self._weights = {name: p for name, p in denoiser.unet.named_parameters() if "lora_" in name}
+            denoiser.module.add_adapter(config, adapter_name=NAME)
+        self._weights = {name: p for name, p in denoiser.module.named_parameters() if "lora_" in name}
         for weight in self._weights.values():
             weight.data = weight.data.to(device, torch.float32)
             weight.requires_grad_(True)
         self._optimizer = torch.optim.AdamW(self._weights.values(), lr=learning_rate, betas=BETAS)
-        denoiser.unet.disable_adapters()
+        denoiser.module.disable_adapters()
 
     @contextmanager
     def _switched_on(self) -> Iterator[None]:
-        self._denoiser.unet.enable_adapters()
+        self._denoiser.module.enable_adapters()
         try:
             yield
         finally:
-            self._denoiser.unet.disable_adapters()
+            self._denoiser.module.disable_adapters()
 
     def eps(
         self, z_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition, options: PriorOptions

@@ -16,9 +16,11 @@ KEY = "pretrained_model_name_or_path"
 
 WEIGHT_NAMES = {
     "unet": "diffusion_pytorch_model",
+    "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "text_encoder_2": "model",
+    "text_encoder_3": "model",
 }
 
 MAX_INDEX = 1 << 25  # bytes of an index of shards
@@ -36,6 +38,11 @@ def under_key() -> Iterator[None]:
         if error.field:
             raise
         raise OptionError.because(str(error), KEY) from error
+
+
+def refusal(problem: str) -> OptionError:
+    """An error about a checkpoint, under the key that names it."""
+    return OptionError.because(problem, KEY)
 
 
 def check_safetensors(path: Path) -> int:

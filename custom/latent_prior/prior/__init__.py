@@ -23,6 +23,8 @@ from latent_prior.prior.feature_matching import (
 from latent_prior.prior.kl import KL_FORMS, kl_loss
 from latent_prior.prior.objective import TERMS, PriorLosses
 from latent_prior.prior.parameterization import (
+    DIFFUSION_TYPES,
+    FLOW_TYPE,
     PREDICTION_TYPES,
     eps_from_model,
     eps_from_x0,
@@ -30,10 +32,11 @@ from latent_prior.prior.parameterization import (
     x0_from_model,
 )
 from latent_prior.prior.rewards import REWARD_STRATEGIES, reward_weights
-from latent_prior.prior.schedule import NoiseSchedule, draw_noise
+from latent_prior.prior.schedule import DiffusionSchedule, FlowSchedule, NoiseSchedule, draw_noise
 from latent_prior.prior.surface_noise import SurfaceNoise
 from latent_prior.prior.timesteps import (
     ANNEALINGS,
+    TIMESTEP_SAMPLINGS,
     annealed_bounds,
     dreamtime_timestep,
     dreamtime_weight,
@@ -44,6 +47,8 @@ from latent_prior.prior.weighting import WEIGHTINGS, weighting
 
 __all__ = [
     "ANNEALINGS",
+    "DIFFUSION_TYPES",
+    "FLOW_TYPE",
     "FM_LOSSES",
     "FM_NORMALISATIONS",
     "FM_TARGETS",
@@ -52,7 +57,10 @@ __all__ = [
     "PREDICTION_TYPES",
     "REWARD_STRATEGIES",
     "TERMS",
+    "TIMESTEP_SAMPLINGS",
     "WEIGHTINGS",
+    "DiffusionSchedule",
+    "FlowSchedule",
     "NoiseSchedule",
     "PriorLosses",
     "SurfaceNoise",

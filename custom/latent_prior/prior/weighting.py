@@ -21,6 +21,9 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     # sigma_t / alpha_t, the residual's step in clean latents: w delta = v - x0_hat (LucidDreamer, Liang et al. 2023;
     # the target of threestudio's SDI guidance)
     "sigma_over_alpha": lambda alpha_bar: (1.0 / alpha_bar - 1.0).sqrt(),
+    # 1 + sigma_t / alpha_t, which makes it the residual of the straight path's velocity at this noise level: w delta =
+    # u_hat - (eps - v) (RFDS: Yang et al. 2025, "Text-to-Image Rectified Flow as Plug-and-Play Priors", arXiv 2406.03293)
+    "velocity": lambda alpha_bar: 1.0 + (1.0 / alpha_bar - 1.0).sqrt(),
 }
 
 

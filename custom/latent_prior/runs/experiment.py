@@ -64,7 +64,7 @@ def run(
                 _claim(experiment)
                 _build(experiment)
                 if "train" in modes:
-                    with launch.part("train"):
+                    with launch.part("train", lambda: experiment.began):
                         _train(experiment)
                 for mode in modes:
                     if mode != "train":

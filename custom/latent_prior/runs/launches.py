@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ class Launch:
         self._seconds: dict[str, float] = {}
 
     @contextmanager
-    def part(self, mode: str) -> Iterator[None]:
-        """Times the block."""
+    def part(self, mode: str, counts: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Times the block. One that an error or a signal ends changed nothing, unless it `counts` all the same."""
         start = time.monotonic()
+        whole = False
         try:
             yield
+            whole = True
         finally:
-            self._seconds[mode] = round(time.monotonic() - start, 2)
+            if whole or counts():
+                self._seconds[mode] = round(time.monotonic() - start, 2)
 
     def write(self, run: Path) -> None:
         """Append this launch to the run's record, if it did anything.

@@ -18,7 +18,7 @@ from latent_prior.host.embedded.yaml_files import bounded_resolution, register_r
 
 UNKNOWN = object()
 OTHER = "another value than any variable's"
-STEPS = 2_000  # interpolations resolved to find out; what takes more stays a reference
+STEPS = 500  # interpolations resolved to find out; what takes more stays a reference
 SHORTEST = 4  # characters of a value that errors hide; a shorter one could be part of any word
 # what ExperimentConfig computes, as references to what it is computed from
 COMPUTED = {
