@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from latent_prior import OptionError, cli, host
-from latent_prior.cli import results
+from latent_prior.cli import launch, results
+from latent_prior.cli.errors import guarded
 from latent_prior.files import slug
 from latent_prior.files.pictures import to_picture
 from latent_prior.runs import experiment, gpus
@@ -82,6 +83,15 @@ def test_bad_input_is_one_line_and_its_traceback_is_there_for_the_asking(capsys,
     assert cli.main(["resume", "nowhere", *flags]) == 2
     said = capsys.readouterr().err
     assert said.splitlines()[-1].startswith("error: nowhere is") and ("Traceback" in said) == shown
+
+
+def test_a_long_value_leaves_room_for_what_was_expected(capsys):
+    def refuse() -> None:
+        raise OptionError.because(f"key: {'x' * 5000}; expected a short one")
+
+    assert guarded(refuse) == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("error: key: xxx") and line.endswith("x; expected a short one") and len(line) < 2100
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:
@@ -279,6 +289,14 @@ def test_names_that_leave_their_folder_are_refused(override):
     key = override.partition("=")[0]
     with pytest.raises(OptionError, match=f"{key} is .*expected the name of one folder"):
         host.load_config(CONFIG, cli_args=[override])
+
+
+def test_a_tag_that_is_too_long_for_a_folder_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert launch.main(["--config", str(CONFIG), f"tag={'x' * 5000}"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "file name too long" in line and line.endswith("exp_root_dir/name/tag@timestamp)") and len(line) < 400
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("key", ["exp_root_dir", "resume"])

@@ -1,10 +1,12 @@
 """Configs: merging, resolvers, and what is refused."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from latent_prior import OptionError
 from latent_prior.host.embedded import config as config_module
 from latent_prior.host.embedded.base import BaseModule, BaseObject
 from latent_prior.host.embedded.config import (
@@ -194,6 +196,17 @@ def test_a_given_dict_or_list_replaces_the_default_whole():
     cfg = parse_structured(Defaults, {"options": {"c": 3}, "sizes": [9], "limits": [2, 3], "either": [4, 5]})
     assert (cfg.options, cfg.sizes, list(cfg.limits), cfg.either) == ({"c": 3}, [9], [2.0, 3.0], [4, 5])
     assert parse_structured(Defaults).options == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("given, entry", [([[]], "names[0]"), (["a", {"b": 1}], "names[1]")])
+def test_an_entry_of_the_wrong_type_is_refused_where_it_was_an_interpolation(given, entry):
+    @dataclass
+    class Fields:
+        names: list[str] = field(default_factory=list)
+
+    resolved = OmegaConf.create({"system": {"names": given}})  # as `[${other.names}]` becomes
+    with pytest.raises(OptionError, match=rf"system\.{re.escape(entry)}: "):
+        parse_structured(Fields, resolved.system)
 
 
 def test_parsing_leaves_what_it_parses_alone():

@@ -13,5 +13,6 @@ def test_every_kind_of_end_is_told_apart(tmp_path):
     assert [outcome.name for outcome in found] == [reader.__name__ for reader in readers]
     assert [len(outcome.faults()) for outcome in found] == [1, 0, 1, 1, 1, 1, 2]
     assert found[1].text == "x is 1; expected 2" and found[2].text == "KeyError: 'bug'" and "-11" in found[3].text
-    assert 300 << 20 < found[5].growth < 400 << 20 and found[0].growth < 10 << 20
+    # pages that were free in the process already do not count
+    assert 290 << 20 < found[5].growth < 400 << 20 and found[0].growth < 10 << 20
     assert "true" in found[6].started[0]

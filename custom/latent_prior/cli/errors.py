@@ -13,7 +13,7 @@ from latent_prior.runs import signals, streams
 from latent_prior.runs.folder import Interrupted, Stopped
 
 NOBODY_READS = 141  # exit code: what a shell makes of SIGPIPE
-LONGEST = 2000  # characters of a message; a value in it may be of any length
+LONGEST = 2000  # characters of a message; a value in it may be of any length, and what was expected stands behind it
 
 
 def guarded(action: Callable[[], None], verbose: bool = False) -> int:
@@ -53,6 +53,9 @@ def _exit_code(action: Callable[[], None], verbose: bool) -> int:
 def _refused(error: OptionError, verbose: bool) -> int:
     if verbose or os.environ.get("LATENT_PRIOR_DEBUG", "0") not in ("", "0"):
         traceback.print_exc()
-    # one line, without control characters, which could rewrite the terminal
-    print(f"error: {shown(' '.join(str(error).split()), LONGEST)}", file=sys.stderr)
+    line = " ".join(str(error).split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    # without control characters, which could rewrite the terminal
+    print(f"error: {shown(line, len(line))}", file=sys.stderr)
     return 1 if isinstance(error, Stopped) else 2

@@ -20,7 +20,7 @@ from typing import Any
 
 import latent_prior
 from latent_prior import OptionError, __version__
-from latent_prior.files import atomic_write, lock, remove_partial, user_path, write_text
+from latent_prior.files import atomic_write, lock, remove_partial, shown, user_path, write_text
 from latent_prior.files.lock import FolderLock
 from latent_prior.files.refusals import reason
 from latent_prior.runs import signals
@@ -115,7 +115,8 @@ def claim(folder: Path, resume: Path | None = None, numbered: bool = False, trie
         if isinstance(error, FileNotFoundError) and tries > 1:  # another run took its folders back in this moment
             return claim(folder, resume, numbered, tries - 1)
         raise OptionError.because(
-            f"cannot make the run folder {str(folder)!r}: {reason(error, folder)} (it is exp_root_dir/name/tag@timestamp)"
+            f"cannot make the run folder {shown(str(folder), 200)!r}: {reason(error, folder)} (it is "
+            "exp_root_dir/name/tag@timestamp)"
         ) from error
     return Claim(taken.folder, taken.lock, taken.made)
 

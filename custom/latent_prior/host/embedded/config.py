@@ -265,15 +265,14 @@ def parse_structured(fields: type, cfg: Any = None) -> Any:
             raise OptionError.because(
                 f"{full_key(cfg, key)}: {first_line(error)} (got {shown(repr(value))})"
             ) from error
-    if hasattr(fields, "__post_init__"):
-        parsed = OmegaConf.to_object(structured)
-        for name in valid:
-            setattr(parsed, name, escaped(getattr(parsed, name)))
-        try:
-            structured = OmegaConf.structured(parsed)
-        except OmegaConfBaseException as error:  # an entry of a list, which is looked at only here
-            key, reason = full_key(cfg, error.full_key or ""), str(error).splitlines()[0]
-            raise OptionError.because(f"{key}: {reason}") from error
+    parsed = OmegaConf.to_object(structured)
+    for name in valid:
+        setattr(parsed, name, escaped(getattr(parsed, name)))
+    try:
+        structured = OmegaConf.structured(parsed)
+    except OmegaConfBaseException as error:  # an entry of a list, which is looked at only here
+        key, reason = full_key(cfg, error.full_key or ""), str(error).splitlines()[0]
+        raise OptionError.because(f"{key}: {reason}") from error
     if isinstance(cfg, DictConfig):
         structured._set_key(full_key(cfg) or None)  # so that parts parsed from this one still know their full key
     return structured
